@@ -153,8 +153,11 @@ impl FromStr for VersionHash {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let mut hash = [0; 32];
-        hex::decode_to_slice(text, &mut hash)
-            .map_err(|_| IdError { text: text.chars().take(64).collect(), kind: "a version", prefix: "64 hex digits, not" })?;
+        hex::decode_to_slice(text, &mut hash).map_err(|_| IdError {
+            text: text.chars().take(64).collect(),
+            kind: "a version",
+            prefix: "64 hex digits, not",
+        })?;
         Ok(Self(hash))
     }
 }
