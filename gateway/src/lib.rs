@@ -1,4 +1,10 @@
 //! Tidegate: a webhook gateway that keeps every event it acknowledged and runs tenants' WebAssembly over it.
+//!
+//! The modules stand in the order in which an event meets them. `ingest` and `dispatch` never import each other: they meet in
+//! the store.
 
 pub mod clock;
 pub mod event;
+
+pub mod ingest;
+pub mod store;

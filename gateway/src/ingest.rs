@@ -1,0 +1,3 @@
+//! The ingest wing: receive, verify, accept.
+
+pub mod verify;

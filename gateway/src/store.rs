@@ -1,0 +1,476 @@
+//! The store: where an acknowledged event lives until it is terminal, and where its history is kept.
+//!
+//! # The contract
+//! Both engines ([`redis`], [`embedded`]) and the in-memory model keep it; one suite checks all three.
+//!
+//! - **accept** is one durable write for the whole batch. When it returns `Ok`, every event in it is queued (or was a
+//!   duplicate inside its source's window, and the first event's id is returned). The listing index and the dedup key are
+//!   written in the same atomic unit. On an error each event may or may not have been taken; a re-send keeps its id.
+//! - **A shard has one owner**, which holds a [`Lease`]. Every write of an owner checks the lease's (epoch, incarnation) for
+//!   equality in the same atomic unit and fails with [`StoreError::Fenced`] once another owner took over.
+//! - **claim** hands out lane entries in order, each once per ownership. **reclaim** hands out what an earlier owner (or an
+//!   earlier connection) had claimed and not finished, with the number of claims and the progress that was recorded.
+//! - **Work is in exactly one place**: a lane entry, the schedule, a parked queue, or the dead letters. [`Store::record`] moves
+//!   it in one atomic unit together with its outcome record. Recording twice is the same as recording once.
+//! - What `due` and `unpark` hand out stays in the store as taken; a new owner finds it again, at its old place.
+//! - **A status comes from a record, never from absence.**
+//! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first.
+//!
+//! Every stored record starts with a format version (`event::FORMAT`).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::clock::Timestamp;
+use crate::event::{
+    Attempt, ConnectionId, DecodeError, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, Revision, Shard,
+    SourceId, TenantId, VersionHash,
+};
+use crate::ingest::verify::VerifiedEvent;
+
+/// An event to be kept.
+#[derive(Debug)]
+pub struct Acceptance {
+    /// The event; only `verify` makes one.
+    pub event: VerifiedEvent,
+    /// The tenant's shard.
+    pub shard: Shard,
+    /// The lane that it goes to.
+    pub lane: Lane,
+    /// Set when the source drops duplicates.
+    pub dedup: Option<Dedup>,
+}
+
+/// What makes an event a duplicate of an earlier one of the same source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dedup {
+    /// A hash over the source's id and the value of its dedup header or JSON pointer.
+    pub key: [u8; 32],
+    /// How long the first one is remembered.
+    pub window: Duration,
+}
+
+/// What became of an [`Acceptance`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Queued.
+    New,
+    /// Dropped: this is the id of the first event with the same key.
+    Duplicate(EventId),
+}
+
+/// The right to dispatch a shard. Dropping it releases nothing; it runs out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The shard.
+    pub shard: Shard,
+    /// Counts takeovers of the shard.
+    pub epoch: u64,
+    /// Random for each acquisition, so that a restored backup or a repeated epoch can't be mistaken for it.
+    pub incarnation: u64,
+    /// How long the lease lives without a renewal.
+    pub ttl: Duration,
+}
+
+/// Where a claimed lane entry stands. Opaque outside the store; unique within a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The lane.
+    pub lane: Lane,
+    /// The engine's position: a stream id's milliseconds, or a sequence number.
+    pub major: u64,
+    /// The second half of a stream id; 0 where the engine has none.
+    pub minor: u64,
+}
+
+/// How much a claim may hand out.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// At most this many.
+    pub count: usize,
+    /// Stop once this many bytes are reached; a single larger one is still handed out, alone.
+    pub bytes: usize,
+}
+
+/// A lane entry that the owner now works on.
+#[derive(Debug)]
+pub struct Claimed {
+    /// To record it with.
+    pub ticket: Ticket,
+    /// The event.
+    pub event: Event,
+    /// How often it has been claimed, this time included.
+    pub claims: u32,
+    /// Deliveries whose outcome was recorded before its owner went away: skip these.
+    pub progress: Vec<DeliveryRecord>,
+}
+
+/// Work that stands outside the lanes: scheduled, parked or dead-lettered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The delivery's id; for work that is not planned yet, derived in the same way.
+    pub id: DeliveryId,
+    /// HTTP attempts, or failed plans, so far.
+    pub attempts: u32,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What a [`Job`] does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Make this frozen request.
+    Attempt(Box<Delivery>),
+    /// Plan this event (again), on one connection or on all.
+    Plan {
+        /// The event.
+        event: Box<Event>,
+        /// The connection; none means all.
+        connection: Option<ConnectionId>,
+    },
+}
+
+impl Job {
+    /// The event that the work belongs to.
+    pub fn event(&self) -> EventId {
+        match &self.work {
+            Work::Attempt(delivery) => delivery.event,
+            Work::Plan { event, .. } => event.id,
+        }
+    }
+
+    /// The tenant that the work belongs to.
+    pub fn tenant(&self) -> TenantId {
+        match &self.work {
+            Work::Attempt(delivery) => delivery.tenant,
+            Work::Plan { event, .. } => event.tenant,
+        }
+    }
+}
+
+/// A parked sub-queue: work of one tenant before planning, or of one destination after it. In order of parking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum QueueKey {
+    /// A tenant over its in-flight window.
+    Tenant(TenantId),
+    /// A destination over its window.
+    Destination(TenantId, DestinationId),
+}
+
+/// What the owner worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A lane entry.
+    Entry(Ticket),
+    /// A job from `due` or `unpark`.
+    Job(DeliveryId),
+}
+
+/// What happened, to be written in one atomic unit with everything else of its batch.
+#[derive(Debug)]
+pub struct Record {
+    /// What was worked on.
+    pub origin: Origin,
+    /// The event.
+    pub event: EventId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Whether the origin is done with: the lane entry is acked, or the job taken away (unless one of `deliveries` puts work
+    /// with the same id elsewhere). Otherwise this is progress, which a reclaim will hand back.
+    pub finished: bool,
+    /// Outcomes since the last record of this origin.
+    pub deliveries: Vec<DeliveryRecord>,
+}
+
+/// The outcome of one delivery so far, as history keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRecord {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// The connection; none for an event that could not be planned at all or that matched none.
+    pub connection: Option<ConnectionId>,
+    /// The destination, once planned.
+    pub destination: Option<DestinationId>,
+    /// Which output of the transform.
+    pub output: u32,
+    /// When this was decided.
+    pub at: Timestamp,
+    /// Where it stands now.
+    pub state: DeliveryState,
+    /// HTTP attempts since the last record.
+    pub attempts: Vec<Attempt>,
+    /// Plugin runs since the last record.
+    pub runs: Vec<PluginRun>,
+    /// The work that goes on from here: set for scheduled, parked and dead-lettered states. Kept apart from history.
+    #[serde(skip)]
+    pub job: Option<Box<Job>>,
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum DeliveryState {
+    /// A complete 2xx head came.
+    Delivered,
+    /// A filter, or a transform without outputs, dropped it.
+    Filtered {
+        /// `filter`, or the plugin's name.
+        by: String,
+    },
+    /// The event matched no connection.
+    Unmatched,
+    /// It will be tried (again) at this time.
+    Scheduled {
+        /// Due.
+        due: Timestamp,
+    },
+    /// It waits in a sub-queue.
+    Parked {
+        /// Why it waits: `tenant_window`, `destination_window`, ...
+        reason: String,
+        /// Which queue.
+        #[serde(skip)]
+        queue: Option<QueueKey>,
+    },
+    /// Given up, with the reason; can be retried by hand.
+    DeadLettered {
+        /// The reason.
+        reason: Failure,
+    },
+}
+
+impl DeliveryState {
+    /// Whether nothing further happens by itself.
+    pub fn is_terminal(&self) -> bool {
+        !matches!(self, Self::Scheduled { .. } | Self::Parked { .. })
+    }
+}
+
+/// A tenant and its shard: where its data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Its shard.
+    pub shard: Shard,
+}
+
+/// A page of a listing, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct PageRequest {
+    /// The `next` of the page before.
+    pub cursor: Option<String>,
+    /// At most this many; engines cap it at 200.
+    pub limit: usize,
+}
+
+/// One page.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<String>,
+}
+
+/// An event in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSummary {
+    /// Its id, which carries the time.
+    pub id: EventId,
+    /// Its source.
+    pub source: SourceId,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Its deliveries as recorded so far, merged: one row each. Empty means accepted and still queued.
+    pub deliveries: Vec<DeliveryRecord>,
+    /// Whether the event's lane entry is finished; if not, more deliveries may follow.
+    pub finished: bool,
+}
+
+/// An event with all that is known of it.
+#[derive(Clone, Debug)]
+pub struct EventHistory {
+    /// The summary.
+    pub summary: EventSummary,
+    /// The event itself, while retention keeps it.
+    pub event: Option<Event>,
+}
+
+/// A dead letter in a listing.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The work that was given up.
+    pub job: Job,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Failure,
+}
+
+/// How long and how much history a shard keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Terminal events older than this go.
+    pub age: Duration,
+    /// Terminal events go, oldest first, while history holds more than this.
+    pub bytes: u64,
+    /// Dead letters older than this go.
+    pub dead_letter_age: Duration,
+}
+
+/// What a trim took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Events.
+    pub events: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Whether there is more to trim now.
+    pub more: bool,
+}
+
+/// How full a shard is.
+#[derive(Clone, Debug, Default)]
+pub struct Depth {
+    /// Unfinished entries in each lane, and when the oldest was accepted, as far as the engine can tell cheaply.
+    pub lanes: Vec<LaneDepth>,
+    /// Jobs scheduled.
+    pub scheduled: u64,
+    /// Jobs parked.
+    pub parked: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+/// How full a lane is.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneDepth {
+    /// Which.
+    pub lane: Lane,
+    /// Accepted and not finished.
+    pub entries: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<Timestamp>,
+}
+
+/// One change to the configuration: `None` deletes.
+pub type ConfigChange = (String, Option<Bytes>);
+
+/// What can go wrong.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store can't take it now; trying again later can help.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// The store has no room; deliveries and acks still go on.
+    #[error("store is full: {0}")]
+    Full(String),
+    /// Another owner has the shard.
+    #[error("shard {} has another owner now", .0.0)]
+    Fenced(Shard),
+    /// The configuration was changed meanwhile: read it again.
+    #[error("the configuration is at revision {}, not at the expected one", .0.0)]
+    Conflict(Revision),
+    /// The store's settings, version or content don't allow what was asked; trying again can't help.
+    #[error("store refused: {0}")]
+    Refused(String),
+    /// A stored record can't be read.
+    #[error("stored record unreadable: {0}")]
+    Damaged(String),
+}
+
+impl From<DecodeError> for StoreError {
+    fn from(error: DecodeError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// A store engine. Methods that take a [`Lease`] are the owner's and are fenced; the others are anyone's.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Keeps a batch in one durable write, answering in order. See the contract above.
+    async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError>;
+
+    /// Takes the shard if nobody else holds it (or whoever held it has let its lease run out), for `ttl`.
+    async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;
+
+    /// Prolongs the lease by its `ttl`.
+    async fn renew(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Gives the shard up at once.
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// The next unclaimed entries of a lane, in order. Returns at once, with nothing if there is nothing.
+    async fn claim(&self, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Entries that were claimed before, are not finished, and are not in `held`, the caller's own in-flight table.
+    async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Jobs whose time has come, earliest first. They count as taken until they are recorded.
+    async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError>;
+
+    /// When the next scheduled job comes due, if there is one.
+    async fn next_due(&self, lease: &Lease) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The sub-queues that hold work, with their lengths.
+    async fn queues(&self, lease: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError>;
+
+    /// The oldest jobs of a sub-queue, in order. They count as taken until they are recorded.
+    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError>;
+
+    /// Writes what happened: acks, outcomes, schedule, parking, dead letters, progress; all or nothing.
+    async fn record(&self, lease: &Lease, batch: Vec<Record>) -> Result<(), StoreError>;
+
+    /// Removes what is terminal and beyond its retention; a bounded step of it.
+    async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError>;
+
+    /// Notified when work may have arrived for the shard from this or another node. May fire without cause; a slow poll stands
+    /// beside it.
+    fn signal(&self, shard: Shard) -> Arc<Notify>;
+
+    /// How full a shard is.
+    async fn depth(&self, shard: Shard) -> Result<Depth, StoreError>;
+
+    /// What is known of an event.
+    async fn event(&self, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError>;
+
+    /// A tenant's events, newest first.
+    async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError>;
+
+    /// A tenant's dead letters, newest first.
+    async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError>;
+
+    /// Moves dead letters back to the schedule, due `now`. Returns how many of them were there.
+    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError>;
+
+    /// The whole configuration: its revision, and every record by its key.
+    async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError>;
+
+    /// The configuration's revision.
+    async fn config_revision(&self) -> Result<Revision, StoreError>;
+
+    /// Applies changes in one atomic unit if the revision still is `expected`, and makes the next revision.
+    async fn configure(&self, expected: Revision, changes: Vec<ConfigChange>) -> Result<Revision, StoreError>;
+
+    /// Keeps a plugin's component under its hash.
+    async fn put_component(&self, version: VersionHash, component: Bytes) -> Result<(), StoreError>;
+
+    /// A plugin's component.
+    async fn component(&self, version: VersionHash) -> Result<Option<Bytes>, StoreError>;
+
+    /// Remembers `value` under `key` for `ttl`, unless something is remembered there: then returns that.
+    async fn remember(&self, key: &str, value: Bytes, ttl: Duration) -> Result<Option<Bytes>, StoreError>;
+
+    /// Whether the store can take a write now. Cheap: answers from the last check.
+    fn ready(&self) -> Result<(), StoreError>;
+
+    /// One durable write of nothing: what the store costs at least, for the fsync probe.
+    async fn probe(&self) -> Result<Duration, StoreError>;
+}
