@@ -29,8 +29,8 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::event::{
-    Attempt, ConnectionId, DecodeError, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, Revision, Shard,
-    SourceId, TenantId, VersionHash,
+    Attempt, ConnectionId, DecodeError, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, Revision,
+    Shard, SourceId, TenantId, VersionHash,
 };
 use crate::ingest::verify::VerifiedEvent;
 

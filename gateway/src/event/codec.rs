@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, Event, EventId, Header, Pin, Request, Revision, SourceId, TenantId, TraceContext};
+use super::{Event, EventId, Header, Pin, Request, Revision, SourceId, TenantId, TraceContext};
 use crate::clock::Timestamp;
 
 /// The format version that this release writes.
@@ -132,7 +132,7 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
-    use super::super::VersionHash;
+    use super::super::{ConnectionId, VersionHash};
     use super::*;
 
     #[test]
