@@ -8,3 +8,5 @@ pub mod event;
 
 pub mod ingest;
 pub mod store;
+
+pub mod control;

@@ -1,0 +1,261 @@
+//! The snapshot that both wings read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::{HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::parts::{Filter, Limits, RetryPolicy, Secrets, Signer, Target, Verifier};
+use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, Shard, SourceId, TenantId, VersionHash};
+
+/// An immutable view of the configuration at one revision. Everything that can be prepared is: verifiers, filters, targets.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The revision that this is a view of.
+    pub revision: Revision,
+    /// All tenants.
+    pub tenants: HashMap<TenantId, Arc<Tenant>>,
+    /// All sources, disabled ones too.
+    pub sources: HashMap<SourceId, Arc<Source>>,
+    /// All connections, disabled ones too: an event in flight may still name one.
+    pub connections: HashMap<ConnectionId, Arc<Connection>>,
+    /// All destinations, disabled ones too.
+    pub destinations: HashMap<DestinationId, Arc<Destination>>,
+}
+
+/// Who owns sources, destinations, connections and plugins.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name, unique on the gateway.
+    pub name: String,
+    /// Where its events are. Stored when the tenant is made, so that shards can be added.
+    pub shard: Shard,
+    /// What it may use.
+    pub plan: Plan,
+}
+
+/// What a tenant may use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Events per second that stay in the normal lane.
+    pub rate: f64,
+    /// Events above the rate that may come at once and still stay in the normal lane.
+    pub burst: u32,
+    /// Its share against other tenants when sub-queues are served.
+    pub weight: u32,
+    /// Events being planned or delivered at once; more of them wait in a sub-queue.
+    pub in_flight: usize,
+}
+
+/// An ingestion endpoint.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its id, which is its path: `/in/{id}`.
+    pub id: SourceId,
+    /// Its name, unique within the tenant.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: Arc<Tenant>,
+    /// A disabled source takes nothing.
+    pub enabled: bool,
+    /// Checks its requests.
+    pub verifier: Verifier,
+    /// Methods that it takes; `None` means any.
+    pub methods: Option<Vec<Method>>,
+    /// What makes an event a duplicate.
+    pub dedup: Option<DedupRule>,
+    /// The largest body that it takes, in bytes.
+    pub max_body: usize,
+    /// Whether a `traceparent` that comes in is the parent of the event's trace; otherwise it is a link.
+    pub trust_trace: bool,
+    /// Enabled connections, in the order of their names.
+    pub connections: Vec<Arc<Connection>>,
+    /// Ready to be copied into an event.
+    pub pins: Pins,
+}
+
+/// What makes an event a duplicate of an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DedupRule {
+    /// What is compared.
+    pub by: DedupBy,
+    /// How long the first one is remembered.
+    pub window: Duration,
+}
+
+/// What is compared to find a duplicate. An event without it is never a duplicate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DedupBy {
+    /// The value of this header.
+    Header(HeaderName),
+    /// The value at this place in a JSON body (RFC 6901).
+    Pointer(String),
+}
+
+/// Source to destination.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Its name, unique within the tenant.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Where its events come from.
+    pub source: SourceId,
+    /// A disabled connection takes no new events.
+    pub enabled: bool,
+    /// Which events it takes; all without one.
+    pub filter: Option<Filter>,
+    /// Plugins, in order.
+    pub chain: Vec<Stage>,
+    /// The connection's own, or else the destination's.
+    pub retry: RetryPolicy,
+    /// Where deliveries go.
+    pub destination: Arc<Destination>,
+}
+
+/// A plugin in a connection's chain.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// Its name.
+    pub name: String,
+    /// The version that the connection's reference resolves to in this revision.
+    pub version: VersionHash,
+    /// What it does.
+    pub kind: StageKind,
+    /// Its configuration: JSON text.
+    pub config: Arc<str>,
+    /// What it may ask for by name.
+    pub secrets: Arc<Secrets>,
+    /// What a run may use.
+    pub limits: Limits,
+    /// What happens when a run fails.
+    pub on_failure: OnFailure,
+}
+
+/// What a plugin does, as its exports tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// Takes an event or drops it.
+    Filter,
+    /// Makes zero, one or many requests of an event.
+    Transform,
+}
+
+/// What happens when a plugin's run fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The delivery is given up, and can be retried by hand.
+    #[default]
+    DeadLetter,
+    /// The event goes on as it was before this plugin.
+    PassThrough,
+    /// The plan is tried again by the connection's retry policy.
+    Retry,
+}
+
+/// Where deliveries go.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its id.
+    pub id: DestinationId,
+    /// Its name, unique within the tenant.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Deliveries for a disabled destination wait.
+    pub enabled: bool,
+    /// Where its requests go.
+    pub target: Arc<Target>,
+    /// Signs them; may hold no secret.
+    pub signer: Signer,
+    /// Static headers and credentials; values that are secret are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// One attempt, from connect to the end of the response body.
+    pub timeout: Duration,
+    /// Attempts at once; more deliveries wait in a sub-queue.
+    pub in_flight: usize,
+}
+
+/// Where the wings get the snapshot. Cheap to clone; clones share it.
+#[derive(Clone, Debug)]
+pub struct Snapshots(Arc<Published>);
+
+#[derive(Debug)]
+struct Published {
+    current: ArcSwap<Snapshot>,
+    revision: watch::Sender<Revision>,
+}
+
+impl Snapshots {
+    /// Starts with `first`.
+    pub fn new(first: Snapshot) -> Self {
+        let revision = watch::Sender::new(first.revision);
+        Self(Arc::new(Published { current: ArcSwap::from_pointee(first), revision }))
+    }
+
+    /// The current snapshot. Never blocks. Don't hold the guard across an await: take [`Snapshots::current`] for that.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.0.current.load()
+    }
+
+    /// The current snapshot, to keep.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.0.current.load_full()
+    }
+
+    /// Replaces the snapshot, unless a later one is there already.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.0.revision.send_if_modified(|revision| {
+            // Inside the watch's lock, so that two publishers can't put an older one last.
+            if snapshot.revision < *revision {
+                return false;
+            }
+            *revision = snapshot.revision;
+            self.0.current.store(Arc::new(snapshot));
+            true
+        });
+    }
+
+    /// Waits until the snapshot is of `revision` or a later one.
+    pub async fn at_least(&self, revision: Revision) -> Arc<Snapshot> {
+        let mut published = self.0.revision.subscribe();
+        // The sender lives in `self`, so the wait can't end for lack of one.
+        let _ = published.wait_for(|current| *current >= revision).await;
+        self.current()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(revision: u64) -> Snapshot {
+        Snapshot { revision: Revision(revision), ..Snapshot::default() }
+    }
+
+    #[tokio::test]
+    async fn waits_for_a_revision_and_never_goes_back() {
+        let snapshots = Snapshots::new(at(1));
+        let waiting = {
+            let snapshots = snapshots.clone();
+            tokio::spawn(async move { snapshots.at_least(Revision(3)).await.revision })
+        };
+        snapshots.publish(at(2));
+        snapshots.publish(at(4));
+        snapshots.publish(at(3));
+        assert_eq!(waiting.await.expect("no panic"), Revision(4));
+        assert_eq!(snapshots.load().revision, Revision(4));
+    }
+}
