@@ -426,7 +426,7 @@ pub trait Store: Send + Sync + 'static {
     async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError>;
 
     /// Writes what happened: acks, outcomes, schedule, parking, dead letters, progress; all or nothing.
-    async fn record(&self, lease: &Lease, batch: Vec<Record>) -> Result<(), StoreError>;
+    async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError>;
 
     /// Removes what is terminal and beyond its retention; a bounded step of it.
     async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError>;
