@@ -116,8 +116,12 @@ pub struct Claimed {
 pub struct Job {
     /// The delivery's id; for work that is not planned yet, derived in the same way.
     pub id: DeliveryId,
-    /// HTTP attempts, or failed plans, so far.
+    /// HTTP attempts, or failed plans, so far: the next attempt's number is one more.
     pub attempts: u32,
+    /// How many of them count against the retry policy: those since `since`.
+    pub spent: u32,
+    /// From when the retry policy counts: when the event was accepted, or when somebody asked for another try.
+    pub since: Timestamp,
     /// What is to be done.
     pub work: Work,
 }
@@ -137,6 +141,11 @@ pub enum Work {
 }
 
 impl Job {
+    /// The same work with the retry policy starting afresh `now`: what [`Store::retry`] puts back.
+    pub fn afresh(self, now: Timestamp) -> Self {
+        Self { spent: 0, since: now, ..self }
+    }
+
     /// The event that the work belongs to.
     pub fn event(&self) -> EventId {
         match &self.work {
@@ -447,7 +456,7 @@ pub trait Store: Send + Sync + 'static {
     /// A tenant's dead letters, newest first.
     async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError>;
 
-    /// Moves dead letters back to the schedule, due `now`. Returns how many of them were there.
+    /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`]. Returns how many of them were there.
     async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError>;
 
     /// The whole configuration: its revision, and every record by its key.
