@@ -13,8 +13,12 @@
 //! - **Work is in exactly one place**: a lane entry, the schedule, a parked queue, or the dead letters. [`Store::record`] moves
 //!   it in one atomic unit together with its outcome record. Recording twice is the same as recording once.
 //! - What `due` and `unpark` hand out stays in the store as taken; a new owner finds it again, at its old place.
-//! - **A status comes from a record, never from absence.**
-//! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first.
+//! - **A status comes from a record, never from absence.** Rows are merged by delivery: the latest state wins, attempts and runs
+//!   add up. The row of a job that was finished without an outcome of its own (a plan that became other deliveries) goes.
+//! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
+//!   finished and none of its work is scheduled or parked; its age counts from its acceptance. A dead letter carries all that a
+//!   retry needs, so it outlives the history of its event, and goes by its own age.
+//! - **Tenants are apart**: what is asked for with a [`Home`] finds that tenant's data and nothing else.
 //!
 //! Every stored record starts with a format version (`event::FORMAT`).
 
@@ -89,7 +93,7 @@ pub struct Ticket {
     pub minor: u64,
 }
 
-/// How much a claim may hand out.
+/// How much a claim may hand out. Bytes are those of the request: [`Request::size`](crate::event::Request::size).
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// At most this many.
@@ -270,12 +274,15 @@ pub struct Home {
     pub shard: Shard,
 }
 
+/// The most rows of a page.
+pub const MAX_PAGE: usize = 200;
+
 /// A page of a listing, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct PageRequest {
     /// The `next` of the page before.
     pub cursor: Option<String>,
-    /// At most this many; engines cap it at 200.
+    /// At most this many; engines take 0 for 1 and cap it at [`MAX_PAGE`].
     pub limit: usize,
 }
 
@@ -345,10 +352,10 @@ pub struct Trimmed {
     pub more: bool,
 }
 
-/// How full a shard is.
+/// How full a shard is. What was handed out and is not recorded counts where it was taken from.
 #[derive(Clone, Debug, Default)]
 pub struct Depth {
-    /// Unfinished entries in each lane, and when the oldest was accepted, as far as the engine can tell cheaply.
+    /// Each lane, empty ones too: its unfinished entries, and when the oldest was accepted, as far as the engine can tell cheaply.
     pub lanes: Vec<LaneDepth>,
     /// Jobs scheduled.
     pub scheduled: u64,
@@ -407,34 +414,42 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a batch in one durable write, answering in order. See the contract above.
     async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError>;
 
-    /// Takes the shard if nobody else holds it (or whoever held it has let its lease run out), for `ttl`.
+    /// Takes the shard if nobody else holds it (or whoever held it has let its lease run out), for `ttl`. The node that holds it
+    /// gets a new lease at once, since it asks only after it lost the old one; the old one is fenced.
     async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;
 
-    /// Prolongs the lease by its `ttl`.
+    /// Prolongs the lease by its `ttl`. A lease that ran out can be prolonged as long as nobody took the shard.
     async fn renew(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Gives the shard up at once.
+    /// Gives the shard up at once. The lease is fenced from then on.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// The next unclaimed entries of a lane, in order. Returns at once, with nothing if there is nothing.
     async fn claim(&self, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Entries that were claimed before, are not finished, and are not in `held`, the caller's own in-flight table.
+    /// Entries that were claimed before, are not finished, and are not in `held`, the caller's own in-flight table. Oldest first
+    /// within a lane. Never what [`Store::claim`] has not handed out yet.
     async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
 
     /// Jobs whose time has come, earliest first. They count as taken until they are recorded.
     async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError>;
 
-    /// When the next scheduled job comes due, if there is one.
+    /// When the next scheduled job that is not taken comes due, if there is one.
     async fn next_due(&self, lease: &Lease) -> Result<Option<Timestamp>, StoreError>;
 
-    /// The sub-queues that hold work, with their lengths.
+    /// The sub-queues that hold work which is not taken, with how much of it.
     async fn queues(&self, lease: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError>;
 
-    /// The oldest jobs of a sub-queue, in order. They count as taken until they are recorded.
+    /// The oldest jobs of a sub-queue that are not taken, in order of parking. They count as taken until they are recorded; what
+    /// is parked again goes behind the others.
     async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError>;
 
     /// Writes what happened: acks, outcomes, schedule, parking, dead letters, progress; all or nothing.
+    ///
+    /// A record whose origin this owner does not have in hand (finished before, or never handed out to it) changes nothing, and so
+    /// does one that was written before: that makes a batch safe to send again. Work that is put somewhere leaves the place
+    /// where it was. [`StoreError::Refused`], with nothing written, if a state that goes on (or a dead letter) comes without its
+    /// job, or a parked one without its queue.
     async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError>;
 
     /// Removes what is terminal and beyond its retention; a bounded step of it.
@@ -450,13 +465,15 @@ pub trait Store: Send + Sync + 'static {
     /// What is known of an event.
     async fn event(&self, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError>;
 
-    /// A tenant's events, newest first.
+    /// A tenant's events, newest first by id. A cursor stays good while events come and go; one that the store did not make is
+    /// [`StoreError::Refused`].
     async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError>;
 
     /// A tenant's dead letters, newest first.
     async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError>;
 
-    /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`]. Returns how many of them were there.
+    /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`], with a record that says so. Returns how many of
+    /// them were there.
     async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError>;
 
     /// The whole configuration: its revision, and every record by its key.
