@@ -6,6 +6,8 @@
 mod codec;
 mod id;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +53,36 @@ pub struct Request {
     pub headers: Vec<Header>,
     /// The body.
     pub body: Bytes,
+}
+
+/// A request that is read in several places at once: an event's own, or one that was made of it.
+#[derive(Clone, Debug)]
+pub enum SharedRequest {
+    /// The event's.
+    Event(Arc<Event>),
+    /// A plugin's output, or a frozen delivery's.
+    Made(Arc<Request>),
+}
+
+impl std::ops::Deref for SharedRequest {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        match self {
+            Self::Event(event) => &event.request,
+            Self::Made(request) => request,
+        }
+    }
+}
+
+impl SharedRequest {
+    /// The request itself; copied if somebody else still reads it.
+    pub fn into_request(self) -> Request {
+        match self {
+            Self::Event(event) => event.request.clone(),
+            Self::Made(request) => Arc::unwrap_or_clone(request),
+        }
+    }
 }
 
 /// One header line.

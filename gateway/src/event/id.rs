@@ -110,6 +110,11 @@ impl EventId {
 }
 
 impl DeliveryId {
+    /// Stands for a whole event that is parked, scheduled or given up before it was planned.
+    pub fn of_event(event: EventId) -> Self {
+        Self::derive(event, ConnectionId(0), 0)
+    }
+
     /// The id that every plan of this output of this event on this connection gives.
     pub fn derive(event: EventId, connection: ConnectionId, output: u32) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
