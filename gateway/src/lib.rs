@@ -4,6 +4,7 @@
 //! the store.
 
 pub mod clock;
+pub mod config;
 pub mod event;
 
 pub mod ingest;

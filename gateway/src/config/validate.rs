@@ -1,0 +1,238 @@
+//! What the types of the sections can't say.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Config;
+use super::secret::{Secret, SecretError, SecretRef};
+use super::sections::{
+    Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Plugins, Raw, RawDurability, RawStore,
+    Redis, RedisMode, Store, StoreKind, Telemetry,
+};
+
+/// Collects what is wrong: field and message.
+#[derive(Default)]
+pub(super) struct Checks {
+    pub(super) faults: Vec<(String, String)>,
+}
+
+impl Checks {
+    fn fault(&mut self, field: &str, message: impl Into<String>) {
+        self.faults.push((field.to_owned(), message.into()));
+    }
+
+    fn range<T: PartialOrd + std::fmt::Display>(&mut self, field: &str, value: T, min: T, max: T) {
+        if value < min || value > max {
+            self.fault(field, format!("must be from {min} to {max}, not {value}"));
+        }
+    }
+
+    fn foreign(&mut self, fields: &[(&str, bool)], home: &str) {
+        for (field, _) in fields.iter().filter(|(_, set)| *set) {
+            self.fault(field, format!("belongs to {home} alone"));
+        }
+    }
+
+    fn time(&mut self, field: &str, value: Duration, min: Duration, max: Duration) {
+        if value < min || value > max {
+            let show = humantime::format_duration;
+            self.fault(field, format!("must be from {} to {}, not {}", show(min), show(max), show(value)));
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const KIB: usize = 1 << 10;
+const GIB: usize = 1 << 30;
+
+/// Checks `raw` and makes the configuration of it. The result counts only if nothing was found.
+pub(super) fn validate(raw: Raw, base: &Path, checks: &mut Checks) -> Config {
+    let Raw { mut ingest, admin, store, dispatch, mut egress, mut plugins, history, telemetry, shutdown, mut keys } = raw;
+    check_ingest(&ingest, checks);
+    check_admin(&admin, checks);
+    check_dispatch(&dispatch, checks);
+    check_egress(&egress, checks);
+    check_plugins(&plugins, checks);
+    check_history(&history, checks);
+    check_telemetry(&telemetry, checks);
+    checks.time("shutdown.deadline", shutdown.deadline, Duration::ZERO, HOUR);
+    let store = match store.kind {
+        StoreKind::Embedded => Store::Embedded(check_embedded(store, base, checks)),
+        StoreKind::Redis => Store::Redis(check_redis(store, base, checks)),
+    };
+    if let Some(tls) = &mut ingest.tls {
+        tls.certificate = base.join(&tls.certificate);
+        tls.key = base.join(&tls.key);
+    }
+    for path in &mut egress.extra_ca {
+        *path = base.join(&path);
+    }
+    plugins.cache = base.join(&plugins.cache);
+    for reference in [&mut keys.encryption, &mut keys.operator].into_iter().chain(&mut keys.previous_encryption) {
+        if let SecretRef::File(path) = reference {
+            *path = base.join(&path);
+        }
+    }
+    Config { ingest, admin, store, dispatch, egress, plugins, history, telemetry, shutdown, keys }
+}
+
+fn check_ingest(ingest: &Ingest, checks: &mut Checks) {
+    checks.range("ingest.max_head", ingest.max_head, 8 * KIB, 1 << 20);
+    checks.range("ingest.max_headers", ingest.max_headers, 10, 1_000);
+    checks.range("ingest.max_body", ingest.max_body, 1, GIB);
+    checks.range("ingest.max_body_bytes", ingest.max_body_bytes, ingest.max_body.min(GIB), 64 * GIB);
+    checks.range("ingest.max_connections", ingest.max_connections, 1, 1_000_000);
+    checks.range("ingest.max_connections_per_peer", ingest.max_connections_per_peer, 1, 1_000_000);
+    checks.range("ingest.max_streams", ingest.max_streams, 1, 10_000);
+    for (field, value) in [
+        ("ingest.idle_timeout", ingest.idle_timeout),
+        ("ingest.head_timeout", ingest.head_timeout),
+        ("ingest.body_timeout", ingest.body_timeout),
+        ("ingest.answer_timeout", ingest.answer_timeout),
+    ] {
+        checks.time(field, value, SECOND / 10, HOUR);
+    }
+    if let Some(url) = &ingest.public_url {
+        let parsed = url.parse::<http::Uri>().ok();
+        let plain = parsed.as_ref().is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.path().trim_end_matches('/').is_empty()
+                && uri.query().is_none()
+        });
+        if !plain {
+            checks.fault("ingest.public_url", "must be an http or https URL without a path, like \"https://hooks.example.com\"");
+        }
+    }
+}
+
+fn check_admin(admin: &Admin, checks: &mut Checks) {
+    checks.range("admin.max_body", admin.max_body, KIB, 256 << 20);
+    checks.range("admin.max_component", admin.max_component, KIB, GIB);
+    checks.range("admin.max_connections", admin.max_connections, 1, 100_000);
+    checks.time("admin.timeout", admin.timeout, SECOND, HOUR);
+    checks.time("admin.upload_timeout", admin.upload_timeout, SECOND, HOUR);
+}
+
+fn check_dispatch(dispatch: &Dispatch, checks: &mut Checks) {
+    checks.range("dispatch.in_flight", dispatch.in_flight, 1, 1_000_000);
+    checks.range("dispatch.bytes", dispatch.bytes, 1 << 20, 64 * GIB);
+    checks.range("dispatch.shards", dispatch.shards, 1, 1_024);
+    checks.time("dispatch.lease_ttl", dispatch.lease_ttl, SECOND, HOUR);
+    checks.time("dispatch.max_wait", dispatch.max_wait, SECOND, YEAR);
+}
+
+fn check_egress(egress: &Egress, checks: &mut Checks) {
+    checks.range("egress.max_response", egress.max_response, 0, 1 << 20);
+    checks.range("egress.max_connections", egress.max_connections, 1, 1_000_000);
+    checks.time("egress.idle_timeout", egress.idle_timeout, SECOND, HOUR);
+    checks.time("egress.connect_timeout", egress.connect_timeout, SECOND / 10, HOUR);
+    for (index, host) in egress.hosts.iter().enumerate() {
+        if host.addresses.is_empty() {
+            checks.fault(&format!("egress.hosts[{index}].addresses"), "must name at least one address");
+        }
+    }
+}
+
+fn check_plugins(plugins: &Plugins, checks: &mut Checks) {
+    checks.range("plugins.threads", plugins.threads, 0, 1_024);
+    checks.range("plugins.instances", plugins.instances, 1, 100_000);
+    checks.range("plugins.max_memory", plugins.max_memory, 1 << 20, 4 * GIB);
+    checks.range("plugins.max_fuel", plugins.max_fuel, 1_000_000, u64::MAX);
+    checks.range("plugins.max_output", plugins.max_output, KIB, GIB);
+    checks.time("plugins.max_time", plugins.max_time, Duration::from_millis(10), HOUR);
+}
+
+fn check_history(history: &History, checks: &mut Checks) {
+    checks.time("history.age", history.age, SECOND, 10 * YEAR);
+    checks.time("history.dead_letter_age", history.dead_letter_age, SECOND, 10 * YEAR);
+}
+
+fn check_telemetry(telemetry: &Telemetry, checks: &mut Checks) {
+    checks.range("telemetry.sample_ratio", telemetry.sample_ratio, 0.0, 1.0);
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&telemetry.level) {
+        checks.fault("telemetry.level", format!("must be a level like \"info\", or filter directives: {error}"));
+    }
+}
+
+fn check_embedded(raw: RawStore, base: &Path, checks: &mut Checks) -> Embedded {
+    let RawStore { kind: _, durability, path, cache, max_bytes, urls, mode, sentinel_master, namespace, assume_settings } = raw;
+    let foreign = [
+        ("store.urls", urls.is_some()),
+        ("store.mode", mode.is_some()),
+        ("store.sentinel_master", sentinel_master.is_some()),
+        ("store.namespace", namespace.is_some()),
+        ("store.assume_settings", assume_settings.is_some()),
+    ];
+    checks.foreign(&foreign, "kind = \"redis\"");
+    let durability = match durability {
+        None | Some(RawDurability::Fsync) => EmbeddedDurability::Fsync,
+        Some(RawDurability::Buffered) => EmbeddedDurability::Buffered,
+        Some(_) => {
+            checks.fault("store.durability", "must be \"fsync\" or \"buffered\" with the embedded store");
+            EmbeddedDurability::Fsync
+        }
+    };
+    let defaults = Embedded::default();
+    let max_bytes = max_bytes.unwrap_or(defaults.max_bytes);
+    checks.range("store.max_bytes", max_bytes, 1 << 20, u64::MAX);
+    Embedded { path: base.join(path.unwrap_or(defaults.path)), durability, cache: cache.unwrap_or(defaults.cache), max_bytes }
+}
+
+fn check_redis(raw: RawStore, base: &Path, checks: &mut Checks) -> Redis {
+    let RawStore { kind: _, durability, path, cache, max_bytes, urls, mode, sentinel_master, namespace, assume_settings } = raw;
+    let foreign = [("store.path", path.is_some()), ("store.cache", cache.is_some()), ("store.max_bytes", max_bytes.is_some())];
+    checks.foreign(&foreign, "kind = \"embedded\"");
+    let durability = match durability {
+        None | Some(RawDurability::Everysec) => Durability::Everysec,
+        Some(RawDurability::Ephemeral) => Durability::Ephemeral,
+        Some(RawDurability::Fsync) => Durability::Fsync,
+        Some(RawDurability::Replicated) => Durability::Replicated,
+        Some(RawDurability::Buffered) => {
+            let message = "must be \"ephemeral\", \"everysec\", \"fsync\" or \"replicated\" with Redis";
+            checks.fault("store.durability", message);
+            Durability::Everysec
+        }
+    };
+    let (urls, mode) = (urls.unwrap_or_default(), mode.unwrap_or_default());
+    let namespace = namespace.unwrap_or_else(|| "tidegate".into());
+    let assume_settings = assume_settings.unwrap_or_default();
+    check_servers(&urls, mode, sentinel_master.as_deref(), checks);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if namespace.is_empty() || namespace.len() > 64 || !namespace.chars().all(plain) {
+        checks.fault("store.namespace", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
+    }
+    let urls = urls.iter().enumerate().filter_map(|(index, url)| {
+        let field = format!("store.urls[{index}]");
+        let url = resolve_url(url, base).map_err(|error| checks.fault(&field, error.to_string())).ok()?;
+        if !url.reveal().starts_with("redis://") && !url.reveal().starts_with("rediss://") {
+            checks.fault(&field, "must be a redis:// or rediss:// URL, or `env:NAME` or `file:PATH` where one is");
+        }
+        Some(url)
+    });
+    let urls = urls.collect();
+    Redis { urls, mode, sentinel_master, durability, namespace, assume_settings }
+}
+
+fn check_servers(urls: &[String], mode: RedisMode, sentinel_master: Option<&str>, checks: &mut Checks) {
+    match (mode, urls.len()) {
+        (_, 0) => checks.fault("store.urls", "must name at least one server, like \"redis://127.0.0.1:6379\""),
+        (RedisMode::Standalone, 2..) => checks.fault("store.urls", "a standalone server has one URL; for more set `mode`"),
+        _ => {}
+    }
+    match (mode, sentinel_master) {
+        (RedisMode::Sentinel, None) => checks.fault("store.sentinel_master", "is needed with mode = \"sentinel\""),
+        (RedisMode::Standalone | RedisMode::Cluster, Some(_)) => {
+            checks.fault("store.sentinel_master", "belongs to mode = \"sentinel\" alone");
+        }
+        _ => {}
+    }
+}
+
+fn resolve_url(text: &str, base: &Path) -> Result<Secret, SecretError> {
+    match text.parse::<SecretRef>() {
+        Ok(reference) => reference.resolve(base),
+        Err(_) => Ok(Secret::new(text)),
+    }
+}
