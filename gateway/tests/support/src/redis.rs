@@ -1,0 +1,261 @@
+//! Redis and Valkey servers of a test's own: on a free port, in a directory of their own.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use redis::{Client, RedisError, RedisResult, Value};
+use tempfile::TempDir;
+
+use crate::process::{self, Process, Signal};
+use crate::{START_DEADLINE, eventually, ports, tools};
+
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+const STARTS: usize = 5;
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavor {
+    /// Debian's Redis.
+    Redis,
+    /// The newest Valkey.
+    Valkey,
+}
+
+/// When the append-only file reaches the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before each answer.
+    Always,
+    /// Once a second.
+    EverySec,
+    /// No append-only file at all: a restart begins empty.
+    Off,
+}
+
+/// How a server is started. It never evicts and writes no snapshots, unless a setting says so.
+#[derive(Clone, Debug)]
+pub struct Config {
+    flavor: Flavor,
+    fsync: Fsync,
+    settings: Vec<(String, String)>,
+}
+
+impl Config {
+    /// A server of this kind with this durability.
+    pub fn new(flavor: Flavor, fsync: Fsync) -> Self {
+        Self { flavor, fsync, settings: Vec::new() }
+    }
+
+    /// Adds a line of `redis.conf`; a later line for the same setting wins.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Makes it a replica of another server.
+    pub fn replica_of(self, primary: &Server) -> Self {
+        self.with("replicaof", &format!("127.0.0.1 {}", primary.port()))
+    }
+
+    fn file(&self, port: u16, directory: &Path) -> String {
+        let (append_only, fsync) = match self.fsync {
+            Fsync::Always => ("yes", "always"),
+            Fsync::EverySec => ("yes", "everysec"),
+            Fsync::Off => ("no", "everysec"),
+        };
+        let mut file = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsave \"\"\nappendonly {append_only}\nappendfsync {fsync}\n\
+             maxmemory-policy noeviction\ndaemonize no\nenable-debug-command local\n",
+            directory.display()
+        );
+        for (name, value) in &self.settings {
+            writeln!(file, "{name} {value}").expect("a string takes all");
+        }
+        file
+    }
+}
+
+/// A running server. Ended, with its data, on drop.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    directory: TempDir,
+    port: u16,
+    process: Process,
+}
+
+impl Server {
+    /// Starts a server and waits until it answers.
+    pub async fn start(config: Config) -> Self {
+        let mut directory = tempfile::Builder::new().prefix("tidegate-redis-").tempdir().expect("a temporary directory");
+        let mut said = String::new();
+        for _ in 0..STARTS {
+            let port = ports::free();
+            let process = spawn(&config, port, directory.path());
+            let mut server = Self { config: config.clone(), directory, port, process };
+            match server.ready().await {
+                Ok(()) => return server,
+                // Most likely somebody took the port meanwhile.
+                Err(last_words) => said = last_words,
+            }
+            directory = server.directory;
+        }
+        panic!("{:?} does not start:\n{said}", config.flavor);
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Which server it is.
+    pub fn flavor(&self) -> Flavor {
+        self.config.flavor
+    }
+
+    /// The directory with its append-only file.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Its process id, as long as it runs.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it in its own time (SIGTERM).
+    pub async fn stop(&mut self) {
+        self.process.signal(Signal::Terminate);
+        self.process.exit_within(ANSWER_DEADLINE).await;
+    }
+
+    /// Starts it again, on the same port and data, after [`Server::kill`] or [`Server::stop`]; waits until it has loaded its data.
+    pub async fn restart(&mut self) {
+        assert!(self.process.exited().is_some(), "the server still runs");
+        self.process = spawn(&self.config, self.port, self.directory.path());
+        if let Err(last_words) = self.ready().await {
+            panic!("{:?} does not start again:\n{last_words}", self.config.flavor);
+        }
+    }
+
+    /// Freezes it (SIGSTOP): connections stay open, nothing is answered.
+    pub fn pause(&self) {
+        self.process.signal(Signal::Stop);
+    }
+
+    /// Thaws it (SIGCONT).
+    pub fn resume(&self) {
+        self.process.signal(Signal::Continue);
+    }
+
+    /// Runs one command on a connection of its own: `server.command(&["CONFIG", "SET", "appendfsync", "no"])`.
+    pub async fn command(&self, words: &[&str]) -> Value {
+        self.query(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Like [`Server::command`], with the server's error.
+    pub async fn query(&self, words: &[&str]) -> RedisResult<Value> {
+        query(self.port, words).await
+    }
+
+    /// One field of `INFO`.
+    pub async fn info(&self, field: &str) -> String {
+        let all: String = redis::from_redis_value(self.command(&["INFO", "everything"]).await).expect("INFO is text");
+        let line = all.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("INFO has no {field}")).to_owned()
+    }
+
+    /// Waits until it serves; its last words if it ends before.
+    async fn ready(&mut self) -> Result<(), String> {
+        let (port, process) = (self.port, &mut self.process);
+        eventually("the server answers PING", START_DEADLINE, async || {
+            if process.exited().is_some() {
+                return Some(Err(process.last_words()));
+            }
+            // While it loads its data it answers with an error.
+            query(port, &["PING"]).await.ok().map(|_| Ok(()))
+        })
+        .await
+    }
+}
+
+fn spawn(config: &Config, port: u16, directory: &Path) -> Process {
+    let (name, program) = match config.flavor {
+        Flavor::Redis => ("redis", "bin/redis-server"),
+        Flavor::Valkey => ("valkey", "bin/valkey-server"),
+    };
+    let file = directory.join("server.conf");
+    std::fs::write(&file, config.file(port, directory)).expect("the configuration can be written");
+    let mut command = process::command(&tools::program(program));
+    command.arg(file).current_dir(directory);
+    Process::spawn(name, command, &directory.join("server.log"))
+}
+
+async fn query(port: u16, words: &[&str]) -> RedisResult<Value> {
+    let (name, arguments) = words.split_first().expect("a command has a name");
+    let asking = async {
+        let client = Client::open(format!("redis://127.0.0.1:{port}"))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd(name).arg(arguments).query_async(&mut connection).await
+    };
+    tokio::time::timeout(ANSWER_DEADLINE, asking).await.unwrap_or_else(|late| Err(RedisError::from(std::io::Error::other(late))))
+}
+
+/// A Cluster of primaries that share all slots.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Server>,
+}
+
+impl Cluster {
+    /// Starts `nodes` servers, divides the slots among them and waits until each finds the cluster complete.
+    pub async fn start(config: Config, nodes: u16) -> Self {
+        const SLOTS: u32 = 16_384;
+        let mut servers = Vec::new();
+        for number in 0..u32::from(nodes) {
+            let bus = ports::free().to_string();
+            let config =
+                config.clone().with("cluster-enabled", "yes").with("cluster-port", &bus).with("cluster-node-timeout", "5000");
+            let server = Server::start(config).await;
+            let first = SLOTS * number / u32::from(nodes);
+            let last = SLOTS * (number + 1) / u32::from(nodes) - 1;
+            server.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]).await;
+            server.command(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await;
+            servers.push((server, bus));
+        }
+        for (other, bus) in &servers[1..] {
+            servers[0].0.command(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string(), bus]).await;
+        }
+        let servers: Vec<_> = servers.into_iter().map(|(server, _)| server).collect();
+        let known = format!("cluster_known_nodes:{nodes}");
+        for server in &servers {
+            eventually("the cluster is complete", START_DEADLINE, async || {
+                let info: String = redis::from_redis_value(server.command(&["CLUSTER", "INFO"]).await).ok()?;
+                (info.contains("cluster_state:ok") && info.contains(&known)).then_some(())
+            })
+            .await;
+        }
+        Self { nodes: servers }
+    }
+
+    /// The servers, in the order of their slots.
+    pub fn nodes(&mut self) -> &mut [Server] {
+        &mut self.nodes
+    }
+
+    /// The URL of each node.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Server::url).collect()
+    }
+}
