@@ -11,4 +11,7 @@ pub mod secret;
 pub mod ingest;
 pub mod store;
 
+pub mod dispatch;
+pub mod egress;
+
 pub mod control;
