@@ -447,8 +447,9 @@ pub trait Store: Send + Sync + 'static {
     /// Writes what happened: acks, outcomes, schedule, parking, dead letters, progress; all or nothing.
     ///
     /// A record whose origin this owner does not have in hand (finished before, or never handed out to it) changes nothing, and so
-    /// does one that was written before: that makes a batch safe to send again. Work that is put somewhere leaves the place
-    /// where it was. [`StoreError::Refused`], with nothing written, if a state that goes on (or a dead letter) comes without its
+    /// does one that was written before: that makes a batch safe to send again. What was written before is known by its content,
+    /// but for a finished job: there by the number of its last attempt, since it can be parked twice in one millisecond. Work
+    /// that is put somewhere leaves the place where it was. [`StoreError::Refused`], with nothing written, if a state that goes on (or a dead letter) comes without its
     /// job, or a parked one without its queue.
     async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError>;
 

@@ -1,0 +1,157 @@
+//! The contract as tests: each says one sentence of it, in its name. Every engine runs all of them.
+
+pub(crate) mod accept;
+pub(crate) mod claim;
+pub(crate) mod dead_letters;
+pub(crate) mod history;
+pub(crate) mod ownership;
+pub(crate) mod parking;
+pub(crate) mod record;
+pub(crate) mod restart;
+pub(crate) mod retention;
+pub(crate) mod schedule;
+pub(crate) mod settings;
+
+/// Makes a test of each sentence for an engine: `contract_suite!(name, path::to::start)`, where `start` is an async function
+/// that gives a [`Fixture`](crate::fixture::Fixture) over an empty store.
+macro_rules! contract_suite {
+    ($engine:ident, $start:path) => {
+        contract_suite! { @tests $engine, $start,
+            accept {
+                keeps_every_event_byte_exact
+                keeps_the_order_of_a_batch_and_of_batches
+                a_repeat_inside_the_window_is_dropped_with_the_first_id
+                a_repeat_in_the_same_batch_is_dropped
+                of_concurrent_accepts_with_one_key_one_is_kept
+                a_repeat_after_the_window_is_kept
+                a_dropped_repeat_leaves_no_trace
+                one_batch_goes_into_several_shards_and_lanes
+                an_accept_wakes_the_shard
+                an_empty_batch_is_fine
+            }
+            claim {
+                each_entry_is_handed_out_once
+                keeps_to_the_count
+                keeps_to_the_bytes
+                a_larger_one_is_handed_out_alone
+                lanes_are_apart
+                shards_are_apart
+                a_reclaim_finds_what_the_last_owner_left
+                a_reclaim_skips_what_is_held
+                a_reclaim_leaves_what_was_never_claimed
+                a_reclaim_leaves_what_is_finished
+                a_reclaim_keeps_to_the_budget
+                claims_are_counted_across_owners
+                progress_comes_back
+            }
+            ownership {
+                a_shard_has_one_owner
+                a_lease_that_ran_out_can_be_taken
+                a_renewed_lease_lives_on
+                a_released_shard_is_free_at_once
+                a_released_lease_is_fenced
+                a_node_takes_over_from_itself
+                a_lease_that_ran_out_works_until_somebody_takes_the_shard
+                every_owner_call_is_fenced_after_a_takeover
+                a_fenced_record_changes_nothing
+                a_lease_with_another_incarnation_is_fenced
+                shards_have_owners_of_their_own
+                of_concurrent_challengers_one_wins
+            }
+            schedule {
+                jobs_come_when_they_are_due_earliest_first
+                a_taken_job_is_not_handed_out_again
+                next_due_is_the_earliest_that_is_not_taken
+                a_new_owner_finds_what_was_taken
+                a_failed_job_is_scheduled_again
+                keeps_to_the_budget
+                jobs_come_back_byte_exact
+            }
+            parking {
+                jobs_come_in_order_of_parking
+                queues_are_apart_and_counted
+                a_taken_job_is_not_handed_out_again
+                a_new_owner_finds_taken_jobs_at_their_old_place
+                what_is_parked_again_goes_behind
+                keeps_to_the_budget
+                a_plan_is_parked_with_its_event
+            }
+            record {
+                a_finished_entry_is_gone
+                a_batch_sent_twice_counts_once
+                progress_sent_twice_counts_once
+                a_rescheduled_job_sent_twice_counts_once
+                a_repeat_does_not_undo_what_came_after
+                work_moves_from_place_to_place
+                work_put_elsewhere_leaves_its_old_place
+                what_is_not_in_hand_changes_nothing
+                a_bad_record_refuses_the_whole_batch
+                one_batch_moves_many
+                outcomes_of_one_entry_in_one_batch_add_up
+            }
+            dead_letters {
+                are_listed_newest_first
+                pages_are_complete_and_stable
+                tenants_are_apart
+                a_retry_moves_them_back_to_the_schedule
+                a_retried_job_starts_afresh
+                a_retry_counts_what_was_there
+                a_retried_delivery_goes_on_to_its_end
+            }
+            history {
+                says_where_an_event_stands_at_every_step
+                attempts_and_runs_add_up
+                a_plan_that_became_deliveries_leaves_the_rows
+                an_event_that_matched_nothing_says_so
+                events_are_listed_newest_first
+                pages_are_complete_and_stable_under_inserts
+                pages_are_capped
+                a_foreign_cursor_is_refused
+                tenants_are_apart
+                an_unknown_event_is_none
+                depth_tells_the_oldest_entry
+            }
+            retention {
+                terminal_events_go_by_age
+                what_is_not_terminal_stays
+                terminal_events_go_by_bytes_oldest_first
+                dead_letters_go_by_their_own_age
+                a_dead_letter_outlives_its_event
+                a_retried_event_is_not_terminal
+                steps_are_bounded_and_come_to_an_end
+                what_is_trimmed_is_gone_from_the_listing
+            }
+            settings {
+                a_configuration_starts_empty
+                changes_make_the_next_revision
+                a_stale_revision_is_a_conflict
+                of_concurrent_changes_one_wins
+                none_deletes
+                components_come_back_byte_exact
+                remembers_the_first_value_for_its_time
+                of_concurrent_remembers_one_is_first
+                is_ready_and_answers_the_probe
+            }
+            restart {
+                everything_survives_a_restart
+                everything_acknowledged_survives_a_crash
+                a_crash_keeps_the_order_and_the_count_of_claims
+                a_lease_from_before_is_fenced
+                new_entries_go_behind_the_old_ones
+            }
+        }
+    };
+    (@tests $engine:ident, $start:path, $($group:ident { $($name:ident)+ })+) => {
+        mod $engine {
+            $(mod $group {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $name() {
+                        let world = $crate::world::World::new($start().await);
+                        $crate::contract::$group::$name(world).await;
+                    }
+                )+
+            })+
+        }
+    };
+}

@@ -1,0 +1,127 @@
+use std::time::Duration;
+
+use tidegate::clock::Timestamp;
+use tidegate::event::{DeliveryId, Event};
+use tidegate::store::{Acceptance, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, PageRequest};
+
+use crate::world::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Dead letters that were given up one second apart.
+async fn bury(world: &mut World, lease: &Lease, count: u32) -> Vec<Event> {
+    let start = world.now();
+    let mut events = Vec::new();
+    for i in 0..count {
+        events.push(world.settle(lease, |event| vec![dead(event, 0, start.after(SECOND * i))]).await);
+    }
+    events
+}
+
+fn letter_events(letters: &[DeadLetter]) -> Vec<tidegate::event::EventId> {
+    letters.iter().map(|letter| letter.job.event()).collect()
+}
+
+pub(crate) async fn are_listed_newest_first(mut world: World) {
+    let lease = world.own().await;
+    let start = world.now();
+    let events = bury(&mut world, &lease, 3).await;
+    let letters = world.dead().await;
+    assert_eq!(letter_events(&letters), [events[2].id, events[1].id, events[0].id]);
+    assert_eq!(letters[0].job, job(&events[2], 0, 5));
+    assert_eq!((letters[0].at, &letters[0].reason), (start.after(SECOND * 2), &failure()));
+    assert_eq!(world.states(events[0].id).await, [DeliveryState::DeadLettered { reason: failure() }]);
+}
+
+pub(crate) async fn pages_are_complete_and_stable(mut world: World) {
+    let lease = world.own().await;
+    let events = bury(&mut world, &lease, 7).await;
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = world.store().dead_letters(HOME, PageRequest { cursor, limit: 3 }).await.unwrap();
+        assert!(page.items.len() <= 3);
+        seen.extend(letter_events(&page.items));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+        let at = world.now().after(SECOND * 100);
+        world.settle(&lease, |event| vec![dead(event, 0, at)]).await;
+    }
+    assert_eq!(seen, events.iter().rev().map(|event| event.id).collect::<Vec<_>>());
+}
+
+pub(crate) async fn tenants_are_apart(mut world: World) {
+    let lease = world.own().await;
+    let now = world.now();
+    let theirs = world.event_of(OTHER_TENANT, "theirs".into());
+    world.store().accept(vec![Acceptance { ..acceptance(&theirs) }]).await.unwrap();
+    let claimed = world.claim(&lease).await;
+    world.record(&lease, vec![finish(&claimed[0], vec![dead(&theirs, 0, now)])]).await;
+    let ours = bury(&mut world, &lease, 1).await;
+    assert_eq!(letter_events(&world.dead().await), ids(&ours));
+    assert_eq!(world.store().retry(HOME, &[delivery_id(&theirs, 0)], now).await.unwrap(), 0);
+    let other = Home { tenant: OTHER_TENANT, shard: SHARD };
+    let page = world.store().dead_letters(other, PageRequest { cursor: None, limit: 10 }).await.unwrap();
+    assert_eq!(letter_events(&page.items), [theirs.id]);
+    assert_eq!(world.counts().await, [0, 0, 0, 2]);
+}
+
+pub(crate) async fn a_retry_moves_them_back_to_the_schedule(mut world: World) {
+    let lease = world.own().await;
+    let events = bury(&mut world, &lease, 3).await;
+    let now = world.now().after(SECOND * 1000);
+    let ids: Vec<_> = events[..2].iter().map(|event| delivery_id(event, 0)).collect();
+    assert_eq!(world.store().retry(HOME, &ids, now).await.unwrap(), 2);
+    assert_eq!(world.counts().await, [0, 2, 0, 1]);
+    assert_eq!(letter_events(&world.dead().await), [events[2].id]);
+    assert_eq!(world.states(events[0].id).await, [DeliveryState::Scheduled { due: now }]);
+    assert_eq!(world.store().next_due(&lease).await.unwrap(), Some(now));
+    let mut due = job_events(&world.due(&lease, now).await);
+    due.sort();
+    assert_eq!(due, [events[0].id, events[1].id]);
+}
+
+pub(crate) async fn a_retried_job_starts_afresh(mut world: World) {
+    let lease = world.own().await;
+    let now = world.now().after(SECOND * 1000);
+    let event = bury(&mut world, &lease, 1).await.remove(0);
+    world.store().retry(HOME, &[delivery_id(&event, 0)], now).await.unwrap();
+    assert_eq!(world.due(&lease, now).await, [Job { spent: 0, since: now, ..job(&event, 0, 5) }]);
+}
+
+pub(crate) async fn a_retry_counts_what_was_there(mut world: World) {
+    let lease = world.own().await;
+    let now: Timestamp = world.now();
+    let event = bury(&mut world, &lease, 1).await.remove(0);
+    let waiting = world.settle(&lease, |event| vec![scheduled(event, 0, now, 1)]).await;
+    let id = delivery_id(&event, 0);
+    assert_eq!(world.store().retry(HOME, &[], now).await.unwrap(), 0);
+    let ids = [DeliveryId(9), delivery_id(&waiting, 0), id, id];
+    assert_eq!(world.store().retry(HOME, &ids, now).await.unwrap(), 1);
+    assert_eq!(world.store().retry(HOME, &[id], now).await.unwrap(), 0);
+    assert_eq!(world.counts().await, [0, 2, 0, 0]);
+}
+
+pub(crate) async fn a_retried_delivery_goes_on_to_its_end(mut world: World) {
+    let lease = world.own().await;
+    let now = world.now().after(SECOND * 1000);
+    let event = world
+        .settle(&lease, |event| vec![DeliveryRecord { attempts: vec![attempt(event, 1)], ..dead(event, 0, event.accepted_at) }])
+        .await;
+    world.store().retry(HOME, &[delivery_id(&event, 0)], now).await.unwrap();
+    let taken = world.due(&lease, now).await;
+    let again = DeliveryRecord { at: now, attempts: vec![attempt(&event, 6)], ..dead(&event, 0, now) };
+    world.record(&lease, vec![finish_job(&taken[0], vec![again])]).await;
+    assert_eq!(world.counts().await, [0, 0, 0, 1]);
+    world.store().retry(HOME, &[delivery_id(&event, 0)], now).await.unwrap();
+    let taken = world.due(&lease, now).await;
+    let done = DeliveryRecord { at: now, attempts: vec![attempt(&event, 7)], ..delivered(&event, 0) };
+    world.record(&lease, vec![finish_job(&taken[0], vec![done])]).await;
+    assert_eq!(world.counts().await, [0; 4]);
+    let summary = world.summary(event.id).await;
+    assert_eq!(summary.deliveries.len(), 1);
+    assert_eq!(summary.deliveries[0].state, DeliveryState::Delivered);
+    assert_eq!(summary.deliveries[0].attempts, [1, 6, 7].map(|number| attempt(&event, number)));
+}

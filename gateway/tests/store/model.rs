@@ -1,0 +1,553 @@
+//! The simplest store that keeps the contract: plain maps behind one lock, nothing durable. The engines are compared with it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tidegate::clock::{Clock, Timestamp};
+use tidegate::event::{DeliveryId, Event, EventId, Failure, Lane, Revision, Shard, TenantId, VersionHash};
+use tidegate::store::{
+    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
+    EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Origin, Page, PageRequest, QueueKey, Record, Retention, Store, StoreError,
+    Ticket, Trimmed, Work,
+};
+use tokio::sync::Notify;
+
+/// The model. Its clock is the store's clock.
+pub(crate) struct Model {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    shards: BTreeMap<Shard, Sharded>,
+    dedup: BTreeMap<(TenantId, [u8; 32]), (EventId, Timestamp)>,
+    revision: Revision,
+    config: BTreeMap<String, Bytes>,
+    components: BTreeMap<VersionHash, Bytes>,
+    remembered: BTreeMap<String, (Bytes, Timestamp)>,
+    signals: BTreeMap<Shard, Arc<Notify>>,
+}
+
+#[derive(Default)]
+struct Sharded {
+    owner: Option<Owner>,
+    epoch: u64,
+    /// Orders entries, and jobs within their queue.
+    next: u64,
+    entries: BTreeMap<Ticket, Entry>,
+    events: BTreeMap<EventId, Kept>,
+    jobs: BTreeMap<DeliveryId, Waiting>,
+}
+
+struct Owner {
+    node: String,
+    lease: Lease,
+    until: Timestamp,
+}
+
+struct Entry {
+    event: EventId,
+    claims: u32,
+    progress: Vec<DeliveryRecord>,
+}
+
+struct Kept {
+    event: Event,
+    finished: bool,
+    rows: Vec<DeliveryRecord>,
+    /// Everything recorded, to know what is sent twice.
+    log: Vec<DeliveryRecord>,
+}
+
+impl Kept {
+    fn is_terminal(&self) -> bool {
+        self.finished && self.rows.iter().all(|row| row.state.is_terminal())
+    }
+
+    fn summary(&self) -> EventSummary {
+        EventSummary {
+            id: self.event.id,
+            source: self.event.source,
+            accepted_at: self.event.accepted_at,
+            deliveries: self.rows.clone(),
+            finished: self.finished,
+        }
+    }
+
+    fn merge(&mut self, record: &DeliveryRecord) {
+        self.log.push(record.clone());
+        let mut next = DeliveryRecord { job: None, ..record.clone() };
+        if let DeliveryState::Parked { queue, .. } = &mut next.state {
+            *queue = None;
+        }
+        match self.rows.iter_mut().find(|row| row.id == next.id) {
+            None => self.rows.push(next),
+            Some(row) => {
+                next.attempts.splice(0..0, row.attempts.drain(..));
+                next.runs.splice(0..0, row.runs.drain(..));
+                *row = next;
+            }
+        }
+    }
+}
+
+struct Waiting {
+    job: Job,
+    place: Place,
+    taken: bool,
+}
+
+#[derive(Clone)]
+enum Place {
+    Scheduled(Timestamp),
+    Parked(QueueKey, u64),
+    Dead { at: Timestamp, reason: Failure },
+}
+
+impl Model {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn owned(&mut self, lease: &Lease) -> Result<&mut Sharded, StoreError> {
+        let shard = self.shards.entry(lease.shard).or_default();
+        match &shard.owner {
+            Some(owner) if owner.lease.epoch == lease.epoch && owner.lease.incarnation == lease.incarnation => Ok(shard),
+            _ => Err(StoreError::Fenced(lease.shard)),
+        }
+    }
+}
+
+impl Sharded {
+    /// Hands out the jobs of `ids` while the budget lasts.
+    fn take(&mut self, ids: Vec<DeliveryId>, budget: Budget) -> Vec<Job> {
+        let mut left = Left::of(budget);
+        let mut jobs = Vec::new();
+        for id in ids {
+            let waiting = self.jobs.get_mut(&id).unwrap();
+            if !left.takes(size_of(&waiting.job)) {
+                break;
+            }
+            waiting.taken = true;
+            jobs.push(waiting.job.clone());
+        }
+        jobs
+    }
+
+    /// Whether the record's origin is in the owner's hands and the record is new.
+    fn applies(&self, record: &Record) -> bool {
+        let known = |delivery: &DeliveryRecord| self.events.get(&record.event).is_some_and(|kept| kept.log.contains(delivery));
+        let all_known = !record.deliveries.is_empty() && record.deliveries.iter().all(known);
+        match record.origin {
+            Origin::Entry(ticket) => self.entries.get(&ticket).is_some_and(|entry| entry.claims > 0) && !all_known,
+            Origin::Job(id) => {
+                let Some(waiting) = self.jobs.get(&id).filter(|waiting| waiting.taken) else { return false };
+                let own = record.deliveries.iter().find(|delivery| delivery.id == id);
+                let last = own.and_then(|delivery| delivery.attempts.iter().map(|attempt| attempt.number).max());
+                last.is_none_or(|number| number > waiting.job.attempts) && (record.finished || !all_known)
+            }
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        if !self.applies(record) {
+            return;
+        }
+        match record.origin {
+            Origin::Entry(ticket) if record.finished => drop(self.entries.remove(&ticket)),
+            Origin::Entry(ticket) => {
+                self.entries.get_mut(&ticket).unwrap().progress.extend(record.deliveries.iter().cloned());
+            }
+            Origin::Job(id) if record.finished => drop(self.jobs.remove(&id)),
+            Origin::Job(_) => {}
+        }
+        for delivery in &record.deliveries {
+            self.place(delivery);
+        }
+        let Some(kept) = self.events.get_mut(&record.event) else { return };
+        for delivery in &record.deliveries {
+            kept.merge(delivery);
+        }
+        match record.origin {
+            Origin::Entry(_) => kept.finished |= record.finished,
+            Origin::Job(id) => {
+                if record.finished && record.deliveries.iter().all(|delivery| delivery.id != id) {
+                    kept.rows.retain(|row| row.id != id);
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, delivery: &DeliveryRecord) {
+        self.next += 1;
+        let place = match &delivery.state {
+            DeliveryState::Scheduled { due } => Place::Scheduled(*due),
+            DeliveryState::Parked { queue, .. } => Place::Parked(queue.unwrap(), self.next),
+            DeliveryState::DeadLettered { reason } => Place::Dead { at: delivery.at, reason: reason.clone() },
+            _ => return,
+        };
+        let job = Job::clone(delivery.job.as_ref().unwrap());
+        self.jobs.insert(job.id, Waiting { job, place, taken: false });
+    }
+
+    fn dead(&self, tenant: TenantId) -> impl Iterator<Item = (&Waiting, Timestamp, &Failure)> {
+        self.jobs.values().filter_map(move |waiting| match &waiting.place {
+            Place::Dead { at, reason } if waiting.job.tenant() == tenant => Some((waiting, *at, reason)),
+            _ => None,
+        })
+    }
+
+    fn lane(&self, lane: Lane) -> LaneDepth {
+        let entries: Vec<_> = self.entries.iter().filter(|(ticket, _)| ticket.lane == lane).collect();
+        let oldest = entries.iter().map(|(_, entry)| self.events[&entry.event].event.accepted_at).min();
+        LaneDepth { lane, entries: entries.len() as u64, oldest }
+    }
+}
+
+/// What a budget still allows.
+struct Left {
+    count: usize,
+    bytes: usize,
+    first: bool,
+}
+
+impl Left {
+    fn of(budget: Budget) -> Self {
+        Self { count: budget.count, bytes: budget.bytes, first: true }
+    }
+
+    fn takes(&mut self, bytes: usize) -> bool {
+        if self.count == 0 || (bytes > self.bytes && !self.first) {
+            return false;
+        }
+        self.count -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.first = false;
+        true
+    }
+}
+
+fn size_of(job: &Job) -> usize {
+    match &job.work {
+        Work::Attempt(delivery) => delivery.request.size(),
+        Work::Plan { event, .. } => event.request.size(),
+    }
+}
+
+fn check(batch: &[Record]) -> Result<(), StoreError> {
+    let lacks = |delivery: &DeliveryRecord| match &delivery.state {
+        DeliveryState::Scheduled { .. } | DeliveryState::DeadLettered { .. } => delivery.job.is_none(),
+        DeliveryState::Parked { queue, .. } => delivery.job.is_none() || queue.is_none(),
+        _ => false,
+    };
+    match batch.iter().flat_map(|record| &record.deliveries).any(lacks) {
+        true => Err(StoreError::Refused("work without its job or queue".into())),
+        false => Ok(()),
+    }
+}
+
+fn page_of<T, K: Ord + ToString>(
+    mut rows: Vec<(K, T)>,
+    page: &PageRequest,
+    parse: impl Fn(&str) -> Option<K>,
+) -> Result<Page<T>, StoreError> {
+    rows.sort_by(|(a, _), (b, _)| b.cmp(a));
+    if let Some(cursor) = &page.cursor {
+        let after = parse(cursor).ok_or_else(|| StoreError::Refused("not a cursor".into()))?;
+        rows.retain(|(key, _)| *key < after);
+    }
+    let limit = page.limit.clamp(1, MAX_PAGE);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|(key, _)| key.to_string());
+    Ok(Page { items: rows.into_iter().map(|(_, row)| row).collect(), next })
+}
+
+#[async_trait]
+impl Store for Model {
+    async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let mut answers = Vec::new();
+        for Acceptance { event, shard, lane, dedup } in batch {
+            let event = event.event().clone();
+            if let Some(dedup) = dedup {
+                let key = (event.tenant, dedup.key);
+                if let Some((first, _)) = state.dedup.get(&key).filter(|(_, until)| now < *until) {
+                    answers.push(Accepted::Duplicate(*first));
+                    continue;
+                }
+                state.dedup.insert(key, (event.id, now.after(dedup.window)));
+            }
+            let sharded = state.shards.entry(shard).or_default();
+            sharded.next += 1;
+            let ticket = Ticket { lane, major: sharded.next, minor: 0 };
+            sharded.entries.insert(ticket, Entry { event: event.id, claims: 0, progress: Vec::new() });
+            sharded.events.insert(event.id, Kept { event, finished: false, rows: Vec::new(), log: Vec::new() });
+            state.signals.entry(shard).or_default().notify_one();
+            answers.push(Accepted::New);
+        }
+        Ok(answers)
+    }
+
+    async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let sharded = state.shards.entry(shard).or_default();
+        if sharded.owner.as_ref().is_some_and(|owner| owner.node != node && now < owner.until) {
+            return Ok(None);
+        }
+        sharded.epoch += 1;
+        let lease = Lease { shard, epoch: sharded.epoch, incarnation: rand::random(), ttl };
+        sharded.owner = Some(Owner { node: node.into(), lease: lease.clone(), until: now.after(ttl) });
+        sharded.jobs.values_mut().for_each(|waiting| waiting.taken = false);
+        Ok(Some(lease))
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<(), StoreError> {
+        let until = self.clock.now().after(lease.ttl);
+        self.state().owned(lease)?.owner.as_mut().unwrap().until = until;
+        Ok(())
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.state().owned(lease)?.owner = None;
+        Ok(())
+    }
+
+    async fn claim(&self, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
+        let mut state = self.state();
+        let Sharded { entries, events, .. } = state.owned(lease)?;
+        let mut left = Left::of(budget);
+        let mut claimed = Vec::new();
+        for (ticket, entry) in entries.iter_mut().filter(|(ticket, entry)| ticket.lane == lane && entry.claims == 0) {
+            let event = events[&entry.event].event.clone();
+            if !left.takes(event.request.size()) {
+                break;
+            }
+            entry.claims = 1;
+            claimed.push(Claimed { ticket: *ticket, event, claims: 1, progress: Vec::new() });
+        }
+        Ok(claimed)
+    }
+
+    async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
+        let mut state = self.state();
+        let Sharded { entries, events, .. } = state.owned(lease)?;
+        let mut left = Left::of(budget);
+        let mut claimed = Vec::new();
+        for (ticket, entry) in entries.iter_mut().filter(|(ticket, entry)| entry.claims > 0 && !held.contains(ticket)) {
+            let event = events[&entry.event].event.clone();
+            if !left.takes(event.request.size()) {
+                break;
+            }
+            entry.claims += 1;
+            claimed.push(Claimed { ticket: *ticket, event, claims: entry.claims, progress: entry.progress.clone() });
+        }
+        Ok(claimed)
+    }
+
+    async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {
+        let mut state = self.state();
+        let sharded = state.owned(lease)?;
+        let mut ids: Vec<_> = sharded
+            .jobs
+            .values()
+            .filter_map(|waiting| match waiting.place {
+                Place::Scheduled(due) if due <= now && !waiting.taken => Some((due, waiting.job.id)),
+                _ => None,
+            })
+            .collect();
+        ids.sort();
+        Ok(sharded.take(ids.into_iter().map(|(_, id)| id).collect(), budget))
+    }
+
+    async fn next_due(&self, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
+        let mut state = self.state();
+        let due = |waiting: &Waiting| match waiting.place {
+            Place::Scheduled(due) if !waiting.taken => Some(due),
+            _ => None,
+        };
+        Ok(state.owned(lease)?.jobs.values().filter_map(due).min())
+    }
+
+    async fn queues(&self, lease: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError> {
+        let mut state = self.state();
+        let mut queues = BTreeMap::new();
+        for waiting in state.owned(lease)?.jobs.values().filter(|waiting| !waiting.taken) {
+            if let Place::Parked(queue, _) = waiting.place {
+                *queues.entry(queue).or_default() += 1;
+            }
+        }
+        Ok(queues.into_iter().collect())
+    }
+
+    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
+        let mut state = self.state();
+        let sharded = state.owned(lease)?;
+        let mut ids: Vec<_> = sharded
+            .jobs
+            .values()
+            .filter_map(|waiting| match waiting.place {
+                Place::Parked(key, order) if key == queue && !waiting.taken => Some((order, waiting.job.id)),
+                _ => None,
+            })
+            .collect();
+        ids.sort();
+        Ok(sharded.take(ids.into_iter().map(|(_, id)| id).collect(), budget))
+    }
+
+    async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let sharded = state.owned(lease)?;
+        check(batch)?;
+        batch.iter().for_each(|record| sharded.record(record));
+        Ok(())
+    }
+
+    async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError> {
+        let mut state = self.state();
+        let sharded = state.owned(lease)?;
+        let size = |kept: &Kept| kept.event.request.size() as u64;
+        let mut history: u64 = sharded.events.values().filter(|kept| kept.is_terminal()).map(size).sum();
+        let mut trimmed = Trimmed::default();
+        sharded.events.retain(|_, kept| {
+            let old = now.since(kept.event.accepted_at) > retention.age || history > retention.bytes;
+            if kept.is_terminal() && old {
+                history -= size(kept);
+                trimmed.events += 1;
+                return false;
+            }
+            true
+        });
+        sharded.jobs.retain(|_, waiting| match waiting.place {
+            Place::Dead { at, .. } if now.since(at) > retention.dead_letter_age => {
+                trimmed.dead_letters += 1;
+                false
+            }
+            _ => true,
+        });
+        Ok(trimmed)
+    }
+
+    fn signal(&self, shard: Shard) -> Arc<Notify> {
+        self.state().signals.entry(shard).or_default().clone()
+    }
+
+    async fn depth(&self, shard: Shard) -> Result<Depth, StoreError> {
+        let mut state = self.state();
+        let sharded = state.shards.entry(shard).or_default();
+        let count = |wanted: fn(&Place) -> bool| sharded.jobs.values().filter(|waiting| wanted(&waiting.place)).count() as u64;
+        Ok(Depth {
+            lanes: Lane::ALL.map(|lane| sharded.lane(lane)).into(),
+            scheduled: count(|place| matches!(place, Place::Scheduled(_))),
+            parked: count(|place| matches!(place, Place::Parked(..))),
+            dead_letters: count(|place| matches!(place, Place::Dead { .. })),
+        })
+    }
+
+    async fn event(&self, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError> {
+        let mut state = self.state();
+        let kept = state.shards.entry(home.shard).or_default().events.get(&id).filter(|kept| kept.event.tenant == home.tenant);
+        Ok(kept.map(|kept| EventHistory { summary: kept.summary(), event: Some(kept.event.clone()) }))
+    }
+
+    async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+        let mut state = self.state();
+        let events = &state.shards.entry(home.shard).or_default().events;
+        let rows = events.values().filter(|kept| kept.event.tenant == home.tenant).map(|kept| (kept.event.id, kept.summary()));
+        page_of(rows.collect(), &page, |cursor| cursor.parse().ok())
+    }
+
+    async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+        let mut state = self.state();
+        let rows = state.shards.entry(home.shard).or_default().dead(home.tenant).map(|(waiting, at, reason)| {
+            let letter = DeadLetter { job: waiting.job.clone(), at, reason: reason.clone() };
+            (format!("{:020}/{}", at.0, waiting.job.id), letter)
+        });
+        page_of(rows.collect(), &page, |cursor| cursor.contains('/').then(|| cursor.to_owned()))
+    }
+
+    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        let Sharded { events, jobs, .. } = state.shards.entry(home.shard).or_default();
+        let mut moved = 0;
+        for id in ids {
+            let Some(waiting) = jobs.get_mut(id).filter(|waiting| waiting.job.tenant() == home.tenant) else { continue };
+            if !matches!(waiting.place, Place::Dead { .. }) {
+                continue;
+            }
+            moved += 1;
+            waiting.place = Place::Scheduled(now);
+            waiting.job = waiting.job.clone().afresh(now);
+            let row = events.get_mut(&waiting.job.event()).and_then(|kept| kept.rows.iter_mut().find(|row| row.id == *id));
+            if let Some(row) = row {
+                row.at = now;
+                row.state = DeliveryState::Scheduled { due: now };
+            }
+        }
+        state.signals.entry(home.shard).or_default().notify_one();
+        Ok(moved)
+    }
+
+    async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
+        let state = self.state();
+        Ok((state.revision, state.config.clone().into_iter().collect()))
+    }
+
+    async fn config_revision(&self) -> Result<Revision, StoreError> {
+        Ok(self.state().revision)
+    }
+
+    async fn configure(&self, expected: Revision, changes: Vec<ConfigChange>) -> Result<Revision, StoreError> {
+        let mut state = self.state();
+        if state.revision != expected {
+            return Err(StoreError::Conflict(state.revision));
+        }
+        for (key, value) in changes {
+            match value {
+                Some(value) => state.config.insert(key, value),
+                None => state.config.remove(&key),
+            };
+        }
+        state.revision.0 += 1;
+        Ok(state.revision)
+    }
+
+    async fn put_component(&self, version: VersionHash, component: Bytes) -> Result<(), StoreError> {
+        self.state().components.insert(version, component);
+        Ok(())
+    }
+
+    async fn component(&self, version: VersionHash) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.state().components.get(&version).cloned())
+    }
+
+    async fn remember(&self, key: &str, value: Bytes, ttl: Duration) -> Result<Option<Bytes>, StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        if let Some((value, _)) = state.remembered.get(key).filter(|(_, until)| now < *until) {
+            return Ok(Some(value.clone()));
+        }
+        state.remembered.insert(key.into(), (value, now.after(ttl)));
+        Ok(None)
+    }
+
+    fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn probe(&self) -> Result<Duration, StoreError> {
+        Ok(Duration::ZERO)
+    }
+}
