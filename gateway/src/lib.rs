@@ -13,5 +13,6 @@ pub mod store;
 
 pub mod dispatch;
 pub mod egress;
+pub mod plugin;
 
 pub mod control;

@@ -1,0 +1,215 @@
+//! Tenants' WebAssembly: compiled apart, kept authenticated, run in a sandbox with a limit on everything.
+//!
+//! A component comes from [`Components`] or [`Runtime::inspect`]; it is screened, compiled in a child process that can be
+//! killed, kept on disk as an artifact that only this node can have made, and linked against the host interfaces of `sdk/wit`.
+//! Each event then gets a fresh instance on threads of the runtime's own. Every trap and every refusal has a name: see
+//! [`Stop`], [`Refusal`], and the table in [`limits`].
+//!
+//! This module knows events, and neither the store nor who dispatches.
+
+mod artifact;
+mod bindings;
+pub mod build;
+mod call;
+mod compile;
+mod engine;
+mod error;
+mod host;
+pub mod limits;
+mod output;
+mod pool;
+mod screen;
+mod versions;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+pub use call::{Call, Report};
+pub use compile::COMPILER_WORD;
+pub use compile::child::compiler_child;
+pub use error::{CallError, LoadError, PluginError, Refusal, Stop};
+pub use host::{Access, Secrets};
+pub use limits::{CompileLimits, Limits};
+pub use screen::{Screen, screen};
+
+use artifact::Artifacts;
+use compile::Compiler;
+use pool::{Pool, Size};
+use versions::{CacheSize, Version, Versions};
+
+use crate::clock::Timestamp;
+use crate::event::{EventId, Request, TenantId, VersionHash};
+
+/// Where components come from.
+#[async_trait]
+pub trait Components: Send + Sync {
+    /// The component with this hash; none if there is none.
+    async fn fetch(&self, version: VersionHash) -> Result<Option<Bytes>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// How the runtime is set up.
+#[derive(Clone, Debug)]
+pub struct PluginConfig {
+    /// Compiled artifacts and the key that authenticates them. Private to this node.
+    pub directory: PathBuf,
+    /// The program that is started with [`COMPILER_WORD`] to compile: the gateway's own binary.
+    pub compiler: PathBuf,
+    /// Threads for calls that are short on average.
+    pub threads: usize,
+    /// Threads for those that are not.
+    pub long_threads: usize,
+    /// Calls that wait or run, in all.
+    pub queue: usize,
+    /// Calls that wait or run, of one tenant.
+    pub tenant_queue: usize,
+    /// Versions kept ready.
+    pub cached_versions: usize,
+    /// Bytes of compiled code kept ready.
+    pub cached_bytes: u64,
+    /// Bytes of compiled code kept on disk.
+    pub disk_bytes: u64,
+    /// Compilers at work at once.
+    pub compilers: usize,
+    /// What a component may be.
+    pub compile: CompileLimits,
+}
+
+impl PluginConfig {
+    /// The defaults for this machine, with the running program as the compiler.
+    pub fn new(directory: PathBuf) -> io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            directory,
+            compiler: std::env::current_exe()?,
+            threads: cores,
+            long_threads: cores.div_ceil(2),
+            queue: 4096,
+            tenant_queue: 64,
+            cached_versions: 1024,
+            cached_bytes: 512 << 20,
+            disk_bytes: 8 << 30,
+            compilers: cores.div_ceil(2),
+            compile: CompileLimits::default(),
+        })
+    }
+}
+
+/// What [`Runtime::inspect`] found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The component's hash.
+    pub version: VersionHash,
+    /// The component's size.
+    pub bytes: u64,
+    /// The compiled artifact's size.
+    pub artifact_bytes: u64,
+    /// Fuel that an instantiation costs, before any call.
+    pub fuel: u64,
+    /// Memory that an instance begins with.
+    pub memory: u64,
+    /// Imports, exports and counts.
+    pub screen: Screen,
+}
+
+/// Runs plugins. Clones share everything; the threads end with the last one.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    versions: Versions,
+    pool: Pool,
+}
+
+impl Runtime {
+    /// Sets up the engine, the artifacts' directory and the threads.
+    pub fn start(config: PluginConfig, components: Arc<dyn Components>) -> Result<Self, PluginError> {
+        let fault = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
+        let threads = config.threads.max(1) + config.long_threads.max(1);
+        let engine = engine::runtime(u32::try_from(threads).unwrap_or(u32::MAX)).map_err(fault)?;
+        engine::start_epochs(&engine).map_err(PluginError::Thread)?;
+        let linker = host::linker(&engine).map_err(fault)?;
+        let artifacts = Artifacts::open(&config.directory, &engine, config.compile.artifact_bytes as u64, config.disk_bytes)?;
+        let compiler = Compiler::new(config.compiler, config.compile.clone(), config.compilers.max(1));
+        let size = CacheSize { versions: config.cached_versions.max(1), bytes: config.cached_bytes };
+        let versions = Versions::new(engine, linker, artifacts, compiler, config.compile, components, size);
+        let pool = Pool::start(Size {
+            threads: config.threads.max(1),
+            long_threads: config.long_threads.max(1),
+            queue: config.queue.max(1),
+            tenant_queue: config.tenant_queue.max(1),
+        })
+        .map_err(PluginError::Thread)?;
+        Ok(Self(Arc::new(Inner { versions, pool })))
+    }
+
+    /// A dry run of a component: screened, compiled, linked, instantiated with the default limits. What it compiles is kept, so
+    /// that the first event does not wait for it.
+    pub async fn inspect(&self, component: Bytes) -> Result<Inspection, LoadError> {
+        let bytes = component.len() as u64;
+        let (screen, hash, version) = self.0.versions.inspect(component).await?;
+        let artifact_bytes = version.bytes;
+        let call = Call {
+            tenant: TenantId(0),
+            version: hash,
+            event: EventId(0),
+            accepted_at: Timestamp(0),
+            request: Arc::new(Request::default()),
+            config: "{}".into(),
+            secrets: Arc::default(),
+            limits: Limits::default(),
+        };
+        let report = self.run(version, call, call::instantiate).await;
+        match report.result {
+            Ok(()) => {}
+            Err(CallError::Stopped(stop)) => return Err(Refusal::Instantiation(format!("it {stop}")).into()),
+            Err(error) => return Err(LoadError::Gateway(error.to_string())),
+        }
+        Ok(Inspection { version: hash, bytes, artifact_bytes, fuel: report.run.fuel, memory: report.run.memory, screen })
+    }
+
+    /// Asks a filter whether an event goes on.
+    pub async fn filter(&self, call: Call) -> Report<bool> {
+        self.call(call, call::filter).await
+    }
+
+    /// Asks a transform for the requests to send.
+    pub async fn transform(&self, call: Call) -> Report<Vec<Request>> {
+        self.call(call, call::transform).await
+    }
+
+    async fn call<T: Send + 'static>(&self, call: Call, ask: fn(&call::Ready, &Call) -> Report<T>) -> Report<T> {
+        match self.0.versions.get(call.version).await {
+            Ok(version) => self.run(version, call, ask).await,
+            Err(error) => call::failed(call.version, error.into()),
+        }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        version: Arc<Version>,
+        call: Call,
+        ask: fn(&call::Ready, &Call) -> Report<T>,
+    ) -> Report<T> {
+        let (done, report) = oneshot::channel();
+        let tenant = call.tenant;
+        let cost_us = version.cost_us();
+        let hash = call.version;
+        let work = move || {
+            // Who gave up waiting is not worth the work.
+            if done.is_closed() {
+                return;
+            }
+            let report = ask(&version.ready, &call);
+            version.took(report.run.took_us);
+            let _ = done.send(report);
+        };
+        self.0.pool.submit(tenant, cost_us, Box::new(work)).await;
+        report.await.unwrap_or_else(|_| call::failed(hash, CallError::Gateway("the thread that ran it panicked".into())))
+    }
+}

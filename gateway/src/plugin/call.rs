@@ -1,0 +1,189 @@
+//! One call: a fresh instance, its limits, the guest's answer, and what it used.
+
+use std::sync::Arc;
+
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, Trap};
+
+use super::bindings::types::{
+    AttributeParam, Event as GuestEvent, Failure as GuestFailure, HeaderParam, Request as GuestRequest, Retry,
+};
+use super::bindings::{filter, transform};
+use super::error::{CallError, Stop};
+use super::host::{Secrets, State, one_line};
+use super::limits::{EPOCH, HANDLES, Limits};
+use super::output;
+use crate::clock::{Timestamp, monotonic};
+use crate::event::{EventId, PluginRun, Request, TenantId, VersionHash};
+
+/// One event for one plugin.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Whose call it is: tenants share the threads fairly.
+    pub tenant: TenantId,
+    /// What to run.
+    pub version: VersionHash,
+    /// The event's id, which seeds the guest's random numbers.
+    pub event: EventId,
+    /// When it was accepted: the guest's clock.
+    pub accepted_at: Timestamp,
+    /// The request that came in, or the output of the plugin before this one.
+    pub request: Arc<Request>,
+    /// The plugin's configuration on this connection: a JSON text.
+    pub config: Arc<str>,
+    /// Secrets that the connection hands over.
+    pub secrets: Arc<Secrets>,
+    /// What the call may use.
+    pub limits: Limits,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Report<T> {
+    /// The answer.
+    pub result: Result<T, CallError>,
+    /// What is recorded of it.
+    pub run: PluginRun,
+}
+
+/// A version that is ready to run.
+pub(super) struct Ready {
+    pub(super) pre: InstancePre<State>,
+    pub(super) filter: Option<filter::GuestIndices>,
+    pub(super) transform: Option<transform::GuestIndices>,
+}
+
+/// Asks the filter.
+pub(super) fn filter(ready: &Ready, call: &Call) -> Report<bool> {
+    let Some(indices) = &ready.filter else { return failed(call.version, CallError::NotOffered("tidegate:plugin/filter")) };
+    run(
+        ready,
+        call,
+        |kept| u32::from(*kept),
+        |store, instance, event| {
+            let guest = indices.load(&mut *store, instance)?;
+            guest.call_keep(store, event)
+        },
+    )
+}
+
+/// Asks the transform.
+pub(super) fn transform(ready: &Ready, call: &Call) -> Report<Vec<Request>> {
+    let Some(indices) = &ready.transform else { return failed(call.version, CallError::NotOffered("tidegate:plugin/transform")) };
+    let report = run(
+        ready,
+        call,
+        |_| 0,
+        |store, instance, event| {
+            let guest = indices.load(&mut *store, instance)?;
+            guest.call_run(store, event)
+        },
+    );
+    let result = report.result.and_then(|outputs| Ok(output::requests(outputs, &call.request, &call.limits)?));
+    let outcome = match &result {
+        Ok(requests) => Ok(u32::try_from(requests.len()).unwrap_or(u32::MAX)),
+        Err(error) => Err(error.to_failure()),
+    };
+    Report { result, run: PluginRun { outcome, ..report.run } }
+}
+
+/// Makes an instance and throws it away.
+pub(super) fn instantiate(ready: &Ready, call: &Call) -> Report<()> {
+    run(ready, call, |()| 0, |_, _, _| Ok(Ok(())))
+}
+
+/// A report of a call that never ran.
+pub(super) fn failed<T>(version: VersionHash, error: CallError) -> Report<T> {
+    let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
+    Report { result: Err(error), run }
+}
+
+type Answer<T> = wasmtime::Result<Result<T, GuestFailure>>;
+
+fn run<T>(
+    ready: &Ready,
+    call: &Call,
+    outcome: impl FnOnce(&T) -> u32,
+    ask: impl FnOnce(&mut Store<State>, &wasmtime::component::Instance, GuestEvent<'_>) -> Answer<T>,
+) -> Report<T> {
+    let started = monotonic();
+    let mut store = match store(ready, call) {
+        Ok(store) => store,
+        Err(error) => return failed(call.version, CallError::Gateway(error.to_string())),
+    };
+    let headers: Vec<_> =
+        call.request.headers.iter().map(|header| HeaderParam { name: &header.name, value: &header.value }).collect();
+    let id = call.event.to_string();
+    let attributes: [AttributeParam<'_>; 0] = [];
+    let event = GuestEvent {
+        id: &id,
+        accepted_at: call.accepted_at.0,
+        request: GuestRequest {
+            method: &call.request.method,
+            path: &call.request.path,
+            query: call.request.query.as_deref(),
+            headers: &headers,
+            body: &call.request.body,
+        },
+        attributes: &attributes,
+    };
+    let answer = ready.pre.instantiate(&mut store).and_then(|instance| ask(&mut store, &instance, event));
+    let result = match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(failure)) => Err(guest_failure(failure)),
+        Err(error) => Err(classify(&error, &call.limits)),
+    };
+    let fuel = call.limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+    let state = store.into_data();
+    let run = PluginRun {
+        version: call.version,
+        fuel,
+        memory: state.usage.memory as u64,
+        took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        outcome: result.as_ref().map(outcome).map_err(CallError::to_failure),
+        logs: state.log.into_lines(),
+    };
+    Report { result, run }
+}
+
+fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {
+    let Call { limits, event, accepted_at, config, secrets, .. } = call;
+    let state = State::new(limits.clone(), *event, *accepted_at, Arc::clone(config), Arc::clone(secrets));
+    let mut store = Store::try_new(ready.pre.engine(), state)?;
+    // Before instantiation: start functions count.
+    store.set_fuel(limits.fuel)?;
+    store.set_epoch_deadline(u64::try_from(limits.wall.as_millis() / EPOCH.as_millis()).unwrap_or(u64::MAX).max(1) + 1);
+    store.limiter(|state| &mut state.usage);
+    store.set_max_component_handles(HANDLES);
+    // For each value that the host takes from the guest; its default is 128 MiB.
+    store.set_hostcall_fuel(limits.output_bytes.saturating_add(1 << 20));
+    Ok(store)
+}
+
+fn guest_failure(failure: GuestFailure) -> CallError {
+    let code: String = failure.code.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(64).collect();
+    CallError::Failed {
+        code: if code.is_empty() { "unnamed".into() } else { code },
+        message: one_line(&failure.message, 1024),
+        retryable: matches!(failure.retry, Retry::Later),
+    }
+}
+
+fn classify(error: &wasmtime::Error, limits: &Limits) -> CallError {
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return stop.clone().into();
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return CallError::Gateway(error.to_string());
+    }
+    let stop = match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Stop::Fuel(limits.fuel),
+        Some(Trap::Interrupt) => Stop::Wall(limits.wall),
+        Some(Trap::StackOverflow) => Stop::Stack,
+        Some(Trap::UnreachableCodeReached) => Stop::Abort,
+        Some(trap) => Stop::Trap(trap.to_string()),
+        // All that is left: values that the guest handed over, and that could not be lifted.
+        None => Stop::Unreadable(one_line(&error.root_cause().to_string(), 256)),
+    };
+    stop.into()
+}

@@ -1,0 +1,87 @@
+//! One engine for the process, and the same settings without the pool for the compiler's child process: what the child
+//! compiles, the engine loads.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::thread;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, OperatorCost, PoolingAllocationConfig, Strategy,
+};
+
+use super::limits::{CORE_INSTANCES, EPOCH, Limits, MEMORIES, STACK, TABLES};
+
+/// The wasmtime release whose artifacts these are. Its own check looks at the major version alone.
+const WASMTIME: &str = "wasmtime 48.0.8, tidegate 1";
+
+/// The engine that runs guests, with room for `slots` instances at once.
+pub(super) fn runtime(slots: u32) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * CORE_INSTANCES)
+        .total_memories(slots * MEMORIES)
+        .total_tables(slots * TABLES)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_tables_per_module(4)
+        .table_elements(Limits::default().table_elements)
+        .linear_memory_keep_resident(64 << 10)
+        .table_keep_resident(16 << 10)
+        // Can hand one tenant's swapped-out pages to the next; see the wasmtime issue tracker.
+        .pagemap_scan(Enabled::No);
+    let mut config = settings()?;
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config)
+}
+
+/// The engine of the compiler's child process. It never instantiates, and reserves no address space.
+pub(super) fn compiler() -> wasmtime::Result<Engine> {
+    let mut config = settings()?;
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config)
+}
+
+/// What artifacts of this engine depend on: settings, processor features, wasmtime's own format.
+pub(super) fn compatibility(engine: &Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    WASMTIME.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Moves the engine's wall clock on while the engine lives.
+pub(super) fn start_epochs(engine: &Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    thread::Builder::new().name("plugin-epoch".into()).spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(EPOCH);
+        }
+    })?;
+    Ok(())
+}
+
+fn settings() -> wasmtime::Result<Config> {
+    let mut cost = OperatorCost::new();
+    // Free by default, and each page costs the host a fault and a clearing: about a microsecond for each 4 KiB.
+    cost.variable.memory_grow_per_page = 255;
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .module_version(ModuleVersionStrategy::Custom(WASMTIME.into()))?
+        .consume_fuel(true)
+        .operator_cost(cost)
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK)
+        .memory_init_cow(true)
+        .concurrency_support(false)
+        .wasm_component_model(true)
+        .wasm_tail_call(false)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_backtrace_max_frames(None);
+    Ok(config)
+}

@@ -1,0 +1,125 @@
+//! Every limit of the sandbox: its name, its default, and the error that names it when it is reached.
+//!
+//! | limit | default | error |
+//! |---|---|---|
+//! | `fuel`: work of one call, about one unit an instruction, one a byte copied, and what host calls cost | 100 million | `fuel_exhausted` |
+//! | `wall`: time of one call, checked every [`EPOCH`] | 1 s | `wall_clock` |
+//! | `memory`: linear memory, all memories of the instance together | 64 MiB | `memory_limit` |
+//! | `table_elements`: entries, all tables together | 50,000 | `table_limit` |
+//! | `outputs`: outputs of one call | 256 | `too_many_outputs` |
+//! | `output_bytes`: all outputs of one call as they would be sent, kept bodies counted for each output | 8 MiB | `output_too_large` |
+//! | `log_lines`, `log_bytes`: kept of one call | 64, 16 KiB | none: the rest is counted, not kept |
+//! | `log_flood`: lines written by one call, kept or not | 1,024 | `log_flood` |
+//! | `host_calls`: calls of host functions in one call | 10,000 | `host_call_flood` |
+//! | [`RANDOM_BYTES`]: of one request for random bytes | 4,096 | `random_request_too_large` |
+//! | [`STACK`]: the guest's call stack | 256 KiB | `stack_overflow` |
+//! | [`HANDLES`]: component handles in one call | 1,024 | `trap` |
+//!
+//! What may be uploaded is limited by [`CompileLimits`]; each of its limits is a [`Refusal`](super::Refusal) of its own.
+
+use std::time::Duration;
+
+/// How often the wall clock of running plugins is looked at.
+pub const EPOCH: Duration = Duration::from_millis(10);
+/// A guest's call stack.
+pub const STACK: usize = 256 * 1024;
+/// Component handles that one call may hold.
+pub const HANDLES: usize = 1024;
+/// Random bytes of one request.
+pub const RANDOM_BYTES: u32 = 4096;
+/// Core instances of one component. Python's standard library comes as 38 modules.
+pub const CORE_INSTANCES: u32 = 64;
+/// Memories of one component.
+pub const MEMORIES: u32 = 8;
+/// Tables of one component.
+pub const TABLES: u32 = 64;
+/// Fuel that any host call costs, beside one unit for each byte that it moves.
+pub const HOST_CALL_FUEL: u64 = 500;
+
+/// What one call may use. The module's documentation has the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Work.
+    pub fuel: u64,
+    /// Time.
+    pub wall: Duration,
+    /// Linear memory in bytes, summed.
+    pub memory: usize,
+    /// Table entries, summed.
+    pub table_elements: usize,
+    /// Outputs of a transform.
+    pub outputs: usize,
+    /// Bytes of all outputs together.
+    pub output_bytes: usize,
+    /// Log lines kept.
+    pub log_lines: usize,
+    /// Log bytes kept.
+    pub log_bytes: usize,
+    /// Log lines written, kept or not.
+    pub log_flood: usize,
+    /// Calls of host functions.
+    pub host_calls: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fuel: 100_000_000,
+            wall: Duration::from_secs(1),
+            memory: 64 << 20,
+            table_elements: 50_000,
+            outputs: 256,
+            output_bytes: 8 << 20,
+            log_lines: 64,
+            log_bytes: 16 << 10,
+            log_flood: 1024,
+            host_calls: 10_000,
+        }
+    }
+}
+
+/// What a component may be, and what compiling it may cost. Each limit is a refusal that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Bytes of the component: `component_bytes`.
+    pub component_bytes: usize,
+    /// Core modules: `modules`.
+    pub modules: u64,
+    /// Functions in all modules: `functions`.
+    pub functions: u64,
+    /// Bytes of one function: `function_bytes`.
+    pub function_bytes: u64,
+    /// Data and element segments in all modules: `segments`.
+    pub segments: u64,
+    /// How deep components nest: `nesting`.
+    pub nesting: u64,
+    /// Instances after every nested component is expanded: `instances`.
+    pub instances: u64,
+    /// Processor time of the compiler: `compile_cpu`.
+    pub cpu: Duration,
+    /// Wall time of the compiler: `compile_time`.
+    pub wall: Duration,
+    /// Resident memory of the compiler: `compile_memory`.
+    pub memory: u64,
+    /// Bytes of the compiled artifact: `artifact_bytes`.
+    pub artifact_bytes: usize,
+}
+
+impl Default for CompileLimits {
+    /// Room for what the JavaScript and Python tool chains give (18 MB, 15 s of processor time, 415 MB), and not much more.
+    fn default() -> Self {
+        Self {
+            component_bytes: 32 << 20,
+            modules: 64,
+            functions: 100_000,
+            function_bytes: 1 << 20,
+            segments: 100_000,
+            nesting: 4,
+            instances: 256,
+            cpu: Duration::from_secs(30),
+            wall: Duration::from_secs(90),
+            memory: 1 << 30,
+            artifact_bytes: 128 << 20,
+        }
+    }
+}

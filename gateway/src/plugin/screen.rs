@@ -1,0 +1,252 @@
+//! A look at a component before any compiler sees it: what it is, what it asks for, what it offers, and how large it is once
+//! nested components are expanded. A component of 1.3 KB can expand to millions of instances and keep a compiler busy for
+//! minutes; counting them takes microseconds.
+
+use wasmparser::{
+    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef, Encoding, Instance,
+    Parser, Payload,
+};
+
+use super::error::Refusal;
+use super::limits::CompileLimits;
+
+/// Where our interfaces live.
+const PACKAGE: &str = "tidegate:plugin/";
+/// What the host offers, and the minor version up to which guests are served.
+const HOST: [&str; 7] = ["types", "log", "config", "secret", "clock", "random", "hmac"];
+const OFFERED: &str = "1.0";
+const OFFERED_MAJOR: u64 = 1;
+const OFFERED_MINOR: u64 = 0;
+
+/// What a component is, from its outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Screen {
+    /// Names of its imports.
+    pub imports: Vec<String>,
+    /// Names of its exports.
+    pub exports: Vec<String>,
+    /// Core modules.
+    pub modules: u64,
+    /// Functions in all modules.
+    pub functions: u64,
+    /// Instances after every nested component is expanded.
+    pub instances: u64,
+    /// Exports `tidegate:plugin/filter`.
+    pub filter: bool,
+    /// Exports `tidegate:plugin/transform`.
+    pub transform: bool,
+}
+
+/// Looks at a component, and refuses what need not be compiled to be refused.
+pub fn screen(bytes: &[u8], limits: &CompileLimits) -> Result<Screen, Refusal> {
+    if wasmtime::Engine::detect_precompiled(bytes).is_some() {
+        return Err(Refusal::Precompiled);
+    }
+    if Parser::is_core_wasm(bytes) {
+        return Err(Refusal::CoreModule);
+    }
+    if !Parser::is_component(bytes) {
+        return Err(Refusal::NotWasm);
+    }
+    within("component_bytes", bytes.len() as u64, limits.component_bytes as u64)?;
+    let mut walk = Walk { limits, frames: Vec::new(), found: Screen::default(), segments: 0 };
+    for payload in Parser::new(0).parse_all(bytes) {
+        walk.payload(payload.map_err(invalid)?)?;
+    }
+    let mut found = walk.found;
+    check_imports(&found.imports)?;
+    for export in &found.exports {
+        match interface(export) {
+            Some(("filter", version)) => found.filter = supported(export, version)?,
+            Some(("transform", version)) => found.transform = supported(export, version)?,
+            _ => {}
+        }
+    }
+    if !found.filter && !found.transform {
+        return Err(Refusal::MissingExport);
+    }
+    Ok(found)
+}
+
+/// One component or module that is being read.
+#[derive(Default)]
+struct Frame {
+    module: bool,
+    /// For each component in its index space, how many instances one instantiation makes.
+    components: Vec<u64>,
+    /// How many instances an instantiation of this one makes.
+    instances: u64,
+}
+
+struct Walk<'a> {
+    limits: &'a CompileLimits,
+    frames: Vec<Frame>,
+    found: Screen,
+    segments: u64,
+}
+
+impl Walk<'_> {
+    fn payload(&mut self, payload: Payload<'_>) -> Result<(), Refusal> {
+        match payload {
+            Payload::Version { encoding, .. } => self.open(encoding)?,
+            Payload::End(_) => self.close()?,
+            Payload::CodeSectionStart { count, .. } => {
+                self.found.functions += u64::from(count);
+                within("functions", self.found.functions, self.limits.functions)?;
+            }
+            Payload::CodeSectionEntry(body) => within("function_bytes", body.as_bytes().len() as u64, self.limits.function_bytes)?,
+            Payload::DataSection(section) => self.segments(section.count())?,
+            Payload::ElementSection(section) => self.segments(section.count())?,
+            Payload::InstanceSection(section) => {
+                for instance in section {
+                    if let Instance::Instantiate { .. } = instance.map_err(invalid)? {
+                        self.instantiate(1)?;
+                    }
+                }
+            }
+            Payload::ComponentInstanceSection(section) => {
+                for instance in section {
+                    if let ComponentInstance::Instantiate { component_index, .. } = instance.map_err(invalid)? {
+                        let cost = self.cost(0, component_index)?;
+                        self.instantiate(cost.saturating_add(1))?;
+                    }
+                }
+            }
+            Payload::ComponentAliasSection(section) => {
+                for alias in section {
+                    self.alias(alias.map_err(invalid)?)?;
+                }
+            }
+            Payload::ComponentImportSection(section) => {
+                for import in section {
+                    let import = import.map_err(invalid)?;
+                    match import.ty {
+                        ComponentTypeRef::Component(_) => return Err(Refusal::Opaque("imports a component")),
+                        ComponentTypeRef::Module(_) => return Err(Refusal::Opaque("imports a core module")),
+                        _ if self.frames.len() == 1 => self.found.imports.push(import.name.name.to_owned()),
+                        _ => {}
+                    }
+                }
+            }
+            Payload::ComponentExportSection(section) => {
+                for export in section {
+                    let export = export.map_err(invalid)?;
+                    if export.kind == ComponentExternalKind::Component {
+                        return Err(Refusal::Opaque("exports a component"));
+                    }
+                    if self.frames.len() == 1 {
+                        self.found.exports.push(export.name.name.to_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, encoding: Encoding) -> Result<(), Refusal> {
+        let module = encoding == Encoding::Module;
+        if module {
+            self.found.modules += 1;
+            within("modules", self.found.modules, self.limits.modules)?;
+        }
+        self.frames.push(Frame { module, ..Frame::default() });
+        within("nesting", self.frames.len() as u64 - 1, self.limits.nesting)
+    }
+
+    fn close(&mut self) -> Result<(), Refusal> {
+        let Some(frame) = self.frames.pop() else { return Err(Refusal::Invalid("an end without a beginning".into())) };
+        match self.frames.last_mut() {
+            Some(parent) if !frame.module => parent.components.push(frame.instances),
+            Some(_) => {}
+            None => self.found.instances = frame.instances,
+        }
+        Ok(())
+    }
+
+    fn segments(&mut self, count: u32) -> Result<(), Refusal> {
+        self.segments += u64::from(count);
+        within("segments", self.segments, self.limits.segments)
+    }
+
+    fn instantiate(&mut self, instances: u64) -> Result<(), Refusal> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
+        frame.instances = frame.instances.saturating_add(instances);
+        within("instances", frame.instances, self.limits.instances)
+    }
+
+    /// What one instantiation of a component costs; `outer` counts enclosing components.
+    fn cost(&self, outer: u32, index: u32) -> Result<u64, Refusal> {
+        let depth = self.frames.len().checked_sub(1 + outer as usize);
+        let frame = depth.and_then(|depth| self.frames.get(depth));
+        let cost = frame.and_then(|frame| frame.components.get(index as usize));
+        cost.copied().ok_or_else(|| Refusal::Invalid(format!("unknown component {index}")))
+    }
+
+    fn alias(&mut self, alias: ComponentAlias<'_>) -> Result<(), Refusal> {
+        match alias {
+            ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
+                Err(Refusal::Opaque("takes a component out of an instance"))
+            }
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
+                let cost = self.cost(count, index)?;
+                if let Some(frame) = self.frames.last_mut() {
+                    frame.components.push(cost);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_imports(imports: &[String]) -> Result<(), Refusal> {
+    for name in imports {
+        match interface(name) {
+            Some((interface, version)) if HOST.contains(&interface) => {
+                supported(name, version)?;
+            }
+            _ => return Err(Refusal::ForeignImport { name: name.clone(), mend: mend(name) }),
+        }
+    }
+    Ok(())
+}
+
+fn mend(name: &str) -> &'static str {
+    if name.starts_with("wasi:") {
+        "build without WASI (Rust: the target wasm32-unknown-unknown; JavaScript and Python: --stub-wasi)"
+    } else if name.starts_with(PACKAGE) {
+        "this interface is not in sdk/wit"
+    } else {
+        "plugins may import only what sdk/wit lists: log, config, secret, clock, random, hmac"
+    }
+}
+
+/// The interface and version of one of our names: `tidegate:plugin/log@1.0.0` gives `log` and `1.0.0`.
+fn interface(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(PACKAGE)?.split_once('@')
+}
+
+fn supported(name: &str, version: &str) -> Result<bool, Refusal> {
+    let mut numbers = version.split('.').map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(OFFERED_MAJOR)), Some(Ok(minor))) if minor <= OFFERED_MINOR => Ok(true),
+        _ => Err(Refusal::NewerInterface { name: name.to_owned(), offered: OFFERED }),
+    }
+}
+
+fn invalid(error: wasmparser::BinaryReaderError) -> Refusal {
+    Refusal::Invalid(error.to_string())
+}
+
+fn within(limit: &'static str, value: u64, max: u64) -> Result<(), Refusal> {
+    if value <= max {
+        return Ok(());
+    }
+    let mend = match limit {
+        "component_bytes" => "strip debug information and optimise for size",
+        "nesting" | "instances" => "build with `tidegate plugin build`, which nests nothing",
+        _ => "make the component smaller, or split the work over two plugins",
+    };
+    Err(Refusal::TooComplex { limit, value, max, mend })
+}

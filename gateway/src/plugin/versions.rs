@@ -1,0 +1,220 @@
+//! Versions that are ready to run: loaded when first needed, one at a time each, the least used let go.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use super::Components;
+use super::artifact::Artifacts;
+use super::bindings::{filter, transform};
+use super::call::Ready;
+use super::compile::Compiler;
+use super::error::{LoadError, Refusal};
+use super::host::{State, one_line};
+use super::limits::CompileLimits;
+use super::screen::{Screen, screen};
+use crate::clock::monotonic;
+use crate::event::VersionHash;
+
+/// How long a refusal stands before the component is looked at again. A compiler that was stopped on a loaded machine may
+/// come through later; one that was stopped by a bomb must not be started for each event.
+const REFUSAL_STANDS: Duration = Duration::from_secs(60);
+
+/// A version in the cache.
+pub(super) struct Version {
+    pub(super) ready: Ready,
+    pub(super) bytes: u64,
+    /// Moving average of what a call takes.
+    cost_us: AtomicU64,
+}
+
+impl Version {
+    /// What a call is expected to take.
+    pub(super) fn cost_us(&self) -> u64 {
+        self.cost_us.load(Ordering::Relaxed)
+    }
+
+    /// Learns from one call. Concurrent calls may lose one another's measurement, which an average bears.
+    pub(super) fn took(&self, us: u64) {
+        let average = self.cost_us();
+        self.cost_us.store(average - average / 8 + us / 8, Ordering::Relaxed);
+    }
+}
+
+type Slot = Arc<OnceCell<Result<Arc<Version>, (Refusal, Instant)>>>;
+
+/// The cache, and all that is needed to fill it.
+pub(super) struct Versions {
+    engine: Engine,
+    linker: Linker<State>,
+    artifacts: Arc<Artifacts>,
+    compiler: Compiler,
+    limits: CompileLimits,
+    components: Arc<dyn Components>,
+    cache: Mutex<Cache>,
+}
+
+/// The cache's bounds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CacheSize {
+    pub(super) versions: usize,
+    pub(super) bytes: u64,
+}
+
+struct Cache {
+    slots: HashMap<VersionHash, (Slot, u64)>,
+    uses: u64,
+    size: CacheSize,
+}
+
+impl Versions {
+    pub(super) fn new(
+        engine: Engine,
+        linker: Linker<State>,
+        artifacts: Artifacts,
+        compiler: Compiler,
+        limits: CompileLimits,
+        components: Arc<dyn Components>,
+        size: CacheSize,
+    ) -> Self {
+        let cache = Mutex::new(Cache { slots: HashMap::new(), uses: 0, size });
+        Self { engine, linker, artifacts: Arc::new(artifacts), compiler, limits, components, cache }
+    }
+
+    /// A version that can be run. Loads it, or compiles it, if need be; whoever else asks meanwhile waits for the same load.
+    pub(super) async fn get(&self, version: VersionHash) -> Result<Arc<Version>, LoadError> {
+        let slot = self.slot(version);
+        let loaded = slot
+            .get_or_try_init(|| async {
+                match self.load(version, None).await {
+                    Ok(version) => Ok(Ok(version)),
+                    Err(LoadError::Refused(refusal)) => Ok(Err((refusal, monotonic()))),
+                    // Not remembered: the next event tries again.
+                    Err(error) => Err(error),
+                }
+            })
+            .await?;
+        match loaded {
+            Ok(version) => {
+                self.shrink();
+                Ok(Arc::clone(version))
+            }
+            Err((refusal, since)) => {
+                if since.elapsed() > REFUSAL_STANDS {
+                    self.forget(version, &slot);
+                }
+                Err(refusal.clone().into())
+            }
+        }
+    }
+
+    /// Screens, compiles and links a component that is not yet anybody's.
+    pub(super) async fn inspect(&self, component: Bytes) -> Result<(Screen, VersionHash, Arc<Version>), LoadError> {
+        let (screen, hash) = self.screened(&component).await?;
+        let version = self.load(hash, Some(component)).await?;
+        Ok((screen, hash, version))
+    }
+
+    async fn load(&self, version: VersionHash, component: Option<Bytes>) -> Result<Arc<Version>, LoadError> {
+        if let Some((compiled, bytes)) = self.from_disk(version).await? {
+            return self.link(&compiled, bytes);
+        }
+        let component = match component {
+            Some(component) => component,
+            None => {
+                let component = self.components.fetch(version).await.map_err(|error| LoadError::Fetch(error.to_string()))?;
+                let component = component.ok_or(LoadError::Missing(version))?;
+                let (_, hash) = self.screened(&component).await?;
+                if hash != version {
+                    return Err(LoadError::Fetch(format!("the store gave a component with hash {hash} for {version}")));
+                }
+                component
+            }
+        };
+        let artifact = self.compiler.compile(&component).await?;
+        let artifacts = Arc::clone(&self.artifacts);
+        blocking(move || artifacts.store(version, &artifact)).await?.map_err(io)?;
+        match self.from_disk(version).await? {
+            Some((compiled, bytes)) => self.link(&compiled, bytes),
+            None => Err(LoadError::Gateway("the artifact was written, but is gone or does not verify".into())),
+        }
+    }
+
+    async fn screened(&self, component: &Bytes) -> Result<(Screen, VersionHash), LoadError> {
+        let component = component.clone();
+        let limits = self.limits.clone();
+        Ok(blocking(move || screen(&component, &limits).map(|screen| (screen, VersionHash::of(&component)))).await??)
+    }
+
+    async fn from_disk(&self, version: VersionHash) -> Result<Option<(Component, u64)>, LoadError> {
+        let artifacts = Arc::clone(&self.artifacts);
+        let engine = self.engine.clone();
+        blocking(move || artifacts.load(&engine, version)).await?.map_err(io)
+    }
+
+    fn link(&self, component: &Component, bytes: u64) -> Result<Arc<Version>, LoadError> {
+        let wrong = |name: &str, error: wasmtime::Error| Refusal::WrongType {
+            name: name.into(),
+            detail: one_line(&format!("{error:#}"), 512),
+        };
+        let offers = |interface: &str| {
+            let prefix = format!("tidegate:plugin/{interface}@");
+            component.component_type().exports(&self.engine).any(|(name, _)| name.starts_with(&prefix))
+        };
+        let pre = self.linker.instantiate_pre(component).map_err(|error| wrong("an import", error))?;
+        let filter = offers("filter").then(|| filter::GuestIndices::new(&pre)).transpose();
+        let transform = offers("transform").then(|| transform::GuestIndices::new(&pre)).transpose();
+        let filter = filter.map_err(|error| wrong("tidegate:plugin/filter", error))?;
+        let transform = transform.map_err(|error| wrong("tidegate:plugin/transform", error))?;
+        let ready = Ready { pre, filter, transform };
+        Ok(Arc::new(Version { ready, bytes, cost_us: AtomicU64::new(0) }))
+    }
+
+    fn slot(&self, version: VersionHash) -> Slot {
+        let mut cache = self.cache();
+        cache.uses += 1;
+        let uses = cache.uses;
+        let (slot, used) = cache.slots.entry(version).or_default();
+        *used = uses;
+        Arc::clone(slot)
+    }
+
+    fn forget(&self, version: VersionHash, slot: &Slot) {
+        let mut cache = self.cache();
+        if cache.slots.get(&version).is_some_and(|(current, _)| Arc::ptr_eq(current, slot)) {
+            cache.slots.remove(&version);
+        }
+    }
+
+    /// Lets the least recently used go while there are too many. What is running keeps its own handle.
+    fn shrink(&self) {
+        let mut cache = self.cache();
+        let CacheSize { versions, bytes } = cache.size;
+        let size = |slot: &Slot| slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes);
+        let mut total: u64 = cache.slots.values().map(|(slot, _)| size(slot)).sum();
+        while cache.slots.len() > 1 && (cache.slots.len() > versions || total > bytes) {
+            let oldest = cache.slots.iter().min_by_key(|(_, (_, used))| *used).map(|(version, (slot, _))| (*version, size(slot)));
+            let Some((version, bytes)) = oldest else { break };
+            cache.slots.remove(&version);
+            total -= bytes;
+        }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Gateway(error.to_string()))
+}
+
+fn io(error: std::io::Error) -> LoadError {
+    LoadError::Gateway(format!("the plugin directory: {error}"))
+}
