@@ -29,7 +29,7 @@ componentize() {
 for manifest in plugins/*/Cargo.toml; do
     name=$(basename "$(dirname "$manifest")")
     CARGO_ENCODED_RUSTFLAGS=$(printf '%s' "$RUSTFLAGS" | tr ' ' '\037') RUSTC=$RUSTC \
-        cargo build --quiet --locked -p "$name" --lib --profile plugin --target $TARGET --target-dir "$ROOT/target/plugins"
+        cargo build --quiet --locked --manifest-path plugins/Cargo.toml -p "$name" --lib --profile plugin --target $TARGET --target-dir "$ROOT/target/plugins"
     componentize "$ROOT/target/plugins/$TARGET/plugin/${name//-/_}.wasm" "$OUT/$name.wasm"
     echo "$name: $(wc -c <"$OUT/$name.wasm") bytes, sha256 $(sha256sum "$OUT/$name.wasm" | cut -d' ' -f1)"
 done
