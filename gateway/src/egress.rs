@@ -1,3 +1,29 @@
 //! Everything that leaves the gateway: address policy, resolver, connection pools, requests and their signatures.
+//!
+//! [`Egress::send`] makes **exactly one HTTP request**. Nothing below it retries; the one exception is a request that was proven not to have
+//! been written, on a kept connection that the destination had closed: it is sent on a new one, and [`Sent::resent`] says so.
+//!
+//! # Limits
+//! - One deadline covers the wait for a place, resolving, connecting, head and body; connecting has one of its own inside it.
+//! - A response's head may have [`MAX_RESPONSE_HEAD`] bytes and 100 headers. Its body is kept up to the configured cap; at the cap, or at the
+//!   deadline, it is cut and the connection closed. Interim responses, chunk framing and trailers count towards an allowance of bytes.
+//! - A complete 2xx head means delivered, whatever becomes of the body. Redirects are not followed.
+//! - Requests at once for each destination, connections altogether, idle time: see `pool`.
 
+mod client;
+mod connect;
+mod fault;
+mod metered;
 pub mod policy;
+mod pool;
+mod request;
+mod resolver;
+mod retry_after;
+mod sign;
+mod target;
+
+pub use client::{Egress, EgressConfig, EgressError, MAX_RESPONSE_HEAD, OutRequest, Sent};
+pub use request::{MAX_HEADERS, RequestError};
+pub use resolver::MAX_ADDRESSES;
+pub use sign::{MAX_SECRETS, SignError, Signer};
+pub use target::{MAX_URL, Target, TargetConfig, TargetError, TlsOptions};

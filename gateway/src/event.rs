@@ -212,6 +212,11 @@ pub struct Failure {
     pub retryable: bool,
 }
 
+impl Failure {
+    /// The code of the one failure that asks for no more deliveries: the destination answered 410.
+    pub const GONE: &'static str = "gone";
+}
+
 /// Who failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

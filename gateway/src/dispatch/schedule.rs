@@ -103,9 +103,6 @@ pub enum Reason {
     TooOld,
 }
 
-/// The code of the failure that asks for no more deliveries; what makes an attempt's failure out of a response uses it.
-pub const GONE: &str = "gone";
-
 impl RetryPolicy {
     /// Every value that is outside its limits.
     pub fn problems(&self) -> Vec<PolicyError> {
@@ -129,7 +126,7 @@ impl RetryPolicy {
             Outcome::Delivered => return Next::Done,
             Outcome::Failed { failure, not_before } => (failure, not_before),
         };
-        if failure.code == GONE {
+        if failure.code == Failure::GONE {
             return Next::DeadLetter(Reason::Gone);
         }
         if !failure.retryable {

@@ -30,7 +30,7 @@ fn delivered_is_done() {
 #[test]
 fn gone_and_hopeless_failures_are_given_up_at_once() {
     let policy = RetryPolicy::default();
-    let gone = failure(GONE, false);
+    let gone = failure(Failure::GONE, false);
     assert_eq!(policy.next(first(), failed(&gone), NOW, &mut rng()), Next::DeadLetter(Reason::Gone));
     let hopeless = failure("path_refused", false);
     assert_eq!(policy.next(first(), failed(&hopeless), NOW, &mut rng()), Next::DeadLetter(Reason::NotRetryable));
@@ -107,7 +107,7 @@ fn a_dead_letter_tells_the_last_failure() {
     let reason = Reason::AttemptsExhausted.over(&last);
     assert_eq!(reason.code, "attempts_exhausted");
     assert!(reason.detail.contains("status") && !reason.retryable);
-    assert_eq!(Reason::Gone.over(&failure(GONE, false)).code, GONE);
+    assert_eq!(Reason::Gone.over(&failure(Failure::GONE, false)).code, Failure::GONE);
 }
 
 fn policies() -> impl Strategy<Value = RetryPolicy> {

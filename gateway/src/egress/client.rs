@@ -1,0 +1,224 @@
+//! Exactly one HTTP request.
+
+mod exchange;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+
+use super::connect::Tls;
+use super::fault::{Fault, refusal};
+use super::policy::AddressPolicy;
+use super::pool::{Limits, Pool};
+use super::resolver::Resolver;
+use super::target::Target;
+use crate::clock::{Clock, Timestamp, monotonic};
+use crate::event::Failure;
+use exchange::{Exchange, Stage};
+
+/// Bytes of a response's head.
+pub const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+
+/// How the gateway reaches out.
+#[derive(Clone, Debug)]
+pub struct EgressConfig {
+    /// Which addresses may be dialled.
+    pub policy: AddressPolicy,
+    /// Names that are not asked for in the DNS. The policy judges their addresses all the same.
+    pub hosts: HashMap<String, Vec<IpAddr>>,
+    /// Certificates, in PEM, that are trusted besides the system's.
+    pub extra_ca_pem: Vec<String>,
+    /// What is kept of a response's body, in bytes.
+    pub max_response: usize,
+    /// Open connections altogether.
+    pub max_connections: usize,
+    /// Requests at once to one destination.
+    pub max_requests_per_target: usize,
+    /// When an idle connection is closed.
+    pub idle_timeout: Duration,
+    /// For resolving, TCP and TLS together.
+    pub connect_timeout: Duration,
+}
+
+impl Default for EgressConfig {
+    fn default() -> Self {
+        Self {
+            policy: AddressPolicy::default(),
+            hosts: HashMap::new(),
+            extra_ca_pem: Vec::new(),
+            max_response: 16 * 1024,
+            max_connections: 4096,
+            max_requests_per_target: 256,
+            idle_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A configuration that reaches nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EgressError {
+    /// Extra certificates cannot be read.
+    #[error("extra certificates: {0}")]
+    Certificates(String),
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+/// A request, ready to go.
+#[derive(Clone, Debug)]
+pub struct OutRequest {
+    /// Where to.
+    pub target: Arc<Target>,
+    /// The method.
+    pub method: Method,
+    /// Path and query, the target's own included.
+    pub path_and_query: PathAndQuery,
+    /// Headers but for host and length, which are set here.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// For everything together.
+    pub deadline: Duration,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The status, if a complete head came.
+    pub status: Option<u16>,
+    /// When the response asks for the next attempt.
+    pub retry_after: Option<Timestamp>,
+    /// The response's body up to the cap.
+    pub response: Bytes,
+    /// Whether the body was cut, by the cap, the deadline or the connection's end.
+    pub response_cut: bool,
+    /// How long all of it took.
+    pub took: Duration,
+    /// Whether a kept connection turned out to be closed before anything was written, and the request went out on a new one.
+    pub resent: bool,
+    /// What went wrong; nothing after a complete 2xx head.
+    pub failure: Option<Failure>,
+}
+
+/// The way out. Clones share connections.
+#[derive(Clone)]
+pub struct Egress {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    resolver: Resolver,
+    tls: Tls,
+    pool: Arc<Pool>,
+    connect_timeout: Duration,
+    max_response: usize,
+    sweeping: AtomicBool,
+}
+
+impl Egress {
+    /// Reads certificates and the machine's resolver configuration; opens nothing yet.
+    pub fn new(config: EgressConfig) -> Result<Self, EgressError> {
+        let limits = Limits {
+            requests_per_key: config.max_requests_per_target.max(1),
+            connections: config.max_connections.max(1),
+            idle_timeout: config.idle_timeout,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                tls: Tls::new(&config.extra_ca_pem)?,
+                resolver: Resolver::new(config.policy, config.hosts),
+                pool: Arc::new(Pool::new(limits)),
+                connect_timeout: config.connect_timeout,
+                max_response: config.max_response,
+                sweeping: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// Makes exactly one HTTP request. Dropping the future closes its connection.
+    pub async fn send(&self, request: OutRequest, clock: &Clock) -> Sent {
+        let started = monotonic();
+        self.inner.sweep_in_background();
+        let deadline = request.deadline;
+        let mut exchange = Exchange::new(&self.inner, request);
+        let fault = match tokio::time::timeout(deadline, exchange.run()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(fault)) => Some(fault),
+            Err(_) => Some(exchange.stage.timed_out()),
+        };
+        exchange.into_sent(fault, clock, started.elapsed())
+    }
+}
+
+impl Inner {
+    /// Closes idle connections for as long as anybody holds the pool.
+    fn sweep_in_background(&self) {
+        if self.sweeping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let pool = Arc::downgrade(&self.pool);
+        let every = (self.pool.idle_timeout() / 4).clamp(Duration::from_millis(10), Duration::from_secs(15));
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(pool) = pool.upgrade() else { return };
+                pool.sweep(monotonic());
+            }
+        });
+    }
+}
+
+impl Stage {
+    fn timed_out(self) -> Fault {
+        match self {
+            Self::Admission => Fault::NoCapacity,
+            Self::Resolve => Fault::DnsTimeout,
+            Self::Connect => Fault::ConnectTimeout,
+            Self::Tls => Fault::TlsTimeout,
+            Self::Response => Fault::ResponseTimeout,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    fn into_sent(self, fault: Option<Fault>, clock: &Clock, took: Duration) -> Sent {
+        let Some(head) = self.head else {
+            let failure = fault.as_ref().map(Fault::failure);
+            return Sent {
+                status: None,
+                retry_after: None,
+                response: Bytes::new(),
+                response_cut: false,
+                took,
+                resent: self.resent,
+                failure,
+            };
+        };
+        let failure = if head.status.is_success() { None } else { Some(refusal(head.status.as_u16())) };
+        Sent {
+            status: Some(head.status.as_u16()),
+            retry_after: super::retry_after::retry_after(&head.headers, clock.now()),
+            response: self.response.freeze(),
+            response_cut: !self.response_complete,
+            took,
+            resent: self.resent,
+            failure,
+        }
+    }
+}
+
+impl std::fmt::Debug for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Egress").field("pool", &self.inner.pool).finish_non_exhaustive()
+    }
+}

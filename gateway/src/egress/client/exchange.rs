@@ -1,0 +1,289 @@
+//! One request and its response, step by step. What is known so far stands outside the running future, so that a deadline that ends it
+//! loses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::{HeaderMap, Request, Response, Uri, response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+
+use super::super::connect;
+use super::super::fault::Fault;
+use super::super::metered::{Allowance, Metered};
+use super::super::pool::{Admission, Connection, Driver, Http1, Spoken};
+use super::super::target::PoolKey;
+use super::{Inner, MAX_RESPONSE_HEAD, OutRequest};
+
+/// How long a connection may take to come to rest after its response before it is not kept.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How often the server behind an HTTP/2 connection is asked whether it lives while requests wait for it.
+const H2_PING_EVERY: Duration = Duration::from_secs(20);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// What an HTTP/2 server may send of one body before it is read.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+/// Settings, pings and the like, on any HTTP/2 connection.
+const H2_HOUSEKEEPING: usize = 256 * 1024;
+/// Each byte of a body may come in a chunk of its own, with five bytes of frame.
+const CHUNKED_OVERHEAD: usize = 6;
+
+/// What is being waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Admission,
+    Resolve,
+    Connect,
+    Tls,
+    Response,
+}
+
+pub(super) struct Exchange<'a> {
+    inner: &'a Inner,
+    request: OutRequest,
+    pub(super) stage: Stage,
+    pub(super) resent: bool,
+    pub(super) head: Option<response::Parts>,
+    pub(super) response: BytesMut,
+    pub(super) response_complete: bool,
+}
+
+type Message = Request<Full<Bytes>>;
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(inner: &'a Inner, request: OutRequest) -> Self {
+        Self {
+            inner,
+            request,
+            stage: Stage::Admission,
+            resent: false,
+            head: None,
+            response: BytesMut::new(),
+            response_complete: false,
+        }
+    }
+
+    pub(super) async fn run(&mut self) -> Result<(), Fault> {
+        let key = self.request.target.key;
+        let Admission { permit: _permit, spoken, gate, connection } = self.inner.pool.admit(key).await;
+        let kept = connection.is_some();
+        let connection = match connection {
+            Some(connection) => connection,
+            None => self.connect(spoken, &gate).await?,
+        };
+        match self.exchange(connection).await {
+            Err(Unsent { unwritten: true, .. }) if kept => {
+                self.resent = true;
+                let connection = self.open().await?;
+                self.exchange(connection).await.map_err(|unsent| unsent.fault)
+            }
+            outcome => outcome.map_err(|unsent| unsent.fault),
+        }
+    }
+
+    /// Opens a connection. Where it may turn out that many requests can share one, the first opens it and the others wait for that.
+    async fn connect(&mut self, spoken: Spoken, gate: &Arc<tokio::sync::Mutex<()>>) -> Result<Connection, Fault> {
+        let may_share = self.request.target.is_tls() && self.request.target.http2 && spoken != Spoken::Http1;
+        if !may_share {
+            return self.open().await;
+        }
+        self.stage = Stage::Connect;
+        let gate: Result<OwnedMutexGuard<()>, _> =
+            tokio::time::timeout(self.inner.connect_timeout, Arc::clone(gate).lock_owned()).await;
+        let _gate = gate.map_err(|_| Fault::ConnectTimeout)?;
+        match self.inner.pool.checkout(self.request.target.key) {
+            Some(connection) => Ok(connection),
+            None => self.open().await,
+        }
+    }
+
+    async fn open(&mut self) -> Result<Connection, Fault> {
+        self.stage = Stage::Admission;
+        let permit = self.inner.pool.may_open().await;
+        let limit = self.inner.connect_timeout;
+        match tokio::time::timeout(limit, self.dial(permit)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.stage.timed_out()),
+        }
+    }
+
+    async fn dial(&mut self, permit: OwnedSemaphorePermit) -> Result<Connection, Fault> {
+        let (inner, target) = (self.inner, Arc::clone(&self.request.target));
+        self.stage = Stage::Resolve;
+        let addresses = inner.resolver.resolve(&target).await?;
+        self.stage = Stage::Connect;
+        let stream = connect::tcp(&addresses).await?;
+        if !target.is_tls() {
+            return http1(stream, permit).await;
+        }
+        self.stage = Stage::Tls;
+        let (stream, is_http2) = inner.tls.connect(&target, stream).await?;
+        if is_http2 { http2(inner, target.key, stream, permit).await } else { http1(stream, permit).await }
+    }
+
+    async fn exchange(&mut self, connection: Connection) -> Result<(), Unsent> {
+        self.stage = Stage::Response;
+        match connection {
+            Connection::Http1(mut connection) => {
+                connection.allowance.set(self.allowance());
+                let message = self.message(Spoken::Http1);
+                let response = connection.sender.try_send_request(message).await.map_err(|error| self.unsent(error))?;
+                self.read(response).await;
+                if self.response_complete {
+                    self.keep(connection);
+                }
+            }
+            Connection::Http2(connection) => {
+                connection.allowance.add(self.allowance());
+                // A response that does not come may mean that nothing comes any more; the next request finds out on a new connection.
+                let doubt = Doubt(Some(&connection));
+                let mut sender = connection.sender.clone();
+                let message = self.message(Spoken::Http2);
+                let response = sender.try_send_request(message).await.map_err(|error| self.unsent(error))?;
+                doubt.settle();
+                self.read(response).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the headers out of the request; [`Self::unsent`] puts them back.
+    fn message(&mut self, spoken: Spoken) -> Message {
+        let target = &self.request.target;
+        let mut message = Request::new(Full::new(self.request.body.clone()));
+        *message.method_mut() = self.request.method.clone();
+        let mut headers: HeaderMap = std::mem::take(&mut self.request.headers);
+        if spoken == Spoken::Http2 {
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(target.scheme.clone());
+            parts.authority = Some(target.authority.clone());
+            parts.path_and_query = Some(self.request.path_and_query.clone());
+            *message.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all there");
+            headers.remove(HOST);
+        } else {
+            *message.uri_mut() = Uri::from(self.request.path_and_query.clone());
+            headers.insert(HOST, target.host_header.clone());
+        }
+        *message.headers_mut() = headers;
+        message
+    }
+
+    fn unsent(&mut self, mut error: TrySendError<Message>) -> Unsent {
+        let message = error.take_message();
+        let unwritten = message.is_some();
+        if let Some(message) = message {
+            self.request.headers = message.into_parts().0.headers;
+        }
+        Unsent { fault: Fault::from(error.error()), unwritten }
+    }
+
+    /// Reads the body up to the cap. However it ends, the head has come.
+    async fn read(&mut self, response: Response<Incoming>) {
+        let (head, mut body) = response.into_parts();
+        self.head = Some(head);
+        let cap = self.inner.max_response;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return };
+            let Ok(data) = frame.into_data() else { continue };
+            let room = cap - self.response.len();
+            self.response.extend_from_slice(&data[..data.len().min(room)]);
+            if data.len() > room {
+                return;
+            }
+        }
+        self.response_complete = true;
+    }
+
+    /// Bytes that a response may have on the wire.
+    fn allowance(&self) -> usize {
+        MAX_RESPONSE_HEAD + CHUNKED_OVERHEAD * self.inner.max_response + H2_STREAM_WINDOW as usize
+    }
+
+    fn keep(&self, mut connection: Http1) {
+        let key = self.request.target.key;
+        if connection.sender.is_closed() {
+            return;
+        }
+        if connection.sender.is_ready() {
+            self.inner.pool.checkin(key, connection);
+            return;
+        }
+        // Its driver has not come round yet, or the server answered before it had read the request.
+        let pool = Arc::clone(&self.inner.pool);
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, connection.sender.ready()).await {
+                pool.checkin(key, connection);
+            }
+        });
+    }
+}
+
+/// No response came.
+struct Unsent {
+    fault: Fault,
+    /// Whether it is certain that nothing of the request was written.
+    unwritten: bool,
+}
+
+/// Retires its connection unless it is settled.
+struct Doubt<'a>(Option<&'a super::super::pool::Http2>);
+
+impl Doubt<'_> {
+    fn settle(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0 {
+            connection.retire();
+        }
+    }
+}
+
+async fn http1<T>(stream: T, permit: OwnedSemaphorePermit) -> Result<Connection, Fault>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let allowance = Allowance::default();
+    let io = TokioIo::new(Metered::new(stream, allowance.clone(), permit));
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(MAX_RESPONSE_HEAD).handshake(io).await.map_err(|error| Fault::from(&error))?;
+    let driver = drive(connection);
+    Ok(Connection::Http1(Http1 { sender, allowance, _driver: driver }))
+}
+
+async fn http2<T>(inner: &Inner, key: PoolKey, stream: T, permit: OwnedSemaphorePermit) -> Result<Connection, Fault>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let allowance = Allowance::default();
+    allowance.add(H2_HOUSEKEEPING);
+    let io = TokioIo::new(Metered::new(stream, allowance.clone(), permit));
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .max_header_list_size(MAX_RESPONSE_HEAD as u32)
+        .keep_alive_interval(H2_PING_EVERY)
+        .keep_alive_timeout(H2_PING_TIMEOUT)
+        .handshake(io)
+        .await
+        .map_err(|error| Fault::from(&error))?;
+    let driver = drive(connection);
+    Ok(Connection::Http2(inner.pool.share(key, sender, allowance, driver)))
+}
+
+fn drive<E: std::error::Error>(connection: impl Future<Output = Result<(), E>> + Send + 'static) -> Driver {
+    let task = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended");
+        }
+    });
+    Driver(task.abort_handle())
+}

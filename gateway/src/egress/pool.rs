@@ -1,0 +1,358 @@
+//! Open connections, kept for the next request.
+//!
+//! # What is bounded
+//! - requests at once for each key (and with them its HTTP/1.1 connections): a permit is taken before the work;
+//! - open connections altogether: each holds a permit for as long as its driver runs; when there is none, the connection that has been idle
+//!   longest, whoever's it is, makes room;
+//! - idle time.
+//!
+//! # What is shared
+//! Nothing between keys. Under one key an HTTP/1.1 connection is out with one request at a time, an HTTP/2 connection with any number. One
+//! lock guards the whole; it is held for a few map operations and never across an await.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+use super::metered::Allowance;
+use super::target::PoolKey;
+use crate::clock::monotonic;
+
+/// The pool's limits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) requests_per_key: usize,
+    pub(super) connections: usize,
+    pub(super) idle_timeout: Duration,
+}
+
+/// A connection that a request may use.
+pub(super) enum Connection {
+    Http1(Http1),
+    Http2(Http2),
+}
+
+/// An HTTP/1.1 connection; dropping it closes it.
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<Full<Bytes>>,
+    pub(super) allowance: Allowance,
+    pub(super) _driver: Driver,
+}
+
+/// A part in an HTTP/2 connection.
+pub(super) struct Http2 {
+    pub(super) sender: http2::SendRequest<Full<Bytes>>,
+    pub(super) allowance: Allowance,
+    /// Held so that the connection lasts as long as this part in it.
+    _driver: Arc<Driver>,
+    pool: Arc<Pool>,
+    key: PoolKey,
+    serial: u64,
+}
+
+/// The task that moves a connection's bytes; ends with this.
+pub(super) struct Driver(pub(super) AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is known about how a key's server speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Spoken {
+    #[default]
+    Unknown,
+    Http1,
+    Http2,
+}
+
+/// Leave to make one request.
+pub(super) struct Admission {
+    /// Held until the request has ended.
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) spoken: Spoken,
+    /// Held by whoever opens a connection that others may be able to share.
+    pub(super) gate: Arc<tokio::sync::Mutex<()>>,
+    /// An idle connection, if there was one.
+    pub(super) connection: Option<Connection>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    limits: Limits,
+    open: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<PoolKey, Entry>,
+    /// Idle connections by the order in which they became idle.
+    idle: BTreeMap<u64, (PoolKey, Instant)>,
+    next_serial: u64,
+    /// Requests that wait for leave to open a connection.
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    requests: Arc<Semaphore>,
+    gate: Arc<tokio::sync::Mutex<()>>,
+    spoken: Spoken,
+    http1: Vec<(u64, Http1)>,
+    http2: Option<Shared>,
+}
+
+struct Shared {
+    sender: http2::SendRequest<Full<Bytes>>,
+    allowance: Allowance,
+    driver: Arc<Driver>,
+    serial: u64,
+    in_flight: usize,
+    /// Its place among the idle, while it has no requests.
+    idle: Option<u64>,
+}
+
+impl Pool {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, open: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))), state: Mutex::default() }
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.limits.idle_timeout
+    }
+
+    /// Waits until a request for this key may be made, and looks for an idle connection.
+    pub(super) async fn admit(self: &Arc<Self>, key: PoolKey) -> Admission {
+        let requests = {
+            let mut state = self.state();
+            let entry = state.entry(key, &self.limits);
+            match Arc::clone(&entry.requests).try_acquire_owned() {
+                Ok(permit) => return self.admission(&mut state, key, permit),
+                Err(_) => Arc::clone(&entry.requests),
+            }
+        };
+        let permit = requests.acquire_owned().await.expect("the semaphore is never closed");
+        self.admission(&mut self.state(), key, permit)
+    }
+
+    fn admission(self: &Arc<Self>, state: &mut State, key: PoolKey, permit: OwnedSemaphorePermit) -> Admission {
+        let connection = self.take(state, key);
+        let entry = state.entry(key, &self.limits);
+        Admission { permit, spoken: entry.spoken, gate: Arc::clone(&entry.gate), connection }
+    }
+
+    /// An idle connection, if there is one.
+    pub(super) fn checkout(self: &Arc<Self>, key: PoolKey) -> Option<Connection> {
+        self.take(&mut self.state(), key)
+    }
+
+    fn take(self: &Arc<Self>, state: &mut State, key: PoolKey) -> Option<Connection> {
+        let State { entries, idle, .. } = state;
+        let entry = entries.get_mut(&key)?;
+        if let Some(shared) = &mut entry.http2 {
+            if let Some(serial) = shared.idle.take() {
+                idle.remove(&serial);
+            }
+            if !shared.sender.is_closed() {
+                shared.in_flight += 1;
+                return Some(Connection::Http2(self.lease(key, shared)));
+            }
+            entry.http2 = None;
+        }
+        // The last one back is the likeliest to be alive, and leaves the others to grow old together.
+        while let Some((serial, connection)) = entry.http1.pop() {
+            idle.remove(&serial);
+            if !connection.sender.is_closed() {
+                return Some(Connection::Http1(connection));
+            }
+        }
+        None
+    }
+
+    fn lease(self: &Arc<Self>, key: PoolKey, shared: &Shared) -> Http2 {
+        Http2 {
+            sender: shared.sender.clone(),
+            allowance: shared.allowance.clone(),
+            _driver: Arc::clone(&shared.driver),
+            pool: Arc::clone(self),
+            key,
+            serial: shared.serial,
+        }
+    }
+
+    /// Leave to open a connection. When none is left, the one idle longest is closed to make room.
+    pub(super) async fn may_open(&self) -> OwnedSemaphorePermit {
+        if let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() {
+            return permit;
+        }
+        let _waiting = Waiting::new(self);
+        drop(self.state().close_oldest());
+        Arc::clone(&self.open).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Takes back a connection that is ready for another request.
+    pub(super) fn checkin(&self, key: PoolKey, connection: Http1) {
+        let mut state = self.state();
+        let serial = state.idle_from(key);
+        let entry = state.entry(key, &self.limits);
+        entry.spoken = Spoken::Http1;
+        entry.http1.push((serial, connection));
+        drop(state.make_room());
+    }
+
+    /// Lets others use this new connection too, and returns a part in it for the request that opened it.
+    pub(super) fn share(
+        self: &Arc<Self>,
+        key: PoolKey,
+        sender: http2::SendRequest<Full<Bytes>>,
+        allowance: Allowance,
+        driver: Driver,
+    ) -> Http2 {
+        let mut state = self.state();
+        state.next_serial += 1;
+        let shared = Shared { sender, allowance, driver: Arc::new(driver), serial: state.next_serial, in_flight: 1, idle: None };
+        let lease = self.lease(key, &shared);
+        let entry = state.entry(key, &self.limits);
+        entry.spoken = Spoken::Http2;
+        // An older one goes on until the requests that it is out with have ended.
+        let older = entry.http2.replace(shared);
+        if let Some(serial) = older.and_then(|older| older.idle) {
+            state.idle.remove(&serial);
+        }
+        lease
+    }
+
+    /// Closes what has been idle too long and forgets keys that nobody uses.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut closed = Vec::new();
+        let mut state = self.state();
+        while let Some((_, since)) = state.idle.first_key_value().map(|(_, idle)| *idle)
+            && now.saturating_duration_since(since) >= self.limits.idle_timeout
+        {
+            closed.extend(state.close_oldest());
+        }
+        state.entries.retain(|_, entry| entry.is_used());
+        drop(state);
+        drop(closed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a request that waits for leave to open a connection.
+struct Waiting<'a>(&'a Pool);
+
+impl<'a> Waiting<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.state().waiting += 1;
+        Self(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+    }
+}
+
+impl State {
+    fn entry(&mut self, key: PoolKey, limits: &Limits) -> &mut Entry {
+        self.entries.entry(key).or_insert_with(|| Entry {
+            requests: Arc::new(Semaphore::new(limits.requests_per_key.min(Semaphore::MAX_PERMITS))),
+            gate: Arc::default(),
+            spoken: Spoken::Unknown,
+            http1: Vec::new(),
+            http2: None,
+        })
+    }
+
+    fn idle_from(&mut self, key: PoolKey) -> u64 {
+        self.next_serial += 1;
+        self.idle.insert(self.next_serial, (key, monotonic()));
+        self.next_serial
+    }
+
+    /// What becomes idle while others wait to open a connection costs the oldest one its place.
+    fn make_room(&mut self) -> Option<Closed> {
+        if self.waiting > 0 { self.close_oldest() } else { None }
+    }
+
+    /// Takes the connection that has been idle longest; dropping it closes it.
+    fn close_oldest(&mut self) -> Option<Closed> {
+        let (serial, (key, _)) = self.idle.pop_first()?;
+        let entry = self.entries.get_mut(&key)?;
+        if entry.http2.as_ref().is_some_and(|shared| shared.idle == Some(serial)) {
+            return entry.http2.take().map(Closed::Http2);
+        }
+        // The oldest is at the front.
+        let index = entry.http1.iter().position(|(own, _)| *own == serial)?;
+        Some(Closed::Http1(entry.http1.remove(index).1))
+    }
+}
+
+#[allow(dead_code, reason = "held only to be dropped outside the lock")]
+enum Closed {
+    Http1(Http1),
+    Http2(Shared),
+}
+
+impl Entry {
+    fn is_used(&self) -> bool {
+        !self.http1.is_empty() || self.http2.is_some() || Arc::strong_count(&self.requests) > 1 || Arc::strong_count(&self.gate) > 1
+    }
+}
+
+impl Http2 {
+    /// Keeps new requests off this connection; those under way go on.
+    pub(super) fn retire(&self) {
+        let mut state = self.pool.state();
+        let State { entries, .. } = &mut *state;
+        if let Some(entry) = entries.get_mut(&self.key)
+            && entry.http2.as_ref().is_some_and(|shared| shared.serial == self.serial)
+        {
+            entry.http2 = None;
+        }
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        let State { entries, idle, next_serial, .. } = &mut *state;
+        let Some(shared) = entries.get_mut(&self.key).and_then(|entry| entry.http2.as_mut()) else { return };
+        if shared.serial != self.serial {
+            return;
+        }
+        shared.in_flight -= 1;
+        if shared.in_flight == 0 {
+            *next_serial += 1;
+            idle.insert(*next_serial, (self.key, monotonic()));
+            shared.idle = Some(*next_serial);
+            drop(state.make_room());
+        }
+    }
+}
+
+impl std::fmt::Debug for Http1 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Http1")
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http2").field("in_flight", &self.in_flight).finish()
+    }
+}

@@ -1,0 +1,11 @@
+//! The client against real sockets: what a destination can do to it, done to it.
+//!
+//! Both sides run in one test, so that each step of the peer is scripted and nothing waits for time to pass but for the deadlines
+//! that are tested.
+
+mod faults;
+mod http1;
+mod peer;
+mod pool;
+mod reach;
+mod tls;
