@@ -44,7 +44,7 @@ use pool::{Pool, Size};
 use versions::{CacheSize, Version, Versions};
 
 use crate::clock::Timestamp;
-use crate::event::{EventId, Request, TenantId, VersionHash};
+use crate::event::{EventId, Request, SharedRequest, TenantId, VersionHash};
 
 /// Where components come from.
 #[async_trait]
@@ -159,7 +159,7 @@ impl Runtime {
             version: hash,
             event: EventId(0),
             accepted_at: Timestamp(0),
-            request: Arc::new(Request::default()),
+            request: SharedRequest::Made(Arc::default()),
             config: "{}".into(),
             secrets: Arc::default(),
             limits: Limits::default(),

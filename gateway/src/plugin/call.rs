@@ -14,7 +14,7 @@ use super::host::{Secrets, State, one_line};
 use super::limits::{EPOCH, HANDLES, Limits};
 use super::output;
 use crate::clock::{Timestamp, monotonic};
-use crate::event::{EventId, PluginRun, Request, TenantId, VersionHash};
+use crate::event::{EventId, PluginRun, Request, SharedRequest, TenantId, VersionHash};
 
 /// One event for one plugin.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Call {
     /// When it was accepted: the guest's clock.
     pub accepted_at: Timestamp,
     /// The request that came in, or the output of the plugin before this one.
-    pub request: Arc<Request>,
+    pub request: SharedRequest,
     /// The plugin's configuration on this connection: a JSON text.
     pub config: Arc<str>,
     /// Secrets that the connection hands over.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fixture::{Sandbox, call, header, prebuilt};
+use tidegate::event::SharedRequest;
 
 fn push() -> String {
     json!({
@@ -38,7 +39,9 @@ async fn a_github_push_becomes_a_chat_message() {
 async fn what_is_not_a_push_gives_nothing() {
     let sandbox = Sandbox::new();
     let mut call = call(sandbox.add(prebuilt("github-push-to-chat")), "{}");
-    std::sync::Arc::make_mut(&mut call.request).headers[1] = header("x-github-event", b"issues");
+    let mut request = call.request.into_request();
+    request.headers[1] = header("x-github-event", b"issues");
+    call.request = SharedRequest::Made(request.into());
     let report = sandbox.runtime.transform(call).await;
     assert_eq!(report.result.unwrap(), []);
     assert_eq!(report.run.outcome, Ok(0));

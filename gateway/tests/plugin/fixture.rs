@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tidegate::clock::Timestamp;
-use tidegate::event::{EventId, Header, Request, TenantId, VersionHash};
+use tidegate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
 use tidegate::plugin::{Call, Components, Limits, PluginConfig, Runtime, Secrets};
 
 /// Components in memory, and how often each was asked for.
@@ -70,7 +70,7 @@ pub(crate) fn call(version: VersionHash, body: impl Into<Bytes>) -> Call {
         version,
         event: EventId(7),
         accepted_at: Timestamp(1_700_000_000_000),
-        request: Arc::new(Request {
+        request: SharedRequest::Made(Arc::new(Request {
             method: "POST".into(),
             path: "/hook".into(),
             query: Some("a=b".into()),
@@ -81,7 +81,7 @@ pub(crate) fn call(version: VersionHash, body: impl Into<Bytes>) -> Call {
                 header("x-raw", b""),
             ],
             body: body.into(),
-        }),
+        })),
         config: "{}".into(),
         secrets: Arc::new(Secrets::default()),
         limits: Limits::default(),
