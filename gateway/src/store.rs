@@ -22,6 +22,9 @@
 //!
 //! Every stored record starts with a format version (`event::FORMAT`).
 
+pub mod embedded;
+mod row;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

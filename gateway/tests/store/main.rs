@@ -3,10 +3,16 @@
 //!
 //! An engine joins by a [`Fixture`](fixture::Fixture) and one line of [`contract_suite!`] below.
 
+// Helpers unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 #[macro_use]
 mod contract;
+mod embedded;
 mod fixture;
 mod model;
 mod world;
 
 contract_suite!(on_model, crate::fixture::InMemory::start);
+contract_suite!(on_embedded, crate::embedded::OnDisk::start);
+contract_suite!(on_embedded_everysec, crate::embedded::OnDisk::everysec);

@@ -1,0 +1,236 @@
+//! Keys. All integers are big endian, so that keys sort as their numbers do.
+
+use crate::clock::Timestamp;
+use crate::event::{DeliveryId, DestinationId, EventId, Lane, Shard, TenantId};
+use crate::store::{QueueKey, StoreError};
+
+/// Prefixes in the `index` tree.
+pub(super) mod kind {
+    pub(in crate::store::embedded) const FORMAT: u8 = b'f';
+    pub(in crate::store::embedded) const SERIAL: u8 = b'n';
+    pub(in crate::store::embedded) const LEDGER: u8 = b'g';
+    pub(in crate::store::embedded) const MARK: u8 = b'w';
+    pub(in crate::store::embedded) const CLAIMS: u8 = b'c';
+    pub(in crate::store::embedded) const WAITING: u8 = b'p';
+    pub(in crate::store::embedded) const SCHEDULE: u8 = b's';
+    pub(in crate::store::embedded) const QUEUE: u8 = b'q';
+    pub(in crate::store::embedded) const DEAD: u8 = b'd';
+    pub(in crate::store::embedded) const DEAD_AGE: u8 = b'o';
+    pub(in crate::store::embedded) const DEDUP: u8 = b'k';
+    pub(in crate::store::embedded) const REMEMBERED: u8 = b'm';
+    pub(in crate::store::embedded) const EXPIRY: u8 = b'e';
+    pub(in crate::store::embedded) const REVISION: u8 = b'r';
+    pub(in crate::store::embedded) const CONFIG: u8 = b'v';
+    pub(in crate::store::embedded) const PROBE: u8 = b'z';
+}
+
+/// Appends fixed-width parts.
+#[derive(Clone, Default)]
+pub(super) struct Key(pub(super) Vec<u8>);
+
+impl Key {
+    fn of(kind: u8) -> Self {
+        let mut key = Vec::with_capacity(48);
+        key.push(kind);
+        Self(key)
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn u64(self, value: u64) -> Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    fn u128(self, value: u128) -> Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    fn shard(self, shard: Shard) -> Self {
+        self.bytes(&shard.0.to_be_bytes())
+    }
+
+    fn lane(self, lane: Lane) -> Self {
+        self.bytes(&[lane_index(lane) as u8])
+    }
+
+    fn queue(self, queue: QueueKey) -> Self {
+        match queue {
+            QueueKey::Tenant(tenant) => self.bytes(&[0]).u128(tenant.0),
+            QueueKey::Destination(tenant, destination) => self.bytes(&[1]).u128(tenant.0).u128(destination.0),
+        }
+    }
+}
+
+/// Reads fixed-width parts.
+pub(super) struct Parts<'a>(pub(super) &'a [u8]);
+
+impl Parts<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let (part, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| StoreError::Damaged("a key is too short".into()))?;
+        self.0 = rest;
+        Ok(*part)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, StoreError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn shard(&mut self) -> Result<Shard, StoreError> {
+        self.array().map(u16::from_be_bytes).map(Shard)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, StoreError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    pub(super) fn u128(&mut self) -> Result<u128, StoreError> {
+        self.array().map(u128::from_be_bytes)
+    }
+
+    pub(super) fn lane(&mut self) -> Result<Lane, StoreError> {
+        let index = usize::from(self.u8()?);
+        Lane::ALL.get(index).copied().ok_or_else(|| StoreError::Damaged("a key names no lane".into()))
+    }
+
+    pub(super) fn queue(&mut self) -> Result<QueueKey, StoreError> {
+        match self.u8()? {
+            0 => Ok(QueueKey::Tenant(TenantId(self.u128()?))),
+            1 => Ok(QueueKey::Destination(TenantId(self.u128()?), DestinationId(self.u128()?))),
+            _ => Err(StoreError::Damaged("a key names no queue".into())),
+        }
+    }
+}
+
+/// Where a lane stands in per-lane arrays, and in keys.
+pub(super) fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Normal => 0,
+        Lane::Low => 1,
+        Lane::Held => 2,
+    }
+}
+
+/// Where an entry stands in the `log` tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogKey {
+    pub(super) shard: Shard,
+    pub(super) lane: Lane,
+    pub(super) seq: u64,
+    pub(super) tenant: TenantId,
+    pub(super) event: EventId,
+}
+
+impl LogKey {
+    pub(super) fn encode(self) -> Vec<u8> {
+        Key(log_from(self.shard, self.lane, self.seq)).u128(self.tenant.0).u128(self.event.0).0
+    }
+
+    pub(super) fn decode(key: &[u8]) -> Result<Self, StoreError> {
+        let mut parts = Parts(key);
+        Ok(Self {
+            shard: parts.shard()?,
+            lane: parts.lane()?,
+            seq: parts.u64()?,
+            tenant: TenantId(parts.u128()?),
+            event: EventId(parts.u128()?),
+        })
+    }
+}
+
+/// The least key in `log` of a lane's entry `seq`.
+pub(super) fn log_from(shard: Shard, lane: Lane, seq: u64) -> Vec<u8> {
+    Key(Vec::with_capacity(48)).shard(shard).lane(lane).u64(seq).0
+}
+
+/// The key of an event's row in `history` (`n` is 0), or of one of its outcomes.
+pub(super) fn history(tenant: TenantId, event: EventId, n: u64) -> Vec<u8> {
+    Key(Vec::with_capacity(40)).u128(tenant.0).u128(event.0).u64(n).0
+}
+
+pub(super) fn job(shard: Shard, id: DeliveryId) -> Vec<u8> {
+    Key(Vec::with_capacity(18)).shard(shard).u128(id.0).0
+}
+
+pub(super) fn waiting(shard: Shard, id: DeliveryId) -> Vec<u8> {
+    Key::of(kind::WAITING).shard(shard).u128(id.0).0
+}
+
+pub(super) fn schedule(shard: Shard, due: Timestamp, id: DeliveryId) -> Vec<u8> {
+    Key(schedule_from(shard, due)).u128(id.0).0
+}
+
+pub(super) fn schedule_from(shard: Shard, due: Timestamp) -> Vec<u8> {
+    Key::of(kind::SCHEDULE).shard(shard).u64(due.0).0
+}
+
+pub(super) fn queues_of(shard: Shard) -> Vec<u8> {
+    Key::of(kind::QUEUE).shard(shard).0
+}
+
+pub(super) fn queued(shard: Shard, queue: QueueKey, seq: u64) -> Vec<u8> {
+    Key(queues_of(shard)).queue(queue).u64(seq).0
+}
+
+pub(super) fn dead_of(shard: Shard, tenant: TenantId) -> Vec<u8> {
+    Key::of(kind::DEAD).shard(shard).u128(tenant.0).0
+}
+
+pub(super) fn dead(shard: Shard, tenant: TenantId, at: Timestamp, id: DeliveryId) -> Vec<u8> {
+    Key(dead_of(shard, tenant)).u64(at.0).u128(id.0).0
+}
+
+pub(super) fn dead_ages(shard: Shard) -> Vec<u8> {
+    Key::of(kind::DEAD_AGE).shard(shard).0
+}
+
+pub(super) fn dead_age(shard: Shard, at: Timestamp, id: DeliveryId) -> Vec<u8> {
+    Key(dead_ages(shard)).u64(at.0).u128(id.0).0
+}
+
+pub(super) fn ledger(shard: Shard) -> Vec<u8> {
+    Key::of(kind::LEDGER).shard(shard).0
+}
+
+pub(super) fn mark(shard: Shard, lane: Lane) -> Vec<u8> {
+    Key::of(kind::MARK).shard(shard).lane(lane).0
+}
+
+pub(super) fn claims(shard: Shard, lane: Lane, seq: u64) -> Vec<u8> {
+    Key::of(kind::CLAIMS).shard(shard).lane(lane).u64(seq).0
+}
+
+pub(super) fn dedup(tenant: TenantId, key: &[u8; 32]) -> Vec<u8> {
+    Key::of(kind::DEDUP).u128(tenant.0).bytes(key).0
+}
+
+pub(super) fn remembered(key: &str) -> Vec<u8> {
+    Key::of(kind::REMEMBERED).bytes(key.as_bytes()).0
+}
+
+/// The reminder that what is under `key` ends at `until`.
+pub(super) fn expiry(until: Timestamp, key: &[u8]) -> Vec<u8> {
+    Key::of(kind::EXPIRY).u64(until.0).bytes(key).0
+}
+
+pub(super) fn config(key: &str) -> Vec<u8> {
+    Key::of(kind::CONFIG).bytes(key.as_bytes()).0
+}
+
+pub(super) fn single(kind: u8) -> Vec<u8> {
+    vec![kind]
+}
+
+/// The least key above all that start with `prefix`.
+pub(super) fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}

@@ -1,0 +1,135 @@
+//! What anybody may ask: events, dead letters, configuration, components.
+
+use bytes::Bytes;
+
+use super::disk::{Disk, Tree};
+use super::keys::{self, LogKey, Parts, kind};
+use super::rows::{Place, Story, Waiting};
+use crate::clock::Timestamp;
+use crate::event::{DeliveryId, EventId, FORMAT, Revision, TenantId, VersionHash, decode, decode_event};
+use crate::store::{DeadLetter, EventHistory, EventSummary, Home, Job, MAX_PAGE, Page, PageRequest, StoreError, Work};
+
+/// All that history holds of an event.
+pub(super) fn story(disk: &Disk, tenant: TenantId, event: EventId) -> Result<Story, StoreError> {
+    let mut story = Story::default();
+    let prefix = &keys::history(tenant, event, 0)[..32];
+    for row in disk.range(Tree::History, prefix.to_vec(), keys::after(prefix)) {
+        let (key, value) = row?;
+        story.add(Parts(&key[32..]).u64()?, &value)?;
+    }
+    Ok(story)
+}
+
+pub(super) fn event(disk: &Disk, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError> {
+    let story = story(disk, home.tenant, id)?;
+    let Some(listed) = story.listed.filter(|listed| listed.shard == home.shard) else { return Ok(None) };
+    let at = LogKey { shard: listed.shard, lane: listed.lane, seq: listed.seq, tenant: home.tenant, event: id };
+    let record = disk.get(Tree::Log, &at.encode())?;
+    let event = record.map(|record| decode_event(&Bytes::from_owner(record))).transpose()?;
+    Ok(story.summary(id).map(|summary| EventHistory { summary, event }))
+}
+
+pub(super) fn events(disk: &Disk, home: Home, page: &PageRequest) -> Result<Page<EventSummary>, StoreError> {
+    let limit = page.limit.clamp(1, MAX_PAGE);
+    let tenant = home.tenant;
+    let from = keys::history(tenant, EventId(0), 0);
+    let to = match &page.cursor {
+        Some(cursor) => keys::history(tenant, cursor.parse().map_err(|_| foreign(cursor))?, 0),
+        None => keys::after(&from[..16]),
+    };
+    let mut items = Vec::new();
+    let mut rows: Vec<(u64, fjall::Slice)> = Vec::new();
+    let mut more = false;
+    for row in disk.range(Tree::History, from, to).rev() {
+        let (key, value) = row?;
+        let mut parts = Parts(&key[16..]);
+        let (event, n) = (EventId(parts.u128()?), parts.u64()?);
+        if items.len() == limit {
+            more = true;
+            break;
+        }
+        rows.push((n, value));
+        if n > 0 {
+            continue;
+        }
+        // Backwards, the listing row is an event's last.
+        let mut story = Story::default();
+        for (n, value) in rows.drain(..).rev() {
+            story.add(n, &value)?;
+        }
+        items.extend(story.summary(event));
+    }
+    let next = items.last().filter(|_| more).map(|row: &EventSummary| row.id.to_string());
+    Ok(Page { items, next })
+}
+
+pub(super) fn dead_letters(disk: &Disk, home: Home, page: &PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+    let limit = page.limit.clamp(1, MAX_PAGE);
+    let from = keys::dead_of(home.shard, home.tenant);
+    let to = match &page.cursor {
+        Some(cursor) => {
+            let (at, id) = parse_cursor(cursor).ok_or_else(|| foreign(cursor))?;
+            keys::dead(home.shard, home.tenant, at, id)
+        }
+        None => keys::after(&from),
+    };
+    let prefix = from.len();
+    let mut items = Vec::new();
+    let mut last = None;
+    for key in disk.keys(Tree::Index, from, to).rev() {
+        let key = key?;
+        if items.len() == limit {
+            let next = last.map(|(at, id): (Timestamp, DeliveryId)| format!("{}-{id}", at.0));
+            return Ok(Page { items, next });
+        }
+        let mut parts = Parts(&key[prefix..]);
+        let (at, id) = (Timestamp(parts.u64()?), DeliveryId(parts.u128()?));
+        last = Some((at, id));
+        // One that was retried or trimmed meanwhile is not a dead letter any more.
+        let Some(waiting) = disk.read::<Waiting>(Tree::Index, &keys::waiting(home.shard, id))? else { continue };
+        let Place::Dead { reason, .. } = &waiting.place else { continue };
+        let reason = reason.clone();
+        let Some(job) = job(disk, home, id, &waiting)? else { continue };
+        items.push(DeadLetter { job, at, reason });
+    }
+    Ok(Page { items, next: None })
+}
+
+fn job(disk: &Disk, home: Home, id: DeliveryId, waiting: &Waiting) -> Result<Option<Job>, StoreError> {
+    let work = disk.read::<Work>(Tree::Jobs, &keys::job(home.shard, id))?;
+    Ok(work.map(|work| waiting.job(id, work)))
+}
+
+fn parse_cursor(cursor: &str) -> Option<(Timestamp, DeliveryId)> {
+    let (at, id) = cursor.split_once('-')?;
+    Some((Timestamp(at.parse().ok()?), id.parse().ok()?))
+}
+
+fn foreign(cursor: &str) -> StoreError {
+    StoreError::Refused(format!("`{}` is not a cursor of this listing", cursor.chars().take(64).collect::<String>()))
+}
+
+pub(super) fn config(disk: &Disk) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
+    let prefix = keys::single(kind::CONFIG);
+    let to = keys::after(&prefix);
+    let (revision, rows) = disk.index_at_once(&keys::single(kind::REVISION), prefix, to)?;
+    let revision = revision.map(|value| decode(&value)).transpose()?.unwrap_or_default();
+    let record = |(key, value): (fjall::Slice, fjall::Slice)| {
+        let key = String::from_utf8(key[1..].to_vec()).map_err(|_| StoreError::Damaged("a configuration key".into()))?;
+        Ok((key, unversioned(value)?))
+    };
+    Ok((revision, rows.into_iter().map(record).collect::<Result<_, StoreError>>()?))
+}
+
+pub(super) fn component(disk: &Disk, version: VersionHash) -> Result<Option<Bytes>, StoreError> {
+    disk.get(Tree::Components, &version.0)?.map(unversioned).transpose()
+}
+
+/// Bytes without the format version before them.
+fn unversioned(record: fjall::Slice) -> Result<Bytes, StoreError> {
+    match record.first() {
+        Some(&FORMAT) => Ok(Bytes::from_owner(record).slice(1..)),
+        Some(&newer) => Err(crate::event::DecodeError::Newer(newer).into()),
+        None => Err(crate::event::DecodeError::Empty.into()),
+    }
+}

@@ -1,0 +1,269 @@
+//! What a shard's owner takes into its hands: lane entries, jobs that are due, parked jobs. All of it is read from what is
+//! committed, one read at a time for each shard, while the committer goes on.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::disk::Tree;
+use super::keys::{self, LogKey, Parts, lane_index};
+use super::listing;
+use super::rows::{Place, Waiting};
+use super::state::{Cell, InHand, Left, Taken};
+use crate::clock::Timestamp;
+use crate::event::{DeliveryId, Event, EventId, Lane, Shard, decode_event, encode};
+use crate::store::{Budget, Claimed, Depth, Job, Lease, QueueKey, StoreError, Ticket, Work};
+
+/// Candidates that are looked at under one lock.
+const CHUNK: usize = 256;
+
+pub(super) fn claim(shared: &Shared, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
+    let cell = shared.cell(lease.shard);
+    let _reading = cell.reading();
+    let cursor = cell.owned(lease)?.lane(lane).cursor;
+    let mut left = Left::of(budget);
+    let mut claimed = Vec::new();
+    let mut in_hand = Vec::new();
+    let mut next = cursor;
+    let from = keys::log_from(lease.shard, lane, cursor);
+    let to = keys::after(&from[..3]);
+    for row in shared.disk.range(Tree::Log, from, to) {
+        let (key, value) = row?;
+        let at = LogKey::decode(&key)?;
+        let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        let event = readable(at, value);
+        if !left.takes(event.as_ref().map_or(0, |event| event.request.size())) {
+            break;
+        }
+        next = at.seq + 1;
+        in_hand.push((at.seq, InHand { event: at.event, tenant: at.tenant, claims: 1, bytes, progressed: false }));
+        if let Some(event) = event {
+            let ticket = Ticket { lane, major: at.seq, minor: 0 };
+            claimed.push(Claimed { ticket, event, claims: 1, progress: Vec::new() });
+        }
+        if left.is_used_up() {
+            break;
+        }
+    }
+    let mark = {
+        let mut state = cell.owned(lease)?;
+        let lane = state.lane(lane);
+        lane.cursor = next;
+        lane.claimed.extend(in_hand);
+        lane.mark()
+    };
+    if next > cursor {
+        shared.note(vec![(keys::mark(lease.shard, lane), encode(&mark))])?;
+    }
+    Ok(claimed)
+}
+
+/// An event that cannot be read stays unfinished where it is, and must not hold up those behind it.
+fn readable(at: LogKey, record: fjall::Slice) -> Option<Event> {
+    decode_event(&Bytes::from_owner(record))
+        .inspect_err(|error| tracing::error!(event = %at.event, %error, "an event cannot be read and stays in its lane"))
+        .ok()
+}
+
+/// Entries that were claimed and are neither finished nor held, oldest first in each lane: as many as may fit the budget.
+pub(super) fn left_behind(
+    shared: &Shared,
+    lease: &Lease,
+    held: &HashSet<Ticket>,
+    budget: Budget,
+) -> Result<Vec<(Ticket, InHand)>, StoreError> {
+    let cell = shared.cell(lease.shard);
+    let state = cell.owned(lease)?;
+    let lane = |lane: Lane| {
+        let claimed = &state.lanes[lane_index(lane)].claimed;
+        claimed.iter().map(move |(seq, entry)| (Ticket { lane, major: *seq, minor: 0 }, *entry))
+    };
+    let free = Lane::ALL.into_iter().flat_map(lane).filter(|(ticket, _)| !held.contains(ticket));
+    Ok(free.take(budget.count).collect())
+}
+
+pub(super) fn reclaim(
+    shared: &Shared,
+    lease: &Lease,
+    left_behind: Vec<(Ticket, InHand)>,
+    budget: Budget,
+) -> Result<Vec<Claimed>, StoreError> {
+    let cell = shared.cell(lease.shard);
+    let _reading = cell.reading();
+    let mut left = Left::of(budget);
+    let mut found = Vec::new();
+    for (ticket, entry) in left_behind {
+        let at = LogKey { shard: lease.shard, lane: ticket.lane, seq: ticket.major, tenant: entry.tenant, event: entry.event };
+        let Some(event) = shared.disk.get(Tree::Log, &at.encode())?.and_then(|record| readable(at, record)) else { continue };
+        if !left.takes(event.request.size()) {
+            break;
+        }
+        let progress = match entry.progressed {
+            true => listing::story(&shared.disk, entry.tenant, entry.event)?.rows,
+            false => Vec::new(),
+        };
+        found.push(Claimed { ticket, event, claims: 0, progress });
+    }
+    let mut counts = Vec::new();
+    {
+        let mut state = cell.owned(lease)?;
+        // What was finished while this read is not handed out.
+        found.retain_mut(|claimed| {
+            let Ticket { lane, major, .. } = claimed.ticket;
+            let Some(entry) = state.lane(lane).claimed.get_mut(&major) else { return false };
+            entry.claims += 1;
+            claimed.claims = entry.claims;
+            counts.push((keys::claims(lease.shard, lane, major), encode(&entry.claims)));
+            true
+        });
+    }
+    if !counts.is_empty() {
+        shared.note(counts)?;
+    }
+    Ok(found)
+}
+
+pub(super) fn due(shared: &Shared, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {
+    let cell = shared.cell(lease.shard);
+    let _reading = cell.reading();
+    let mut taking = Taking { shared, cell: &cell, lease, left: Left::of(budget), found: Vec::new() };
+    let front = cell.owned(lease)?.schedule.look();
+    let end = Timestamp(now.0.saturating_add(1));
+    let mut first = None;
+    let mut keys = shared.disk.keys(Tree::Index, keys::schedule_from(lease.shard, front), keys::schedule_from(lease.shard, end));
+    loop {
+        let chunk = keys.by_ref().take(CHUNK).map(|key| scheduled(&key?)).collect::<Result<Vec<_>, _>>()?;
+        first = first.or(chunk.first().map(|(due, _)| *due));
+        let is_last = chunk.len() < CHUNK;
+        let fits = taking.take(chunk.iter().map(|(_, id)| *id), |place| matches!(place, Place::Scheduled(due) if *due <= now))?;
+        if is_last || !fits {
+            break;
+        }
+    }
+    // Nothing is below what was seen first; with nothing at all, nothing up to now.
+    cell.owned(lease)?.schedule.looked(first.unwrap_or(end));
+    taking.jobs()
+}
+
+pub(super) fn next_due(shared: &Shared, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
+    let cell = shared.cell(lease.shard);
+    let front = cell.owned(lease)?.schedule.front;
+    let from = keys::schedule_from(lease.shard, front);
+    let to = keys::after(&from[..3]);
+    let mut keys = shared.disk.keys(Tree::Index, from, to);
+    loop {
+        let chunk = keys.by_ref().take(CHUNK).map(|key| scheduled(&key?)).collect::<Result<Vec<_>, _>>()?;
+        let state = cell.owned(lease)?;
+        if let Some((due, _)) = chunk.iter().find(|(_, id)| state.is_free(*id)) {
+            return Ok(Some(*due));
+        }
+        if chunk.len() < CHUNK {
+            return Ok(None);
+        }
+    }
+}
+
+fn scheduled(key: &[u8]) -> Result<(Timestamp, DeliveryId), StoreError> {
+    let mut parts = Parts(&key[3..]);
+    Ok((Timestamp(parts.u64()?), DeliveryId(parts.u128()?)))
+}
+
+pub(super) fn unpark(shared: &Shared, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
+    let cell = shared.cell(lease.shard);
+    let _reading = cell.reading();
+    let Some(start) = cell.owned(lease)?.queues.get(&queue).map(|queue| queue.next) else { return Ok(Vec::new()) };
+    let mut taking = Taking { shared, cell: &cell, lease, left: Left::of(budget), found: Vec::new() };
+    let from = keys::queued(lease.shard, queue, start);
+    let prefix = from.len() - 8;
+    let to = keys::after(&from[..prefix]);
+    let mut rows = shared.disk.range(Tree::Index, from, to);
+    loop {
+        let chunk: Vec<DeliveryId> = rows
+            .by_ref()
+            .take(CHUNK)
+            .map(|row| row.and_then(|(_, value)| Ok(crate::event::decode(&value)?)))
+            .collect::<Result<_, _>>()?;
+        let is_last = chunk.len() < CHUNK;
+        let fits = taking.take(chunk.into_iter(), |place| matches!(place, Place::Parked(key, _) if *key == queue))?;
+        if is_last || !fits {
+            break;
+        }
+    }
+    taking.jobs()
+}
+
+/// Jobs that are being handed out.
+struct Taking<'a> {
+    shared: &'a Shared,
+    cell: &'a Cell,
+    lease: &'a Lease,
+    left: Left,
+    found: Vec<(DeliveryId, Waiting)>,
+}
+
+impl Taking<'_> {
+    /// Takes those that are free and still where they were seen. Whether the budget held out.
+    fn take(&mut self, ids: impl Iterator<Item = DeliveryId>, is_here: impl Fn(&Place) -> bool) -> Result<bool, StoreError> {
+        let mut state = self.cell.owned(self.lease)?;
+        for id in ids {
+            if !state.is_free(id) {
+                continue;
+            }
+            // Read under the lock: a job that is free now and was moved since it was seen shows its new place.
+            let waiting = self.shared.disk.read::<Waiting>(Tree::Index, &keys::waiting(self.lease.shard, id));
+            let waiting = match waiting {
+                Ok(waiting) => waiting.filter(|waiting| is_here(&waiting.place)),
+                Err(StoreError::Damaged(error)) => {
+                    tracing::error!(delivery = %id, %error, "a job cannot be read and stays where it is");
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(waiting) = waiting else { continue };
+            if !self.left.takes(waiting.bytes as usize) {
+                return Ok(false);
+            }
+            if let Place::Parked(queue, seq) = waiting.place {
+                if let Some(queue) = state.queues.get_mut(&queue) {
+                    queue.next = seq + 1;
+                }
+                state.wait_no_more(queue);
+            }
+            state.taken.insert(id, Taken { place: waiting.place.clone(), attempts: waiting.attempts });
+            self.found.push((id, waiting));
+            if self.left.is_used_up() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The jobs with their requests. One whose request cannot be read stays taken, so that it does not hold up the others.
+    fn jobs(self) -> Result<Vec<Job>, StoreError> {
+        let mut jobs = Vec::with_capacity(self.found.len());
+        for (id, waiting) in self.found {
+            match self.shared.disk.read::<Work>(Tree::Jobs, &keys::job(self.lease.shard, id)) {
+                Ok(Some(work)) => jobs.push(waiting.job(id, work)),
+                Ok(None) => tracing::error!(delivery = %id, "a job has no request"),
+                Err(StoreError::Damaged(error)) => tracing::error!(delivery = %id, %error, "a job cannot be read"),
+                Err(error) => {
+                    // The disk is failing: what is in hand comes back with the next owner.
+                    self.shared.fail(&error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(jobs)
+    }
+}
+
+pub(super) fn depth(shared: &Shared, shard: Shard) -> Depth {
+    let first = |lane: Lane, seq: u64| -> Option<EventId> {
+        let from = keys::log_from(shard, lane, seq);
+        let to = keys::after(&from[..3]);
+        let key = shared.disk.keys(Tree::Log, from, to).next()?.ok()?;
+        LogKey::decode(&key).ok().map(|at| at.event)
+    };
+    shared.cell(shard).state().depth(first)
+}
