@@ -16,3 +16,4 @@ pub mod egress;
 pub mod plugin;
 
 pub mod control;
+pub mod telemetry;

@@ -1,0 +1,461 @@
+//! Every metric of the gateway, defined once: a method here for what happened, an instrument behind it that `/metrics` and OTLP
+//! both read.
+//!
+//! Labels come from closed sets (lanes, outcomes, status classes, named error codes), never from tenants, sources, paths or
+//! peers: the number of series does not grow with the number of users.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::noop::NoopMeterProvider;
+use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram, Meter, MeterProvider as _};
+
+use crate::event::{Lane, Party, PluginRun, Revision, Shard};
+
+/// Histogram bounds for what ends within a request, seconds.
+const SHORT: [f64; 16] = [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// Histogram bounds for what crosses the network or waits in a queue, seconds.
+const LONG: [f64; 17] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 300.0, 3600.0];
+/// Histogram bounds for batch sizes.
+const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+/// Histogram bounds for fuel.
+const FUEL: [f64; 8] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+
+/// How a request to the ingest listener ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Ingested {
+    /// Kept.
+    Accepted,
+    /// Dropped as a duplicate of one that is kept.
+    Duplicate,
+    /// No such source.
+    UnknownSource,
+    /// Refused by the source's verification.
+    Unauthorized,
+    /// Over a size limit.
+    TooLarge,
+    /// Not a request that can be taken: malformed, wrong method, disabled source.
+    Refused,
+    /// Too slow.
+    TimedOut,
+    /// No room for it here: 503 without asking the store.
+    Overloaded,
+    /// The store could not take it.
+    StoreFailed,
+    /// The sender went away before its request was complete.
+    HungUp,
+}
+
+impl Ingested {
+    const ALL: [(Self, &'static str); 10] = [
+        (Self::Accepted, "accepted"),
+        (Self::Duplicate, "duplicate"),
+        (Self::UnknownSource, "unknown_source"),
+        (Self::Unauthorized, "unauthorized"),
+        (Self::TooLarge, "too_large"),
+        (Self::Refused, "refused"),
+        (Self::TimedOut, "timed_out"),
+        (Self::Overloaded, "overloaded"),
+        (Self::StoreFailed, "store_failed"),
+        (Self::HungUp, "hung_up"),
+    ];
+}
+
+/// Which kind of store write is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Write {
+    /// A batch of accepted events.
+    Accept,
+    /// A batch of outcomes.
+    Record,
+}
+
+/// Whether a tenant was inside its throughput: delivery latency is promised to quiet ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum TenantClass {
+    /// Inside its throughput and its in-flight window.
+    Quiet,
+    /// Over either.
+    Noisy,
+}
+
+/// What happened to a shard's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// Taken.
+    Acquired,
+    /// Given up by us.
+    Released,
+    /// Another owner has it, or it ran out.
+    Lost,
+}
+
+/// How full a shard is, as its owner last saw it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueueSample {
+    /// Unfinished entries of each lane, and how old the oldest is.
+    pub lanes: Vec<(Lane, u64, Duration)>,
+    /// Jobs that wait for their time.
+    pub scheduled: u64,
+    /// Jobs in parked sub-queues.
+    pub parked: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+/// What a plugin run is told of.
+#[derive(Clone, Copy, Debug)]
+pub struct PluginOutcome<'a> {
+    /// `ok`, or the failure's code.
+    pub code: &'a str,
+    /// Fuel used.
+    pub fuel: u64,
+    /// Wall time.
+    pub took: Duration,
+}
+
+impl<'a> From<&'a PluginRun> for PluginOutcome<'a> {
+    fn from(run: &'a PluginRun) -> Self {
+        Self {
+            code: run.outcome.as_ref().err().map_or("ok", |failure| failure.code.as_str()),
+            fuel: run.fuel,
+            took: Duration::from_micros(run.took_us),
+        }
+    }
+}
+
+/// The gateway's metrics. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Metrics(Arc<Instruments>);
+
+struct Instruments {
+    ingested: Vec<BoundCounter<u64>>,
+    accept_duration: BoundHistogram<f64>,
+    write_duration: [BoundHistogram<f64>; 2],
+    batch_size: [BoundHistogram<u64>; 2],
+    write_failures: [BoundCounter<u64>; 2],
+    delivery_latency: Vec<BoundHistogram<f64>>,
+    attempts: Counter<u64>,
+    attempt_duration: Histogram<f64>,
+    plugin_runs: Counter<u64>,
+    plugin_fuel: BoundHistogram<u64>,
+    plugin_duration: BoundHistogram<f64>,
+    leases: Counter<u64>,
+    reload_failures: BoundCounter<u64>,
+    refused_connections: Counter<u64>,
+    state: Arc<State>,
+}
+
+/// What gauges read when they are collected.
+#[derive(Default)]
+struct State {
+    shards: Mutex<HashMap<Shard, QueueSample>>,
+    connections: AtomicU64,
+    in_flight: AtomicU64,
+    in_flight_bytes: AtomicU64,
+    probe_us: AtomicU64,
+    revision: AtomicU64,
+    spans_dropped: AtomicU64,
+    spans_failed: AtomicU64,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    /// Metrics that nobody reads: for tests and tools.
+    fn default() -> Self {
+        Self::new(&NoopMeterProvider::new().meter("tidegate"))
+    }
+}
+
+impl Metrics {
+    /// Defines every instrument on `meter`.
+    pub fn new(meter: &Meter) -> Self {
+        let state = Arc::new(State::default());
+        define_gauges(meter, &state);
+        let ingested = counter(meter, "tidegate.ingest.requests", "Requests to the ingest listener by how they ended.");
+        let write_duration = seconds(meter, "tidegate.store.write.duration", "How long one durable write took.", &SHORT);
+        let batch_size = histogram(meter, "tidegate.store.batch.size", "{item}", "Items in one durable write.", &SIZES);
+        let write_failures = counter(meter, "tidegate.store.write.failures", "Durable writes that failed.");
+        let latency = seconds(
+            meter,
+            "tidegate.delivery.latency",
+            "From accepting a request to the start of its first attempt.",
+            &LONG,
+        );
+        Self(Arc::new(Instruments {
+            ingested: Ingested::ALL.iter().map(|(_, name)| ingested.bind(&[KeyValue::new("outcome", *name)])).collect(),
+            accept_duration: seconds(meter, "tidegate.accept.duration", "From a request's head to its answer, accepted ones.", &SHORT)
+                .bind(&[]),
+            write_duration: WRITES.map(|name| write_duration.bind(&[KeyValue::new("operation", name)])),
+            batch_size: WRITES.map(|name| batch_size.bind(&[KeyValue::new("operation", name)])),
+            write_failures: WRITES.map(|name| write_failures.bind(&[KeyValue::new("operation", name)])),
+            delivery_latency: bind_latency(&latency),
+            attempts: counter(meter, "tidegate.attempts", "HTTP attempts by outcome, party that failed, and status class."),
+            attempt_duration: seconds(meter, "tidegate.attempt.duration", "How long one attempt took.", &LONG),
+            plugin_runs: counter(meter, "tidegate.plugin.runs", "Plugin runs by outcome: `ok`, or the failure's code."),
+            plugin_fuel: histogram(meter, "tidegate.plugin.fuel", "{fuel}", "Fuel used by one plugin run.", &FUEL).bind(&[]),
+            plugin_duration: seconds(meter, "tidegate.plugin.duration", "How long one plugin run took.", &SHORT).bind(&[]),
+            leases: counter(meter, "tidegate.lease.changes", "Shard leases acquired, released and lost."),
+            reload_failures: counter(meter, "tidegate.config.reload.failures", "Configurations that could not be applied.").bind(&[]),
+            refused_connections: counter(meter, "tidegate.ingest.connections.refused", "Connections closed at once, by the limit."),
+            state,
+        }))
+    }
+
+    /// A request to the ingest listener ended.
+    pub fn ingested(&self, outcome: Ingested, took: Duration) {
+        self.0.ingested[outcome as usize].add(1);
+        if matches!(outcome, Ingested::Accepted | Ingested::Duplicate) {
+            self.0.accept_duration.record(took.as_secs_f64());
+        }
+    }
+
+    /// A durable write of `items` ended.
+    pub fn written(&self, write: Write, items: usize, took: Duration, outcome: Result<(), ()>) {
+        self.0.write_duration[write as usize].record(took.as_secs_f64());
+        self.0.batch_size[write as usize].record(items as u64);
+        if outcome.is_err() {
+            self.0.write_failures[write as usize].add(1);
+        }
+    }
+
+    /// The first attempt of a delivery starts, this long after its event was accepted.
+    pub fn delivery_latency(&self, lane: Lane, class: TenantClass, latency: Duration) {
+        self.0.delivery_latency[lane as usize * 2 + class as usize].record(latency.as_secs_f64());
+    }
+
+    /// An attempt ended: with a status, or with the party that failed.
+    pub fn attempt(&self, status: Option<u16>, failed: Option<Party>, took: Duration) {
+        let outcome = KeyValue::new("outcome", if failed.is_some() { "failed" } else { "delivered" });
+        let party = KeyValue::new("party", failed.map_or("none", party_name));
+        self.0.attempts.add(1, &[outcome.clone(), party, KeyValue::new("status_class", status_class(status))]);
+        self.0.attempt_duration.record(took.as_secs_f64(), &[outcome]);
+    }
+
+    /// A plugin ran.
+    pub fn plugin_run(&self, run: PluginOutcome<'_>) {
+        self.0.plugin_runs.add(1, &[KeyValue::new("outcome", run.code.to_owned())]);
+        self.0.plugin_fuel.record(run.fuel);
+        self.0.plugin_duration.record(run.took.as_secs_f64());
+    }
+
+    /// How full a shard is now; its owner says so now and then.
+    pub fn queue(&self, shard: Shard, sample: QueueSample) {
+        self.shards().insert(shard, sample);
+    }
+
+    /// The shard is not ours any more.
+    pub fn queue_gone(&self, shard: Shard) {
+        self.shards().remove(&shard);
+    }
+
+    /// A shard's lease changed.
+    pub fn lease(&self, change: LeaseChange) {
+        let name = match change {
+            LeaseChange::Acquired => "acquired",
+            LeaseChange::Released => "released",
+            LeaseChange::Lost => "lost",
+        };
+        self.0.leases.add(1, &[KeyValue::new("change", name)]);
+    }
+
+    /// What one durable write of nothing cost.
+    pub fn probe(&self, took: Duration) {
+        self.0.state.probe_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The configuration's revision that is in use.
+    pub fn revision(&self, revision: Revision) {
+        self.0.state.revision.store(revision.0, Ordering::Relaxed);
+    }
+
+    /// A configuration could not be applied; the last good one stays.
+    pub fn reload_failed(&self) {
+        self.0.reload_failures.add(1);
+    }
+
+    /// A connection to the ingest listener was closed at once because of `limit`.
+    pub fn connection_refused(&self, limit: &'static str) {
+        self.0.refused_connections.add(1, &[KeyValue::new("limit", limit)]);
+    }
+
+    /// Counts an ingest connection until the guard is dropped.
+    pub fn connection(&self) -> Gauged {
+        Gauged::add(self, |state| &state.connections, 1)
+    }
+
+    /// Counts an accepted request that waits for the store, until the guard is dropped.
+    pub fn in_flight(&self, bytes: usize) -> (Gauged, Gauged) {
+        (Gauged::add(self, |state| &state.in_flight, 1), Gauged::add(self, |state| &state.in_flight_bytes, bytes as u64))
+    }
+
+    /// Spans were dropped because the queue to the exporter was full.
+    pub(super) fn spans_dropped(&self, count: u64) {
+        self.0.state.spans_dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Spans were lost because the receiver did not take them.
+    pub(super) fn spans_failed(&self, count: u64) {
+        self.0.state.spans_failed.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn shards(&self) -> std::sync::MutexGuard<'_, HashMap<Shard, QueueSample>> {
+        self.0.state.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something counted while this lives.
+#[must_use = "what it counts is gone once it is dropped"]
+pub struct Gauged {
+    instruments: Arc<Instruments>,
+    of: fn(&State) -> &AtomicU64,
+    amount: u64,
+}
+
+impl Gauged {
+    fn add(metrics: &Metrics, of: fn(&State) -> &AtomicU64, amount: u64) -> Self {
+        of(&metrics.0.state).fetch_add(amount, Ordering::Relaxed);
+        Self { instruments: metrics.0.clone(), of, amount }
+    }
+}
+
+impl Drop for Gauged {
+    fn drop(&mut self) {
+        (self.of)(&self.instruments.state).fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Gauged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gauged({})", self.amount)
+    }
+}
+
+const WRITES: [&str; 2] = ["accept", "record"];
+
+fn counter(meter: &Meter, name: &'static str, help: &'static str) -> Counter<u64> {
+    meter.u64_counter(name).with_description(help).build()
+}
+
+fn seconds(meter: &Meter, name: &'static str, help: &'static str, bounds: &[f64]) -> Histogram<f64> {
+    meter.f64_histogram(name).with_unit("s").with_description(help).with_boundaries(bounds.to_vec()).build()
+}
+
+fn histogram(meter: &Meter, name: &'static str, unit: &'static str, help: &'static str, bounds: &[f64]) -> Histogram<u64> {
+    meter.u64_histogram(name).with_unit(unit).with_description(help).with_boundaries(bounds.to_vec()).build()
+}
+
+/// In the order of `lane as usize * 2 + class as usize`.
+fn bind_latency(latency: &Histogram<f64>) -> Vec<BoundHistogram<f64>> {
+    let classes = ["quiet", "noisy"];
+    Lane::ALL
+        .iter()
+        .flat_map(|lane| classes.map(|class| [KeyValue::new("lane", lane.as_str()), KeyValue::new("class", class)]))
+        .map(|labels| latency.bind(&labels))
+        .collect()
+}
+
+fn define_gauges(meter: &Meter, state: &Arc<State>) {
+    type Read = fn(&State) -> u64;
+    let gauges: [(&'static str, &'static str, &'static str, Read); 8] = [
+        ("tidegate.ingest.connections", "{connection}", "Open ingest connections.", |s| s.connections.load(Ordering::Relaxed)),
+        ("tidegate.accept.in_flight", "{event}", "Events that wait for the store.", |s| s.in_flight.load(Ordering::Relaxed)),
+        ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
+        ("tidegate.config.revision", "", "Configuration revision in use.", |s| s.revision.load(Ordering::Relaxed)),
+        ("tidegate.queue.scheduled", "{job}", "Jobs that wait for their time, owned shards.", |s| sum(s, |q| q.scheduled)),
+        ("tidegate.queue.parked", "{job}", "Jobs in parked sub-queues, owned shards.", |s| sum(s, |q| q.parked)),
+        ("tidegate.queue.dead_letters", "{job}", "Dead letters, owned shards.", |s| sum(s, |q| q.dead_letters)),
+        ("tidegate.queue.shards", "{shard}", "Shards owned.", |s| sum(s, |_| 1)),
+    ];
+    for (name, unit, help, read) in gauges {
+        let state = state.clone();
+        let gauge = meter.u64_observable_gauge(name).with_unit(unit).with_description(help);
+        gauge.with_callback(move |observer| observer.observe(read(&state), &[])).build();
+    }
+    let counters: [(&'static str, &'static str, Read); 2] = [
+        ("tidegate.spans.dropped", "Spans dropped because the exporter's queue was full.", |s| s.spans_dropped.load(Ordering::Relaxed)),
+        ("tidegate.spans.failed", "Spans that the receiver did not take.", |s| s.spans_failed.load(Ordering::Relaxed)),
+    ];
+    for (name, help, read) in counters {
+        let state = state.clone();
+        let counter = meter.u64_observable_counter(name).with_description(help);
+        counter.with_callback(move |observer| observer.observe(read(&state), &[])).build();
+    }
+    define_lane_gauges(meter, state);
+    let probed = state.clone();
+    meter
+        .f64_observable_gauge("tidegate.store.probe.duration")
+        .with_unit("s")
+        .with_description("What one durable write of nothing cost, last time.")
+        .with_callback(move |observer| {
+            observer.observe(Duration::from_micros(probed.probe_us.load(Ordering::Relaxed)).as_secs_f64(), &[]);
+        })
+        .build();
+}
+
+fn define_lane_gauges(meter: &Meter, state: &Arc<State>) {
+    let depth = state.clone();
+    meter
+        .u64_observable_gauge("tidegate.queue.depth")
+        .with_unit("{event}")
+        .with_description("Events accepted and not finished, by lane, owned shards.")
+        .with_callback(move |observer| {
+            for lane in Lane::ALL {
+                let total = sum(&depth, |sample| sample.lanes.iter().filter(|row| row.0 == lane).map(|row| row.1).sum());
+                observer.observe(total, &[KeyValue::new("lane", lane.as_str())]);
+            }
+        })
+        .build();
+    let age = state.clone();
+    meter
+        .f64_observable_gauge("tidegate.queue.oldest.age")
+        .with_unit("s")
+        .with_description("Age of the oldest unfinished event, by lane, owned shards.")
+        .with_callback(move |observer| {
+            let shards = age.shards.lock().unwrap_or_else(PoisonError::into_inner);
+            for lane in Lane::ALL {
+                let rows = shards.values().flat_map(|sample| &sample.lanes);
+                let oldest = rows.filter(|row| row.0 == lane).map(|row| row.2).max().unwrap_or_default();
+                observer.observe(oldest.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
+            }
+        })
+        .build();
+}
+
+fn sum(state: &State, of: impl Fn(&QueueSample) -> u64) -> u64 {
+    state.shards.lock().unwrap_or_else(PoisonError::into_inner).values().map(of).sum()
+}
+
+fn party_name(party: Party) -> &'static str {
+    match party {
+        Party::Gateway => "gateway",
+        Party::Plugin => "plugin",
+        Party::Network => "network",
+        Party::Destination => "destination",
+    }
+}
+
+fn status_class(status: Option<u16>) -> &'static str {
+    match status.map(|status| status / 100) {
+        None => "none",
+        Some(1) => "1xx",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        Some(_) => "other",
+    }
+}
