@@ -1,9 +1,5 @@
 //! Stand-ins for what other modules will prepare, until they land: the snapshot's shape does not wait for them.
 
-/// Checks a source's requests.
-#[derive(Clone, Debug, Default)]
-pub struct Verifier;
-
 /// A connection's declarative filter.
 #[derive(Clone, Debug, Default)]
 pub struct Filter;

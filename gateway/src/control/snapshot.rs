@@ -9,8 +9,9 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::parts::{Filter, Limits, RetryPolicy, Secrets, Signer, Target, Verifier};
+use super::parts::{Filter, Limits, RetryPolicy, Secrets, Signer, Target};
 use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, Shard, SourceId, TenantId, VersionHash};
+use crate::ingest::verify::Verifier;
 
 /// An immutable view of the configuration at one revision. Everything that can be prepared is: verifiers, filters, targets.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +66,7 @@ pub struct Source {
     /// A disabled source takes nothing.
     pub enabled: bool,
     /// Checks its requests.
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
     /// Methods that it takes; `None` means any.
     pub methods: Option<Vec<Method>>,
     /// What makes an event a duplicate.

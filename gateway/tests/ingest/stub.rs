@@ -1,0 +1,203 @@
+//! A store that only accepts: at once, when told to, or never.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tidegate::clock::Timestamp;
+use tidegate::event::{DeliveryId, Event, EventId, Lane, Revision, Shard, VersionHash};
+use tidegate::store::{
+    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
+    PageRequest, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+};
+use tokio::sync::{Notify, watch};
+
+/// What an accept does.
+#[derive(Clone, Debug)]
+pub(crate) enum Mode {
+    Keep,
+    Fail(StoreError),
+    /// Waits for the next mode.
+    Hold,
+    Panic,
+}
+
+pub(crate) struct Stub {
+    mode: watch::Sender<Mode>,
+    kept: Mutex<Kept>,
+    /// How many events reached `accept`, kept or not.
+    pub(crate) asked: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Kept {
+    events: Vec<(Event, Lane)>,
+    dedup: HashMap<[u8; 32], EventId>,
+    batches: Vec<usize>,
+}
+
+impl Stub {
+    pub(crate) fn new(mode: Mode) -> Arc<Self> {
+        Arc::new(Self { mode: watch::Sender::new(mode), kept: Mutex::default(), asked: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.kept().events.iter().map(|(event, _)| event.clone()).collect()
+    }
+
+    pub(crate) fn lanes(&self) -> Vec<Lane> {
+        self.kept().events.iter().map(|(_, lane)| *lane).collect()
+    }
+
+    pub(crate) fn batches(&self) -> Vec<usize> {
+        self.kept().batches.clone()
+    }
+
+    /// Waits until this many events have reached `accept`.
+    pub(crate) async fn asked(&self, count: usize) {
+        self.asked.subscribe().wait_for(|asked| *asked >= count).await.expect("the stub lives");
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("no panic under the lock")
+    }
+
+    fn keep(&self, batch: Vec<Acceptance>) -> Vec<Accepted> {
+        let mut kept = self.kept();
+        kept.batches.push(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
+        for acceptance in batch {
+            let event = acceptance.event.event();
+            if let Some(dedup) = &acceptance.dedup {
+                let first = *kept.dedup.entry(dedup.key).or_insert(event.id);
+                if first != event.id {
+                    answers.push(Accepted::Duplicate(first));
+                    continue;
+                }
+            }
+            kept.events.push((event.clone(), acceptance.lane));
+            answers.push(Accepted::New);
+        }
+        answers
+    }
+}
+
+#[async_trait]
+impl Store for Stub {
+    async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError> {
+        self.asked.send_modify(|asked| *asked += batch.len());
+        let mut mode = self.mode.subscribe();
+        let mode = mode.wait_for(|mode| !matches!(mode, Mode::Hold)).await.expect("the stub lives").clone();
+        match mode {
+            Mode::Fail(error) => Err(error),
+            Mode::Panic => panic!("the store's own fault"),
+            Mode::Keep | Mode::Hold => Ok(self.keep(batch)),
+        }
+    }
+
+    async fn acquire(&self, _: Shard, _: &str, _: Duration) -> Result<Option<Lease>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn renew(&self, _: &Lease) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    async fn release(&self, _: &Lease) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    async fn claim(&self, _: &Lease, _: Lane, _: Budget) -> Result<Vec<Claimed>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn reclaim(&self, _: &Lease, _: &HashSet<Ticket>, _: Budget) -> Result<Vec<Claimed>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn due(&self, _: &Lease, _: Timestamp, _: Budget) -> Result<Vec<Job>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn next_due(&self, _: &Lease) -> Result<Option<Timestamp>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn queues(&self, _: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn unpark(&self, _: &Lease, _: QueueKey, _: Budget) -> Result<Vec<Job>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn record(&self, _: &Lease, _: &[Record]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    async fn trim(&self, _: &Lease, _: Retention, _: Timestamp) -> Result<Trimmed, StoreError> {
+        unimplemented!()
+    }
+
+    fn signal(&self, _: Shard) -> Arc<Notify> {
+        unimplemented!()
+    }
+
+    async fn depth(&self, _: Shard) -> Result<Depth, StoreError> {
+        unimplemented!()
+    }
+
+    async fn event(&self, _: Home, _: EventId) -> Result<Option<EventHistory>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn events(&self, _: Home, _: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn dead_letters(&self, _: Home, _: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn retry(&self, _: Home, _: &[DeliveryId], _: Timestamp) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+
+    async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
+        unimplemented!()
+    }
+
+    async fn config_revision(&self) -> Result<Revision, StoreError> {
+        unimplemented!()
+    }
+
+    async fn configure(&self, _: Revision, _: Vec<ConfigChange>) -> Result<Revision, StoreError> {
+        unimplemented!()
+    }
+
+    async fn put_component(&self, _: VersionHash, _: Bytes) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    async fn component(&self, _: VersionHash) -> Result<Option<Bytes>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn remember(&self, _: &str, _: Bytes, _: Duration) -> Result<Option<Bytes>, StoreError> {
+        unimplemented!()
+    }
+
+    fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn probe(&self) -> Result<Duration, StoreError> {
+        unimplemented!()
+    }
+}
