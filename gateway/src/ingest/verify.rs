@@ -42,10 +42,10 @@ impl VerifiedEvent {
 }
 
 /// Checks requests of one source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Verifier(Kind);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     None,
     ApiKey(credentials::ApiKey),

@@ -81,7 +81,11 @@ impl Server {
     }
 
     pub(crate) async fn at(ip: IpAddr) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        Self::on((ip, 0).into()).await
+    }
+
+    pub(crate) async fn on(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         Self { listener, address }
     }
@@ -98,9 +102,11 @@ impl Server {
         Peer { stream: within(self.listener.accept()).await.unwrap().0 }
     }
 
-    /// Whether nobody has connected since the last accept.
+    /// Whether nobody has connected since the last accept. A connection of our own tells: whoever came before it is accepted first.
     pub(crate) async fn is_lonely(&self) -> bool {
-        std::future::poll_fn(|cx| std::task::Poll::Ready(self.listener.poll_accept(cx).is_pending())).await
+        let own = within(TcpStream::connect(self.address)).await.unwrap();
+        let (_, from) = within(self.listener.accept()).await.unwrap();
+        from == own.local_addr().unwrap()
     }
 }
 

@@ -33,14 +33,13 @@ async fn a_name_that_leads_inside_is_refused_after_it_was_resolved() {
 #[tokio::test]
 async fn only_the_checked_addresses_of_a_name_are_dialled() {
     let server = Server::at("127.0.0.2".parse().unwrap()).await;
-    let refused = tokio::net::TcpListener::bind(("127.0.0.1", server.address.port())).await.unwrap();
+    let refused = Server::on(([127, 0, 0, 1], server.address.port()).into()).await;
     let policy = AddressPolicy { allow: vec!["127.0.0.2/32".parse().unwrap()], ports: vec![] };
     let egress = egress(EgressConfig { policy, hosts: hosts("Both.Example.", &["127.0.0.1", "127.0.0.2"]), ..config() });
     let target = target(&format!("http://both.example:{}", server.address.port()));
     let (sent, _) = join!(send(&egress, &target, LONG), async { server.accept().await.answer(OK).await });
     assert_eq!(sent.status, Some(200));
-    let lonely = std::future::poll_fn(|cx| std::task::Poll::Ready(refused.poll_accept(cx).is_pending())).await;
-    assert!(lonely);
+    assert!(refused.is_lonely().await);
 }
 
 #[tokio::test]

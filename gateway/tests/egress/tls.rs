@@ -190,6 +190,21 @@ async fn http2_shares_one_connection() {
 }
 
 #[tokio::test]
+async fn an_idle_http2_connection_is_closed_after_its_time() {
+    let (server, authority) = (Server::start().await, Authority::new());
+    let acceptor = authority.acceptor(certificate_for("own.example"), &["h2"]);
+    let egress = egress(EgressConfig {
+        extra_ca_pem: vec![authority.pem()],
+        hosts: [("own.example".to_owned(), vec!["127.0.0.1".parse().unwrap()])].into(),
+        idle_timeout: std::time::Duration::from_millis(50),
+        ..config()
+    });
+    // The server's side ends only when the connection does.
+    let (sent, ()) = join!(send(&egress, &secure(server.address), LONG), within(serve_http2(&server, &acceptor, 2)));
+    assert_eq!(sent.status, Some(200));
+}
+
+#[tokio::test]
 async fn a_giant_body_over_http2_is_cut() {
     let (server, authority) = (Server::start().await, Authority::new());
     let acceptor = authority.acceptor(certificate_for("own.example"), &["h2"]);

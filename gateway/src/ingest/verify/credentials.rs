@@ -12,13 +12,13 @@ use crate::event::Request;
 use crate::secret::Secret;
 
 /// A key in a header or a query parameter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ApiKey {
     place: Place,
     keys: Vec<Digest>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Place {
     Header { name: String, prefix: String },
     Query(String),
@@ -59,7 +59,7 @@ impl ApiKey {
 }
 
 /// Basic authentication.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Basic {
     users: Vec<Digest>,
 }
@@ -82,6 +82,7 @@ impl Basic {
 }
 
 /// A secret's hash: compared in its place, so that not even its length shows in the time that a compare takes.
+#[derive(Clone)]
 struct Digest([u8; 32]);
 
 impl Digest {

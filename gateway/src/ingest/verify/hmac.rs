@@ -12,7 +12,7 @@ use crate::event::Request;
 use crate::secret::Secret;
 
 /// A scheme, made ready.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Hmac {
     header: String,
     split: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct Hmac {
 }
 
 /// A piece of the signed content.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
     Body,
