@@ -168,6 +168,7 @@ impl Runtime {
         match report.result {
             Ok(()) => {}
             Err(CallError::Stopped(stop)) => return Err(Refusal::Instantiation(format!("it {stop}")).into()),
+            Err(CallError::Load(error)) => return Err(error),
             Err(error) => return Err(LoadError::Gateway(error.to_string())),
         }
         Ok(Inspection { version: hash, bytes, artifact_bytes, fuel: report.run.fuel, memory: report.run.memory, screen })

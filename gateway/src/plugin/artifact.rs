@@ -8,7 +8,7 @@
 //! File: 8 bytes of magic, 32 bytes of HMAC-SHA-256, the code. Named by component and settings. Anything that does not verify
 //! is deleted and compiled anew.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -192,7 +192,6 @@ fn load_or_make_key(path: &Path) -> io::Result<[u8; 32]> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let mut file = File::open(path)?;
             if file.metadata()?.permissions().mode() & 0o077 != 0 {
-                file.set_permissions(Permissions::from_mode(0o600))?;
                 return Err(io::Error::other("others could read it: remove the whole directory, it is made anew"));
             }
             file.read_exact(&mut key)

