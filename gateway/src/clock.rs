@@ -100,3 +100,10 @@ impl Clock {
 pub fn monotonic() -> Instant {
     Instant::now()
 }
+
+/// Wall-clock time in microseconds since the Unix epoch, for comparing moments across processes of one machine.
+#[allow(clippy::disallowed_methods)]
+pub fn wall_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

@@ -17,3 +17,5 @@ pub mod plugin;
 
 pub mod control;
 pub mod telemetry;
+
+pub mod cli;

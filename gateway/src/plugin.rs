@@ -117,6 +117,13 @@ pub struct Inspection {
     pub screen: Screen,
 }
 
+/// The engine that plugins run in, with room for `slots` instances at once: for measuring what a bare call of it costs.
+pub(crate) fn bare_engine(slots: u32) -> wasmtime::Result<wasmtime::Engine> {
+    let engine = engine::runtime(slots)?;
+    engine::start_epochs(&engine)?;
+    Ok(engine)
+}
+
 /// Runs plugins. Clones share everything; the threads end with the last one.
 #[derive(Clone)]
 pub struct Runtime(Arc<Inner>);

@@ -1,0 +1,127 @@
+//! `tidegate bench`: what the gateway costs, beside what the same work costs without it, measured in the same run.
+//!
+//! Everything runs in processes of its own (gateway, load, receiver, floor: this binary; Redis: its own server), so that the
+//! system's accounting tells their CPU apart. All of it listens on loopback, lives in one temporary directory, and ends with this
+//! process. A repetition measures floor and gateway one after the other, each started afresh, with the same runtime threads,
+//! connections and body; figures are medians over the repetitions.
+//!
+//! The load is a closed loop: each connection sends its next request when it has its answer. That is right for CPU per event and
+//! for rates; its latencies are those of a full queue and stand there for information only.
+//!
+//! Nothing counts unless it arrives: what the gateway answered with 202 and what the receiver logged are compared as sets of
+//! delivery ids, and a missing one fails the run.
+
+mod body;
+mod cases;
+mod cpu;
+mod error;
+mod floor;
+mod gateway;
+mod http;
+mod lab;
+mod load;
+mod machine;
+mod outcome;
+mod part;
+mod receiver;
+mod redis_server;
+mod report;
+mod statistics;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+pub use error::BenchError;
+
+/// Measures this gateway on this machine.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    case: Case,
+}
+
+#[derive(Debug, Subcommand)]
+enum Case {
+    /// What it costs to accept an event: gateway CPU against a bare server that reads the same body and answers 202.
+    Accept(Options),
+    /// What it costs to accept, transform and deliver an event, and how many a second arrive.
+    Deliver(DeliverOptions),
+    /// One end of a measurement: sends requests.
+    #[command(hide = true)]
+    Load(load::LoadArgs),
+    /// One end of a measurement: takes deliveries.
+    #[command(hide = true)]
+    Receiver,
+    /// What the gateway is compared with.
+    #[command(hide = true)]
+    Floor(floor::FloorArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+struct Options {
+    /// Print one JSON document instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// One short repetition: shows that everything works and nothing is lost; its figures say little.
+    #[arg(long)]
+    short: bool,
+    /// Which stores to measure.
+    #[arg(long, value_enum, default_value_t = Stores::Both)]
+    store: Stores,
+    /// How long each measurement sends, in seconds.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600), conflicts_with = "short")]
+    seconds: Option<u64>,
+    /// How often each measurement is repeated.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100), conflicts_with = "short")]
+    repetitions: Option<u32>,
+    /// Connections that send, and that the floor forwards on.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    connections: u16,
+    /// Where the stores keep their data meanwhile; a directory is made there and removed. A disk that you care about, not tmpfs.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The Redis or Valkey server to start.
+    #[arg(long, default_value = "redis-server")]
+    redis_server: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+struct DeliverOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Whether a plugin stands in the path.
+    #[arg(long, value_enum, default_value_t = PluginChoice::Both)]
+    plugin: PluginChoice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stores {
+    Embedded,
+    Redis,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PluginChoice {
+    /// Events are forwarded as they are.
+    None,
+    /// The first-party transform that makes a chat message of a GitHub push.
+    Transform,
+    Both,
+}
+
+/// Runs a case, or one of its parts. Makes its own runtime: call it outside of any.
+///
+/// # Errors
+/// When something could not be started or measured, and when an accepted event did not arrive.
+pub fn run(args: BenchArgs) -> Result<ExitCode, BenchError> {
+    match args.case {
+        Case::Accept(options) => cases::run(options, cases::Plan::Accept),
+        Case::Deliver(DeliverOptions { options, plugin }) => cases::run(options, cases::Plan::Deliver(plugin)),
+        Case::Load(args) => load::run(&args),
+        Case::Receiver => receiver::run(),
+        Case::Floor(args) => floor::run(&args),
+    }
+}

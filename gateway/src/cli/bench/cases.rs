@@ -1,0 +1,131 @@
+//! The cases: what is measured, in which order, and what becomes of it.
+
+mod accept;
+mod deliver;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::error::BenchError;
+use super::lab::{Lab, Measured};
+use super::machine::{Fsync, Machine};
+use super::redis_server::RedisServer;
+use super::report::{Details, Figure, Report, Times, rounded};
+use super::statistics::Spread;
+use super::{Options, PluginChoice, Stores};
+
+/// Which case.
+#[derive(Clone, Copy)]
+pub(super) enum Plan {
+    Accept,
+    Deliver(PluginChoice),
+}
+
+/// Which store a figure is of. The figures with goals are those on Redis; the others carry a suffix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Store {
+    Redis,
+    Embedded,
+}
+
+impl Store {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Redis => "",
+            Self::Embedded => "_embedded",
+        }
+    }
+
+    fn described(self) -> &'static str {
+        match self {
+            Self::Redis => "Redis, everysec",
+            Self::Embedded => "embedded, fsync",
+        }
+    }
+}
+
+impl Stores {
+    fn list(self) -> &'static [Store] {
+        match self {
+            Self::Embedded => &[Store::Embedded],
+            Self::Redis => &[Store::Redis],
+            Self::Both => &[Store::Redis, Store::Embedded],
+        }
+    }
+}
+
+/// Runs a case and prints it.
+pub(super) fn run(options: Options, plan: Plan) -> Result<ExitCode, BenchError> {
+    if !cfg!(target_os = "linux") {
+        return Err(BenchError::NotLinux);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::io("runtime"))?;
+    runtime.block_on(async {
+        tokio::select! {
+            code = conduct(&options, plan) => code,
+            _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
+        }
+    })
+}
+
+async fn conduct(options: &Options, plan: Plan) -> Result<ExitCode, BenchError> {
+    let lab = Lab::set_up(options)?;
+    let stores = options.store.list();
+    let redis = match stores.contains(&Store::Redis) {
+        true => Some(RedisServer::start(&lab.redis_server, &lab.room()?).await?.settings()),
+        false => None,
+    };
+    let machine = Machine::look(lab.dir(), lab.threads, redis)?;
+    let (figures, faults) = match plan {
+        Plan::Accept => accept::run(&lab, stores).await?,
+        Plan::Deliver(plugin) => deliver::run(&lab, stores, plugin).await?,
+    };
+    let report = Report { machine, figures };
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+    } else {
+        println!("{report}");
+    }
+    if faults.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(BenchError::Lost(faults.join("\n"))) }
+}
+
+/// Figures, and why they don't count, if so.
+type Findings = (Vec<Figure>, Vec<String>);
+
+/// Of one process over all repetitions.
+fn cpu_of(runs: &[Measured], process: &str) -> Spread {
+    Spread::of(runs.iter().map(|run| run.cpu_us.get(process).copied().unwrap_or(f64::NAN)))
+}
+
+/// The median of several probes, and the slowest write of all.
+fn middle(probes: &[Fsync]) -> Fsync {
+    let median = Spread::of(probes.iter().map(|probe| probe.median)).median;
+    let max = Spread::of(probes.iter().map(|probe| probe.max)).max;
+    Fsync { median: rounded(median), max: rounded(max) }
+}
+
+/// What stands beside every figure of these runs.
+#[allow(clippy::cast_precision_loss)]
+fn details(what: String, runs: &[Measured]) -> Details {
+    let median = |of: &dyn Fn(&Measured) -> f64| rounded(Spread::of(runs.iter().map(of)).median);
+    let processes: BTreeSet<&'static str> = runs.iter().flat_map(|run| run.cpu_us.keys().copied()).collect();
+    Details {
+        what,
+        repetitions: runs.len(),
+        events: runs.iter().map(|run| run.sent.accepted).sum(),
+        per_second: median(&|run| run.sent.accepted as f64 * 1e6 / run.sent.elapsed_us as f64),
+        cpu_us: processes.into_iter().map(|process| (process, rounded(cpu_of(runs, process).median))).collect(),
+        answer_ms: Some(Times {
+            p50: median(&|run| run.sent.answer_p50_us as f64 / 1e3),
+            p99: median(&|run| run.sent.answer_p99_us as f64 / 1e3),
+        }),
+        refused: runs.iter().map(|run| run.unclear).sum(),
+        ..Details::default()
+    }
+}
+
+/// Tells a person who waits what is going on.
+fn progress(line: &str) {
+    let _ = writeln!(std::io::stderr(), "bench: {line}");
+}

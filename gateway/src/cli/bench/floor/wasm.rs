@@ -1,0 +1,87 @@
+//! A bare wasmtime call of a transform: the gateway's engine and limits, a fresh instance for each event, and nothing of the
+//! gateway around it. It runs where the request is served, without a hand-off.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use hyper::http::request::Parts;
+use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::{Engine, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder};
+
+use self::exports::tidegate::plugin::transform::GuestIndices;
+use self::tidegate::plugin::types::{Event, HeaderParam, Request};
+use super::Cause;
+use crate::cli::bench::error::BenchError;
+use crate::plugin::limits::{EPOCH, HANDLES, Limits};
+
+wasmtime::component::bindgen!({
+    path: "../sdk/wit",
+    inline: "
+        package tidegate:floor;
+
+        world bare {
+            export tidegate:plugin/transform@1.0.0;
+        }
+    ",
+    world: "bare",
+    ownership: Borrowing { duplicate_if_necessary: true },
+});
+
+/// A component, ready to be called.
+pub(super) struct Guest {
+    pre: InstancePre<StoreLimits>,
+    transform: GuestIndices,
+    limits: Limits,
+}
+
+impl Guest {
+    /// Compiles the component for `threads` calls at once.
+    pub(super) fn load(path: &Path, threads: usize) -> Result<Self, BenchError> {
+        let bytes = std::fs::read(path).map_err(BenchError::io(path.display().to_string()))?;
+        Self::prepare(&bytes, threads).map_err(|error| BenchError::Plugin(format!("{error:#}")))
+    }
+
+    fn prepare(bytes: &[u8], threads: usize) -> wasmtime::Result<Self> {
+        let engine = crate::plugin::bare_engine(u32::try_from(threads).unwrap_or(u32::MAX))?;
+        let component = Component::new(&engine, bytes)?;
+        let mut linker = Linker::new(&engine);
+        let config = |_: StoreContextMut<'_, StoreLimits>, (): ()| Ok(("{}",));
+        linker.instance("tidegate:plugin/config@1.0.0")?.func_wrap("get", config)?;
+        linker.define_unknown_imports_as_traps(&component)?;
+        let pre = linker.instantiate_pre(&component)?;
+        let transform = GuestIndices::new(&pre)?;
+        Ok(Self { pre, transform, limits: Limits::default() })
+    }
+
+    /// The body of the component's only output.
+    pub(super) fn transform(&self, head: &Parts, body: &Bytes) -> Result<Bytes, Cause> {
+        let headers: Vec<_> =
+            head.headers.iter().map(|(name, value)| HeaderParam { name: name.as_str(), value: value.as_bytes() }).collect();
+        let event = Event {
+            id: "evt_00000000000000000000000000",
+            accepted_at: 0,
+            request: Request { method: head.method.as_str(), path: "", query: None, headers: &headers, body },
+            attributes: &[],
+        };
+        let mut store = self.store()?;
+        let instance = self.pre.instantiate(&mut store)?;
+        let outputs = self.transform.load(&mut store, &instance)?.call_run(&mut store, event)?;
+        let output = outputs.map_err(|failure| failure.message)?.pop().ok_or("the component gave no output")?;
+        Ok(output.body.map_or_else(|| body.clone(), Bytes::from))
+    }
+
+    fn store(&self) -> wasmtime::Result<Store<StoreLimits>> {
+        let limits = StoreLimitsBuilder::new().memory_size(self.limits.memory).table_elements(self.limits.table_elements).build();
+        let mut store = Store::try_new(self.engine(), limits)?;
+        store.set_fuel(self.limits.fuel)?;
+        store.set_epoch_deadline(u64::try_from(self.limits.wall.as_millis() / EPOCH.as_millis()).unwrap_or(u64::MAX));
+        store.limiter(|limits| limits);
+        store.set_max_component_handles(HANDLES);
+        store.set_hostcall_fuel(self.limits.output_bytes);
+        Ok(store)
+    }
+
+    fn engine(&self) -> &Engine {
+        self.pre.engine()
+    }
+}

@@ -1,0 +1,237 @@
+//! The gateway under measurement: `tidegate serve` on a configuration of its own, set up through its API as a user would.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Request};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use super::error::BenchError;
+use super::http;
+use super::lab::Lab;
+use super::redis_server::{RedisServer, free_port};
+use crate::event::{ConnectionId, SourceId};
+
+/// How long it may take to be ready; the first start makes keys and directories.
+const START: Duration = Duration::from_secs(30);
+/// How often it is asked meanwhile.
+const ASK: Duration = Duration::from_millis(20);
+/// How much of its log an error shows.
+const TAIL: u64 = 2048;
+
+/// Where a gateway keeps its events.
+#[derive(Clone, Copy)]
+pub(super) enum Backend<'a> {
+    Embedded,
+    Redis(&'a RedisServer),
+}
+
+/// A running gateway. Killed when dropped: what it holds is thrown away.
+pub(super) struct Gateway {
+    child: Child,
+    pid: u32,
+    ingest: SocketAddr,
+    admin: SocketAddr,
+    log: PathBuf,
+    key: String,
+}
+
+/// A source with its only connection, or without one.
+pub(super) struct Route<C> {
+    /// The path to post to.
+    pub(super) path: String,
+    pub(super) connection: C,
+}
+
+impl Gateway {
+    /// Starts one in `room`.
+    pub(super) async fn start(lab: &Lab, room: &Path, backend: Backend<'_>, role: &'static str) -> Result<Self, BenchError> {
+        let (ingest, admin) = (loopback(free_port()?), loopback(free_port()?));
+        let config = room.join("tidegate.toml");
+        std::fs::write(&config, settings(ingest, admin, backend)).map_err(BenchError::io(config.display().to_string()))?;
+        initialise(lab, &config).await?;
+        let key_file = room.join("keys/operator.key");
+        let key = std::fs::read_to_string(&key_file).map_err(BenchError::io(key_file.display().to_string()))?;
+        let log = room.join("gateway.log");
+        let failed = |source| BenchError::Start { name: "gateway", program: lab.program.clone(), source };
+        let output = File::create(&log).map_err(failed)?;
+        let child = Command::new(&lab.program)
+            .args(["serve", "--role", role, "--config"])
+            .arg(&config)
+            .env("TOKIO_WORKER_THREADS", lab.threads.to_string())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(failed)?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let pid = child.id().ok_or_else(|| failed(std::io::Error::other("it ended at once")))?;
+        let mut gateway = Self { child, pid, ingest, admin, log, key: key.trim().to_owned() };
+        gateway.wait_until_ready().await?;
+        Ok(gateway)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(super) fn ingest(&self) -> SocketAddr {
+        self.ingest
+    }
+
+    /// Makes a tenant inside its plan at any rate, and a source.
+    pub(super) async fn source(&self) -> Result<Setup<'_>, BenchError> {
+        // The plan's rate is for the lanes, which are not measured here.
+        let plan = json!({"rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096});
+        let tenant = self.create("/v1/tenants", &json!({"name": "bench", "plan": plan})).await?;
+        let tenant = id_of(&tenant)?.to_owned();
+        let source = self.create(&format!("/v1/sources?tenant={tenant}"), &json!({"name": "bench"})).await?;
+        let source = id_of(&source)?.parse().map_err(|_| BenchError::Answer { name: "gateway", answer: source.to_string() })?;
+        Ok(Setup { gateway: self, tenant, source })
+    }
+
+    /// The end of its log, if it ended.
+    fn ended(&mut self) -> Option<BenchError> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(BenchError::Part { name: "gateway", what: format!("ended with {status}"), log: tail(&self.log) })
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<(), BenchError> {
+        let ready = async {
+            loop {
+                if let Some(ended) = self.ended() {
+                    return Err(ended);
+                }
+                if let Ok((status, _)) = http::call(self.admin, request(Method::GET, "/readyz", None, Bytes::new())).await
+                    && status.is_success()
+                {
+                    return Ok(());
+                }
+                sleep(ASK).await;
+            }
+        };
+        let late = timeout(START, ready).await;
+        late.unwrap_or_else(|_| {
+            Err(BenchError::Part { name: "gateway", what: "was not ready in time".into(), log: tail(&self.log) })
+        })
+    }
+
+    async fn create(&self, path: &str, body: &Value) -> Result<Value, BenchError> {
+        self.send(Method::POST, path, body.to_string().into()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Value, BenchError> {
+        let what = format!("{method} {path}");
+        let (status, answer) = http::call(self.admin, request(method, path, Some(&self.key), body)).await?;
+        let refused = || BenchError::Api {
+            request: what.clone(),
+            status: status.as_u16(),
+            answer: String::from_utf8_lossy(&answer).chars().take(500).collect(),
+        };
+        if !status.is_success() {
+            return Err(refused());
+        }
+        serde_json::from_slice(&answer).map_err(|_| refused())
+    }
+}
+
+/// A source that is being set up.
+pub(super) struct Setup<'a> {
+    gateway: &'a Gateway,
+    tenant: String,
+    source: SourceId,
+}
+
+impl Setup<'_> {
+    /// Leaves it without a connection.
+    pub(super) fn unconnected(self) -> Route<()> {
+        Route { path: format!("/in/{}", self.source), connection: () }
+    }
+
+    /// Connects it with a signed destination at `receiver`, through `component` if there is one.
+    pub(super) async fn connect(
+        self,
+        receiver: SocketAddr,
+        component: Option<&'static [u8]>,
+    ) -> Result<Route<ConnectionId>, BenchError> {
+        let Self { gateway, tenant, source } = &self;
+        let secret = "whsec_dGlkZWdhdGUgYmVuY2htYXJrcyBzaWduIHRvbyE=";
+        let destination = json!({
+            "name": "receiver", "url": format!("http://{receiver}/hook"), "signing": {"secrets": [secret]}
+        });
+        gateway.create(&format!("/v1/destinations?tenant={tenant}"), &destination).await?;
+        let mut connection = json!({"name": "bench", "source": source.to_string(), "destination": "receiver"});
+        if let Some(component) = component {
+            let path = format!("/v1/plugins/push-to-chat/versions?tenant={tenant}");
+            gateway.send(Method::POST, &path, Bytes::from_static(component)).await?;
+            connection["plugins"] = json!([{"plugin": "push-to-chat"}]);
+        }
+        let connection = gateway.create(&format!("/v1/connections?tenant={tenant}"), &connection).await?;
+        let id = id_of(&connection)?.parse();
+        let id = id.map_err(|_| BenchError::Answer { name: "gateway", answer: connection.to_string() })?;
+        Ok(Route { path: self.unconnected().path, connection: id })
+    }
+}
+
+fn settings(ingest: SocketAddr, admin: SocketAddr, backend: Backend<'_>) -> String {
+    let store = match backend {
+        Backend::Embedded => "kind = \"embedded\"\npath = \"data\"".to_owned(),
+        Backend::Redis(server) => format!("kind = \"redis\"\nurls = [\"{}\"]\ndurability = \"everysec\"", server.url()),
+    };
+    format!(
+        "[ingest]\nlisten = \"{ingest}\"\n\n[admin]\nlisten = \"{admin}\"\n\n[store]\n{store}\n\n\
+         [egress]\nallow = [\"127.0.0.1/32\"]\n\n[plugins]\ncache = \"artifacts\"\n"
+    )
+}
+
+/// Makes the keys.
+async fn initialise(lab: &Lab, config: &Path) -> Result<(), BenchError> {
+    let mut command = Command::new(&lab.program);
+    command.args(["init", "--config"]).arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    let failed = |source| BenchError::Start { name: "init", program: lab.program.clone(), source };
+    let output = command.output().await.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(BenchError::Part { name: "init", what: format!("ended with {}", output.status), log })
+}
+
+fn request(method: Method, path: &str, key: Option<&str>, body: Bytes) -> Request<Full<Bytes>> {
+    let kind = if body.first() == Some(&b'{') { "application/json" } else { "application/wasm" };
+    let mut request = Request::builder().method(method).uri(path).header("content-type", kind);
+    if let Some(key) = key {
+        request = request.header("authorization", format!("Bearer {key}"));
+    }
+    request.body(Full::new(body)).expect("paths are made of ids and names")
+}
+
+fn id_of(resource: &Value) -> Result<&str, BenchError> {
+    resource["id"].as_str().ok_or_else(|| BenchError::Answer { name: "gateway", answer: resource.to_string() })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// The end of a file.
+pub(super) fn tail(path: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        let mut bytes = Vec::new();
+        #[allow(clippy::disallowed_methods, reason = "limited")]
+        file.take(TAIL).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    read().unwrap_or_default()
+}

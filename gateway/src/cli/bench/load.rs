@@ -1,0 +1,290 @@
+//! What sends: keep-alive HTTP/1.1 POSTs on a number of connections, each a closed loop, by hand so that they cost little.
+//!
+//! `run MS` sends for that long and answers with a [`Sent`]; `log PATH` writes a line for each confirmed event: its id, and when
+//! its request was sent, in microseconds since the epoch.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::body::{self, Body};
+use super::error::BenchError;
+use super::part;
+use super::statistics::percentile;
+use crate::clock;
+use crate::event::EventId;
+
+/// The longest answer that is read.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// How long a connection waits before it goes on after a refusal or a failure: a server that refuses is not to be hammered.
+const PAUSE: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Args)]
+pub(super) struct LoadArgs {
+    /// Where to send.
+    #[arg(long)]
+    target: SocketAddr,
+    /// The path to post to.
+    #[arg(long)]
+    path: String,
+    /// How many connections.
+    #[arg(long)]
+    connections: u16,
+    /// Remember the ids of confirmed events.
+    #[arg(long)]
+    record: bool,
+}
+
+/// What came of a run.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Sent {
+    /// Answered with 202.
+    pub(super) accepted: u64,
+    /// Answered with something else, by status.
+    pub(super) refused: BTreeMap<u16, u64>,
+    /// Not answered: the connection failed, or the answer was no HTTP.
+    pub(super) failed: u64,
+    /// From the first request to the last answer.
+    pub(super) elapsed_us: u64,
+    /// Time from request to answer, median.
+    pub(super) answer_p50_us: u64,
+    /// The same, 99th percentile.
+    pub(super) answer_p99_us: u64,
+}
+
+/// Runs until its input ends.
+pub(super) fn run(args: &LoadArgs) -> Result<ExitCode, BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::io("runtime"))?;
+    runtime.block_on(async {
+        let mut orders = part::Orders::ready(None)?;
+        let mut log = Vec::new();
+        let mut number = 0;
+        while let Some(order) = orders.next().await {
+            match order.split_once(' ') {
+                Some(("run", ms)) => {
+                    let time = Duration::from_millis(ms.parse().unwrap_or(0));
+                    let sent = send(args, time, &mut number, &mut log).await;
+                    part::say(&serde_json::to_string(&sent).unwrap_or_default())?;
+                }
+                Some(("log", path)) => {
+                    std::fs::write(path, lines(&log)).map_err(BenchError::io(path))?;
+                    part::say(&log.len().to_string())?;
+                }
+                _ => part::say("null")?,
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// A confirmed event, and when it was sent.
+type Confirmed = (EventId, u64);
+
+async fn send(args: &LoadArgs, time: Duration, number: &mut u64, log: &mut Vec<Confirmed>) -> Sent {
+    let started = clock::monotonic();
+    let mut senders = JoinSet::new();
+    for lane in 0..args.connections {
+        // Bodies differ across connections and runs; a run of a connection never sends as many.
+        let first = *number + u64::from(lane) * 1_000_000;
+        senders.spawn(Sender::new(args, first).run(started + time));
+    }
+    *number += u64::from(args.connections) * 1_000_000;
+    let mut sent = Sent::default();
+    let mut times = Vec::new();
+    for sender in senders.join_all().await {
+        sent.accepted += sender.accepted;
+        sent.failed += sender.failed;
+        for (status, count) in sender.refused {
+            *sent.refused.entry(status).or_default() += count;
+        }
+        log.extend(sender.log);
+        times.extend(sender.times_us);
+    }
+    times.sort_unstable();
+    sent.elapsed_us = micros(started.elapsed());
+    (sent.answer_p50_us, sent.answer_p99_us) = (percentile(&times, 0.5), percentile(&times, 0.99));
+    sent
+}
+
+/// One connection.
+struct Sender {
+    target: SocketAddr,
+    request: Vec<u8>,
+    /// Where the body's number stands in the request.
+    number_at: std::ops::Range<usize>,
+    number: u64,
+    record: bool,
+    answer: Vec<u8>,
+    accepted: u64,
+    refused: BTreeMap<u16, u64>,
+    failed: u64,
+    log: Vec<Confirmed>,
+    times_us: Vec<u64>,
+}
+
+impl Sender {
+    fn new(args: &LoadArgs, number: u64) -> Self {
+        let body = Body::new();
+        let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", args.path, args.target, body::SIZE);
+        for (name, value) in body::HEADERS {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        head.push_str("\r\n");
+        let in_body = body.number_range();
+        Self {
+            target: args.target,
+            number_at: head.len() + in_body.start..head.len() + in_body.end,
+            request: [head.as_bytes(), body.bytes()].concat(),
+            number,
+            record: args.record,
+            answer: Vec::with_capacity(4096),
+            accepted: 0,
+            refused: BTreeMap::new(),
+            failed: 0,
+            log: Vec::new(),
+            times_us: Vec::new(),
+        }
+    }
+
+    async fn run(mut self, until: Instant) -> Self {
+        let mut connection = None;
+        while clock::monotonic() < until {
+            match self.exchange(&mut connection).await {
+                Ok(202) => self.accepted += 1,
+                Ok(status) => {
+                    *self.refused.entry(status).or_default() += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(_) => {
+                    self.failed += 1;
+                    connection = None;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        self
+    }
+
+    async fn exchange(&mut self, connection: &mut Option<TcpStream>) -> std::io::Result<u16> {
+        let stream = match connection {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect(self.target).await?;
+                stream.set_nodelay(true)?;
+                connection.insert(stream)
+            }
+        };
+        body::write_number(self.number, &mut self.request[self.number_at.clone()]);
+        self.number += 1;
+        let at = clock::wall_micros();
+        let started = clock::monotonic();
+        stream.write_all(&self.request).await?;
+        self.answer.clear();
+        let answer = loop {
+            if stream.read_buf(&mut self.answer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some(answer) = Answer::parse(&self.answer)? {
+                break answer;
+            }
+        };
+        self.times_us.push(micros(started.elapsed()));
+        if self.record && answer.status == 202 {
+            let id = event_id(answer.body).ok_or(std::io::ErrorKind::InvalidData)?;
+            self.log.push((id, at));
+        }
+        let (status, close) = (answer.status, answer.close);
+        if close {
+            *connection = None;
+        }
+        Ok(status)
+    }
+}
+
+/// A complete answer.
+struct Answer<'a> {
+    status: u16,
+    close: bool,
+    body: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    /// `None` while something is missing.
+    fn parse(bytes: &'a [u8]) -> std::io::Result<Option<Self>> {
+        let invalid = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return if bytes.len() > MAX_ANSWER { Err(invalid()) } else { Ok(None) };
+        };
+        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| invalid())?;
+        let status = head.get(9..12).and_then(|digits| digits.parse().ok()).ok_or_else(invalid)?;
+        let (mut length, mut close) = (None, false);
+        for (name, value) in head.lines().filter_map(|line| line.split_once(':')) {
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse::<usize>().ok();
+            } else if name.eq_ignore_ascii_case("connection") {
+                close = value.trim().eq_ignore_ascii_case("close");
+            }
+        }
+        let length = length.filter(|length| *length <= MAX_ANSWER).ok_or_else(invalid)?;
+        let body = &bytes[end + 4..];
+        match body.len().cmp(&length) {
+            std::cmp::Ordering::Less => Ok(None),
+            std::cmp::Ordering::Equal => Ok(Some(Self { status, close, body })),
+            std::cmp::Ordering::Greater => Err(invalid()),
+        }
+    }
+}
+
+/// The id in `{"id": "evt_..."}`.
+fn event_id(body: &[u8]) -> Option<EventId> {
+    #[derive(Deserialize)]
+    struct Accepted<'a> {
+        id: &'a str,
+    }
+    serde_json::from_slice::<Accepted<'_>>(body).ok()?.id.parse().ok()
+}
+
+fn lines(log: &[Confirmed]) -> String {
+    log.iter().fold(String::new(), |mut text, (id, sent)| {
+        let _ = writeln!(text, "{id} {sent}");
+        text
+    })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_only_when_it_is_complete() {
+        let whole = b"HTTP/1.1 202 Accepted\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbody";
+        for cut in 0..whole.len() {
+            assert!(Answer::parse(&whole[..cut]).unwrap().is_none(), "cut at {cut}");
+        }
+        let answer = Answer::parse(whole).unwrap().unwrap();
+        assert_eq!((answer.status, answer.close, answer.body), (202, true, &b"body"[..]));
+        assert!(Answer::parse(b"HTTP/1.1 202 Accepted\r\n\r\n").is_err(), "no length: where it ends is not known");
+        assert!(Answer::parse(b"garbage\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_202_without_an_event_id_is_not_an_event() {
+        let id = EventId(7);
+        assert_eq!(event_id(format!(r#"{{"id": "{id}"}}"#).as_bytes()), Some(id));
+        assert_eq!(event_id(br#"{"id": "src_0"}"#), None);
+        assert_eq!(event_id(b""), None);
+    }
+}

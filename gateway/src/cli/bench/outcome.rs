@@ -1,0 +1,169 @@
+//! What was accepted against what arrived: as sets, never as counts.
+
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+
+use super::error::BenchError;
+use super::statistics::percentile;
+use crate::event::{ConnectionId, DeliveryId, EventId};
+
+/// How many missing ids an error names.
+const NAMED: usize = 5;
+
+/// A log of ids and moments: microseconds since the epoch.
+pub(super) type Log<Id> = Vec<(Id, u64)>;
+
+/// Reads lines of an id, a space and a moment.
+pub(super) fn read_log<Id: FromStr>(name: &'static str, text: &str) -> Result<Log<Id>, BenchError> {
+    let entry = |line: &str| {
+        let (id, at) = line.split_once(' ')?;
+        Some((id.parse().ok()?, at.parse().ok()?))
+    };
+    text.lines()
+        .map(|line| entry(line).ok_or_else(|| BenchError::Answer { name, answer: line.chars().take(100).collect() }))
+        .collect()
+}
+
+/// The result of a comparison.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Outcome {
+    /// Acknowledged and not arrived.
+    pub(super) missing: Vec<EventId>,
+    /// Arrived again, under the same id.
+    pub(super) duplicates: u64,
+    /// Arrived without an acknowledgement that belongs to it.
+    pub(super) foreign: u64,
+    /// Acknowledged with an id that another event has.
+    pub(super) repeated_ids: u64,
+    /// Events that were sent at `since` or later.
+    pub(super) events: u64,
+    /// From the first of those being sent to the last arriving.
+    pub(super) seconds: f64,
+    /// From sending to the arrival of its first attempt, of those.
+    pub(super) latency_p50_ms: f64,
+    /// The same, 99th percentile.
+    pub(super) latency_p99_ms: f64,
+}
+
+/// Compares every acknowledged (event, `connection`) with the deliveries that the receiver logged. Times are of what was sent
+/// at `since` or later, so that a warm-up doesn't count in them.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn compare(accepted: &Log<EventId>, connection: ConnectionId, delivered: &Log<DeliveryId>, since: u64) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut arrivals: HashMap<DeliveryId, u64> = HashMap::with_capacity(delivered.len());
+    for &(id, at) in delivered {
+        let mut again = true;
+        let first = arrivals.entry(id).or_insert_with(|| {
+            again = false;
+            at
+        });
+        *first = at.min(*first);
+        outcome.duplicates += u64::from(again);
+    }
+    let mut seen = HashSet::with_capacity(accepted.len());
+    let (mut latencies, mut first_sent, mut last_arrival) = (Vec::new(), u64::MAX, 0);
+    for &(event, sent) in accepted {
+        if !seen.insert(event) {
+            outcome.repeated_ids += 1;
+            continue;
+        }
+        let Some(arrived) = arrivals.remove(&DeliveryId::derive(event, connection, 0)) else {
+            outcome.missing.push(event);
+            continue;
+        };
+        if sent >= since {
+            latencies.push(arrived.saturating_sub(sent));
+            first_sent = sent.min(first_sent);
+            last_arrival = arrived.max(last_arrival);
+        }
+    }
+    outcome.foreign = arrivals.len() as u64;
+    latencies.sort_unstable();
+    outcome.events = latencies.len() as u64;
+    outcome.seconds = last_arrival.saturating_sub(first_sent) as f64 / 1e6;
+    outcome.latency_p50_ms = percentile(&latencies, 0.5) as f64 / 1e3;
+    outcome.latency_p99_ms = percentile(&latencies, 0.99) as f64 / 1e3;
+    outcome
+}
+
+/// How many events have the id of an earlier one.
+pub(super) fn repeated(accepted: &Log<EventId>) -> usize {
+    let distinct: HashSet<EventId> = accepted.iter().map(|(id, _)| *id).collect();
+    accepted.len() - distinct.len()
+}
+
+impl Outcome {
+    /// Why the run doesn't count, if so. What was not acknowledged clearly (`unclear` requests) may have been accepted.
+    pub(super) fn fault(&self, unclear: u64) -> Option<String> {
+        let mut faults = Vec::new();
+        if !self.missing.is_empty() {
+            let named: Vec<String> = self.missing.iter().take(NAMED).map(ToString::to_string).collect();
+            faults.push(format!("{} acknowledged events did not arrive: {} ...", self.missing.len(), named.join(", ")));
+        }
+        if self.repeated_ids > 0 {
+            faults.push(format!("{} events were acknowledged with the id of another", self.repeated_ids));
+        }
+        if self.foreign > unclear {
+            faults.push(format!("{} deliveries arrived that belong to no acknowledged event", self.foreign));
+        }
+        (!faults.is_empty()).then(|| faults.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONNECTION: ConnectionId = ConnectionId(5);
+
+    fn delivery(event: u128) -> DeliveryId {
+        DeliveryId::derive(EventId(event), CONNECTION, 0)
+    }
+
+    #[test]
+    fn equal_counts_do_not_hide_a_loss() {
+        let accepted = vec![(EventId(1), 10), (EventId(2), 20)];
+        let delivered = vec![(delivery(1), 15), (delivery(1), 16)];
+        let outcome = compare(&accepted, CONNECTION, &delivered, 0);
+        assert_eq!((outcome.missing.as_slice(), outcome.duplicates), (&[EventId(2)][..], 1));
+        assert!(outcome.fault(0).unwrap().contains(&EventId(2).to_string()));
+    }
+
+    #[test]
+    fn a_delivery_under_another_id_is_both_missing_and_foreign() {
+        let accepted = vec![(EventId(1), 10)];
+        let delivered = vec![(DeliveryId::derive(EventId(1), CONNECTION, 1), 15)];
+        let outcome = compare(&accepted, CONNECTION, &delivered, 0);
+        assert_eq!((outcome.missing.len(), outcome.foreign), (1, 1));
+    }
+
+    #[test]
+    fn what_was_answered_unclearly_may_arrive() {
+        let outcome = compare(&vec![], CONNECTION, &vec![(delivery(1), 15)], 0);
+        assert!(outcome.fault(1).is_none());
+        assert!(outcome.fault(0).is_some());
+    }
+
+    #[test]
+    fn times_are_those_of_the_measured_part() {
+        let accepted = vec![(EventId(1), 1_000), (EventId(2), 2_000_000), (EventId(3), 2_500_000)];
+        let delivered = vec![(delivery(1), 900_000), (delivery(3), 3_000_000), (delivery(2), 2_004_000)];
+        let outcome = compare(&accepted, CONNECTION, &delivered, 2_000_000);
+        assert!(outcome.fault(0).is_none());
+        assert_eq!((outcome.events, outcome.seconds), (2, 1.0));
+        assert_eq!((outcome.latency_p50_ms, outcome.latency_p99_ms), (4.0, 500.0));
+    }
+
+    #[test]
+    fn two_events_with_one_id_are_a_fault() {
+        let outcome = compare(&vec![(EventId(1), 1), (EventId(1), 2)], CONNECTION, &vec![(delivery(1), 3), (delivery(1), 4)], 0);
+        assert!(outcome.fault(0).unwrap().contains("with the id of another"));
+    }
+
+    #[test]
+    fn logs_are_read_as_they_are_written() {
+        let text = format!("{} 17\n{} 18\n", EventId(1), EventId(2));
+        assert_eq!(read_log::<EventId>("load", &text).unwrap(), [(EventId(1), 17), (EventId(2), 18)]);
+        assert!(read_log::<EventId>("load", "evt_1").is_err());
+    }
+}
