@@ -1,4 +1,116 @@
 //! The dispatch wing: claim, plan, attempt, record.
+//!
+//! One loop for each owned shard ([`claim`]) decides; plans, calls and attempts run in tasks of their own ([`work`]); one writer for
+//! each shard ([`record`]) gathers their outcomes. Nothing here outlives its lease: a task that is dropped means *not delivered*, and
+//! the next owner finds its work where it was.
 
+mod attempt;
+mod budget;
+mod claim;
 pub mod filter;
+mod owner;
+mod plan;
+mod record;
 pub mod schedule;
+mod window;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::control::snapshot::Snapshots;
+use crate::egress::Egress;
+use crate::event::Shard;
+use crate::plugin;
+use crate::store::{Retention, Store};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Spans;
+
+/// Settings of the wing.
+#[derive(Clone, Debug)]
+pub struct DispatchConfig {
+    /// This node's name, shown to operators. Two nodes with one name are still two.
+    pub node: String,
+    /// Shards 0..n are dispatched.
+    pub shards: u16,
+    /// Events and jobs in flight on this node, all shards together.
+    pub in_flight: usize,
+    /// Their bytes.
+    pub in_flight_bytes: usize,
+    /// The in-flight window of a queue whose tenant or destination has not been met yet.
+    pub default_window: usize,
+    /// How long a lease lives without a renewal: how long a dead node's shard waits for another.
+    pub lease_ttl: Duration,
+    /// After this long an unfinished event's progress is written.
+    pub progress_after: Duration,
+    /// At a stop, how long what is in flight may take to finish.
+    pub drain: Duration,
+    /// What history keeps.
+    pub retention: Retention,
+}
+
+/// Dispatches until it is told to stop.
+#[derive(Debug)]
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+}
+
+/// What every part of the wing uses.
+struct Shared {
+    config: DispatchConfig,
+    store: Arc<dyn Store>,
+    snapshots: Snapshots,
+    plugins: plugin::Runtime,
+    egress: Egress,
+    clock: Clock,
+    metrics: Metrics,
+    spans: Spans,
+    in_flight: budget::InFlight,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What the wing works with.
+pub struct DispatchParts {
+    /// Where events are.
+    pub store: Arc<dyn Store>,
+    /// The configuration.
+    pub snapshots: Snapshots,
+    /// Runs plugins.
+    pub plugins: plugin::Runtime,
+    /// The way out.
+    pub egress: Egress,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Takes spans.
+    pub spans: Spans,
+}
+
+impl Dispatcher {
+    /// A dispatcher over these parts.
+    pub fn new(config: DispatchConfig, parts: DispatchParts) -> Self {
+        let in_flight = budget::InFlight::new(config.in_flight, config.in_flight_bytes);
+        let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans } = parts;
+        Self { shared: Arc::new(Shared { config, store, snapshots, plugins, egress, clock, metrics, spans, in_flight }) }
+    }
+
+    /// Runs until `stop`, then finishes what is in flight inside the drain deadline and gives the shards up.
+    pub async fn run(self, stop: CancellationToken) {
+        let shards = TaskTracker::new();
+        for shard in 0..self.shared.config.shards {
+            shards.spawn(owner::own(self.shared.clone(), Shard(shard), stop.clone()));
+        }
+        shards.close();
+        shards.wait().await;
+    }
+}

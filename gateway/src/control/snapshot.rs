@@ -9,9 +9,12 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::parts::{Filter, Limits, RetryPolicy, Secrets, Signer, Target};
+use crate::dispatch::filter::Filter;
+use crate::dispatch::schedule::RetryPolicy;
+use crate::egress::{Signer, Target};
 use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, Shard, SourceId, TenantId, VersionHash};
 use crate::ingest::verify::Verifier;
+use crate::plugin::{Limits, Secrets};
 
 /// An immutable view of the configuration at one revision. Everything that can be prepared is: verifiers, filters, targets.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +147,7 @@ pub struct Stage {
 }
 
 /// What a plugin does, as its exports tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StageKind {
     /// Takes an event or drops it.
@@ -154,7 +157,7 @@ pub enum StageKind {
 }
 
 /// What happens when a plugin's run fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// The delivery is given up, and can be retried by hand.
@@ -179,8 +182,8 @@ pub struct Destination {
     pub enabled: bool,
     /// Where its requests go.
     pub target: Arc<Target>,
-    /// Signs them; may hold no secret.
-    pub signer: Signer,
+    /// Signs them; none if the destination has no secret.
+    pub signer: Option<Signer>,
     /// Static headers and credentials; values that are secret are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// One attempt, from connect to the end of the response body.

@@ -156,6 +156,11 @@ impl Target {
         format!("{}://{}", self.scheme, self.authority)
     }
 
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &str {
+        self.scheme.as_str()
+    }
+
     /// The host without its port.
     pub fn host(&self) -> &str {
         self.authority.host()

@@ -37,13 +37,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            batch_count: 512,
-            batch_bytes: 8 << 20,
-            queue_count: 16_384,
-            queue_bytes: 256 << 20,
-            writers: 1,
-        }
+        Self { batch_count: 512, batch_bytes: 8 << 20, queue_count: 16_384, queue_bytes: 256 << 20, writers: 1 }
     }
 }
 
@@ -90,7 +84,8 @@ impl Acceptor {
         let stop = CancellationToken::new();
         let writers = TaskTracker::new();
         for _ in 0..limits.writers.max(1) {
-            let writer = Writer { store: store.clone(), inbox: waiting.clone(), limits, metrics: metrics.clone(), stop: stop.clone() };
+            let writer =
+                Writer { store: store.clone(), inbox: waiting.clone(), limits, metrics: metrics.clone(), stop: stop.clone() };
             writers.spawn(writer.run());
         }
         writers.close();
@@ -162,7 +157,10 @@ impl Writer {
         let started = clock::monotonic();
         let write = self.store.accept(std::mem::take(&mut batch.acceptances));
         // A panic must cost this batch alone: without a writer nothing would be accepted any more.
-        let outcome = AssertUnwindSafe(write).catch_unwind().await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store panicked".into())));
+        let outcome = AssertUnwindSafe(write)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the store panicked".into())));
         let outcome = outcome.and_then(|answers| {
             let complete = answers.len() == items;
             complete.then_some(answers).ok_or_else(|| StoreError::Damaged("the store answered for another number of events".into()))

@@ -108,7 +108,12 @@ async fn pump_spans(
 }
 
 /// Fills a batch, for no longer than its delay after its first span. False at the end.
-async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>, batching: Batching, stop: &CancellationToken) -> bool {
+async fn gather(
+    spans: &mut mpsc::Receiver<SpanData>,
+    batch: &mut Vec<SpanData>,
+    batching: Batching,
+    stop: &CancellationToken,
+) -> bool {
     tokio::select! {
         biased;
         count = spans.recv_many(batch, batching.batch) => if count == 0 { return false },

@@ -16,9 +16,7 @@ pub(super) fn init(config: &config::Telemetry) -> Result<(), TelemetryError> {
 }
 
 fn filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder()
-        .parse(directives)
-        .map_err(|error| TelemetryError::Filter { filter: directives.to_owned(), error })
+    EnvFilter::builder().parse(directives).map_err(|error| TelemetryError::Filter { filter: directives.to_owned(), error })
 }
 
 fn subscriber<W>(format: LogFormat, filter: EnvFilter, writer: W) -> Box<dyn tracing::Subscriber + Send + Sync>

@@ -19,8 +19,7 @@ use crate::event::{Lane, Party, PluginRun, Revision, Shard};
 /// Histogram bounds for what ends within a request, seconds.
 const SHORT: [f64; 16] = [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 /// Histogram bounds for what crosses the network or waits in a queue, seconds.
-const LONG: [f64; 17] =
-    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 300.0, 3600.0];
+const LONG: [f64; 17] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 300.0, 3600.0];
 /// Histogram bounds for batch sizes.
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 /// Histogram bounds for fuel.
@@ -189,16 +188,17 @@ impl Metrics {
         let write_duration = seconds(meter, "tidegate.store.write.duration", "How long one durable write took.", &SHORT);
         let batch_size = histogram(meter, "tidegate.store.batch.size", "{item}", "Items in one durable write.", &SIZES);
         let write_failures = counter(meter, "tidegate.store.write.failures", "Durable writes that failed.");
-        let latency = seconds(
-            meter,
-            "tidegate.delivery.latency",
-            "From accepting a request to the start of its first attempt.",
-            &LONG,
-        );
+        let latency =
+            seconds(meter, "tidegate.delivery.latency", "From accepting a request to the start of its first attempt.", &LONG);
         Self(Arc::new(Instruments {
             ingested: Ingested::ALL.iter().map(|(_, name)| ingested.bind(&[KeyValue::new("outcome", *name)])).collect(),
-            accept_duration: seconds(meter, "tidegate.accept.duration", "From a request's head to its answer, accepted ones.", &SHORT)
-                .bind(&[]),
+            accept_duration: seconds(
+                meter,
+                "tidegate.accept.duration",
+                "From a request's head to its answer, accepted ones.",
+                &SHORT,
+            )
+            .bind(&[]),
             write_duration: WRITES.map(|name| write_duration.bind(&[KeyValue::new("operation", name)])),
             batch_size: WRITES.map(|name| batch_size.bind(&[KeyValue::new("operation", name)])),
             write_failures: WRITES.map(|name| write_failures.bind(&[KeyValue::new("operation", name)])),
@@ -209,7 +209,8 @@ impl Metrics {
             plugin_fuel: histogram(meter, "tidegate.plugin.fuel", "{fuel}", "Fuel used by one plugin run.", &FUEL).bind(&[]),
             plugin_duration: seconds(meter, "tidegate.plugin.duration", "How long one plugin run took.", &SHORT).bind(&[]),
             leases: counter(meter, "tidegate.lease.changes", "Shard leases acquired, released and lost."),
-            reload_failures: counter(meter, "tidegate.config.reload.failures", "Configurations that could not be applied.").bind(&[]),
+            reload_failures: counter(meter, "tidegate.config.reload.failures", "Configurations that could not be applied.")
+                .bind(&[]),
             refused_connections: counter(meter, "tidegate.ingest.connections.refused", "Connections closed at once, by the limit."),
             state,
         }))
@@ -386,7 +387,9 @@ fn define_gauges(meter: &Meter, state: &Arc<State>) {
         gauge.with_callback(move |observer| observer.observe(read(&state), &[])).build();
     }
     let counters: [(&'static str, &'static str, Read); 2] = [
-        ("tidegate.spans.dropped", "Spans dropped because the exporter's queue was full.", |s| s.spans_dropped.load(Ordering::Relaxed)),
+        ("tidegate.spans.dropped", "Spans dropped because the exporter's queue was full.", |s| {
+            s.spans_dropped.load(Ordering::Relaxed)
+        }),
         ("tidegate.spans.failed", "Spans that the receiver did not take.", |s| s.spans_failed.load(Ordering::Relaxed)),
     ];
     for (name, help, read) in counters {

@@ -159,7 +159,11 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
             "parentbased_always_off" => (Root::Off, true),
             "parentbased_traceidratio" => (argument()?, true),
             _ => {
-                return Err(wrong(SAMPLER, &name, "it must be always_on, always_off or traceidratio, or one of these after parentbased_"));
+                return Err(wrong(
+                    SAMPLER,
+                    &name,
+                    "it must be always_on, always_off or traceidratio, or one of these after parentbased_",
+                ));
             }
         };
         Ok(Sampler { root, parent_based })
@@ -212,9 +216,8 @@ mod tests {
 
     #[test]
     fn samplers_by_name() {
-        let sampler = |name, argument| {
-            read(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)]).map(|otel| otel.sampler)
-        };
+        let sampler =
+            |name, argument| read(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)]).map(|otel| otel.sampler);
         assert_eq!(sampler("always_off", "").unwrap(), Sampler { root: Root::Off, parent_based: false });
         assert_eq!(sampler("parentbased_traceidratio", "0.5").unwrap(), Sampler { root: Root::Ratio(0.5), parent_based: true });
         assert_eq!(sampler("traceidratio", "").unwrap(), Sampler { root: Root::Ratio(1.0), parent_based: false });
@@ -225,11 +228,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        for (name, value) in [
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-            ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
-            ("OTEL_TRACES_EXPORTER", "jaeger"),
-        ] {
+        for (name, value) in
+            [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("OTEL_BSP_MAX_QUEUE_SIZE", "many"), ("OTEL_TRACES_EXPORTER", "jaeger")]
+        {
             let error = read(&[(name, value)]).expect_err(name).to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }

@@ -32,7 +32,7 @@ pub use parent::{Incoming, Root, Sampler, Trust};
 use super::metrics::Metrics;
 use crate::clock::Timestamp;
 use crate::event::{
-    Attempt, ConnectionId, Delivery, DeliveryId, Event, EventId, Failure, Lane, PluginRun, SourceId, TenantId, TraceContext,
+    Attempt, ConnectionId, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, SourceId, TenantId, TraceContext,
 };
 use span::Builder;
 
@@ -107,6 +107,29 @@ pub struct Peer<'a> {
     pub port: u16,
     /// `http` or `https`.
     pub scheme: &'a str,
+}
+
+/// Which delivery an attempt is of.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptOf<'a> {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// The event that it came from.
+    pub event: EventId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The destination.
+    pub destination: DestinationId,
+    /// When the event was accepted.
+    pub accepted_at: Timestamp,
+    /// The request's method.
+    pub method: &'a str,
+    /// Size of its body.
+    pub bytes: usize,
+    /// The event's trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// Where a delivery stands after a record.
@@ -190,7 +213,7 @@ impl Spans {
     }
 
     /// An attempt ended, and this is where its delivery stands now.
-    pub fn attempt(&self, span: AttemptSpan, delivery: &Delivery, peer: Peer<'_>, attempt: &Attempt, settled: Settled<'_>) {
+    pub fn attempt(&self, span: AttemptSpan, delivery: AttemptOf<'_>, peer: Peer<'_>, attempt: &Attempt, settled: Settled<'_>) {
         let (Some((pipeline, trace)), Some(own)) = (self.with(delivery.trace), span.context) else { return };
         if !pipeline.wants(trace, attempt.failure.is_some(), Duration::from_micros(attempt.took_us)) {
             return;

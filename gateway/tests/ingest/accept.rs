@@ -102,7 +102,8 @@ async fn a_caller_that_goes_away_changes_nothing() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once_and_has_room_again_after_the_write() {
-    for limits in [Limits { queue_count: 2, batch_count: 1, ..Limits::default() }, Limits { queue_bytes: 30, ..Limits::default() }] {
+    for limits in [Limits { queue_count: 2, batch_count: 1, ..Limits::default() }, Limits { queue_bytes: 30, ..Limits::default() }]
+    {
         let store = Stub::new(Mode::Hold);
         let acceptor = acceptor(&store, limits);
         let mut waiting = Vec::new();

@@ -90,7 +90,8 @@ async fn heads_are_limited_by_count_and_bytes() {
 #[tokio::test]
 async fn malformed_http_is_400() {
     let world = World::start(Setup::default()).await;
-    for request in ["NOT HTTP\r\n\r\n", "POST /in/x HTTP/1.1\r\nbad header\r\n\r\n", "POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"] {
+    for request in ["NOT HTTP\r\n\r\n", "POST /in/x HTTP/1.1\r\nbad header\r\n\r\n", "POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"]
+    {
         assert_eq!(world.send(request.as_bytes()).await.status, 400, "{request}");
     }
     let broken = format!("POST /in/{SOURCE} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n");

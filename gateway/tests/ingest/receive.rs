@@ -75,9 +75,7 @@ async fn bodies_in_pieces_and_in_chunks_come_out_whole() {
     let mut connection = world.connect().await;
     connection.write(&post("", &body)).await;
     assert_eq!(connection.response().await.status, 202);
-    connection
-        .write(format!("POST /in/{SOURCE} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
-        .await;
+    connection.write(format!("POST /in/{SOURCE} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes()).await;
     for piece in body.chunks(60_001) {
         connection.write(format!("{:x}\r\n", piece.len()).as_bytes()).await;
         connection.write(piece).await;
@@ -239,12 +237,8 @@ async fn http2_by_prior_knowledge() {
     assert_eq!(answer, format!(r#"{{"id":"{}"}}"#, event.id));
     assert_eq!((event.request.path.as_str(), event.request.query.as_deref()), ("/x", Some("y")));
     assert_eq!(event.request.body, body);
-    let expected = [
-        header("host", b"gateway.test"),
-        header("x-repeat", b"1"),
-        header("x-repeat", b"2"),
-        header("content-length", b"400000"),
-    ];
+    let expected =
+        [header("host", b"gateway.test"), header("x-repeat", b"1"), header("x-repeat", b"2"), header("content-length", b"400000")];
     assert_eq!(event.request.headers, expected);
     drop(client);
     driver.await.unwrap().expect("a clean end");

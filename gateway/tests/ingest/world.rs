@@ -129,7 +129,8 @@ impl World {
 
 /// `POST /in/{source}` with these header lines and this body.
 pub(crate) fn post(headers: &str, body: &[u8]) -> Vec<u8> {
-    let mut request = format!("POST /in/{SOURCE} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n", body.len()).into_bytes();
+    let mut request =
+        format!("POST /in/{SOURCE} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n", body.len()).into_bytes();
     request.extend_from_slice(body);
     request
 }
@@ -207,7 +208,8 @@ impl Raw {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        let length = headers.iter().find(|header| header.0 == "content-length").map_or(0, |header| header.1.parse().expect("a length"));
+        let length =
+            headers.iter().find(|header| header.0 == "content-length").map_or(0, |header| header.1.parse().expect("a length"));
         if self.buffer.len() < end + length {
             return None;
         }

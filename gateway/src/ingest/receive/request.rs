@@ -63,13 +63,7 @@ struct Seen {
     bytes: usize,
 }
 
-async fn take(
-    shared: &Shared,
-    peer: &Peer,
-    seen: &mut Seen,
-    head: &Head,
-    body: Incoming,
-) -> Result<(EventId, Accepted), Refusal> {
+async fn take(shared: &Shared, peer: &Peer, seen: &mut Seen, head: &Head, body: Incoming) -> Result<(EventId, Accepted), Refusal> {
     let limits = &shared.limits;
     let (source, revision) = find(shared, head.uri.path())?;
     let source = &*seen.source.insert(source);

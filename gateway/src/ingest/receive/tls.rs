@@ -40,8 +40,11 @@ pub fn tls_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, T
         .collect::<Result<Vec<_>, _>>()
         .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
         .map_err(|error| TlsError::Pem { path: certificate.to_owned(), wanted: "certificate", error })?;
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-        .map_err(|error| TlsError::Pem { path: key.to_owned(), wanted: "private key", error })?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| TlsError::Pem {
+        path: key.to_owned(),
+        wanted: "private key",
+        error,
+    })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

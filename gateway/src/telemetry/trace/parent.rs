@@ -73,11 +73,7 @@ impl Incoming {
         };
         let trace_id = parent.map_or_else(trace_id, |parent| parent.trace_id);
         let context = TraceContext { trace_id, span_id: span_id(), sampled: sampler.decide(trace_id, parent) };
-        Self {
-            context: Some(context),
-            parent: parent.map(|parent| parent.span_id),
-            link: sender.filter(|_| trust == Trust::Link),
-        }
+        Self { context: Some(context), parent: parent.map(|parent| parent.span_id), link: sender.filter(|_| trust == Trust::Link) }
     }
 }
 

@@ -7,9 +7,9 @@ use opentelemetry::trace::{Event as SpanEvent, Link, SpanContext, SpanId, SpanKi
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::{Accepted, Incoming, Peer, Planned, Settled, parent};
+use super::{Accepted, AttemptOf, Incoming, Peer, Planned, Settled, parent};
 use crate::clock::Timestamp;
-use crate::event::{Attempt, ConnectionId, Delivery, DeliveryId, Event, EventId, Failure, PluginRun, TenantId, TraceContext};
+use crate::event::{Attempt, ConnectionId, DeliveryId, Event, EventId, Failure, PluginRun, TenantId, TraceContext};
 
 /// A span in the making.
 pub(super) struct Builder(SpanData);
@@ -108,12 +108,12 @@ pub(super) fn plugin_run(
 pub(super) fn attempt(
     trace: TraceContext,
     own: u64,
-    delivery: &Delivery,
+    delivery: AttemptOf<'_>,
     peer: Peer<'_>,
     attempt: &Attempt,
     settled: Settled<'_>,
 ) -> Builder {
-    let verb = method(&delivery.request.method);
+    let verb = method(delivery.method);
     let parent = process_span(trace, Some(delivery.connection));
     let mut span = Builder::new(trace, own, Some(parent), SpanKind::Client, verb.to_string());
     let took = Duration::from_micros(attempt.took_us);
@@ -124,7 +124,7 @@ pub(super) fn attempt(
     // Without path and query: they may carry what is the tenant's alone.
     span.set("url.full", format!("{}://{}:{}/", peer.scheme, peer.host, peer.port));
     span.set("url.scheme", peer.scheme.to_owned());
-    span.set("http.request.body.size", count(delivery.request.body.len()));
+    span.set("http.request.body.size", count(delivery.bytes));
     if attempt.number > 1 {
         span.set("http.request.resend_count", i64::from(attempt.number - 1));
     }

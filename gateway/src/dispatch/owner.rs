@@ -1,0 +1,163 @@
+//! Owns shards: takes a shard's lease, keeps it alive, runs the shard's loop under it, and gives it up at the end.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::claim::ShardLoop;
+use crate::clock::{Timestamp, monotonic};
+use crate::event::Shard;
+use crate::store::{Lease, StoreError, Trimmed};
+use crate::telemetry::metrics::QueueSample;
+
+/// Between two rounds of house-keeping.
+const HOUSE_KEEPING: Duration = Duration::from_secs(5);
+/// Between two steps of a trim that has more to do.
+const TRIM_STEP: Duration = Duration::from_millis(20);
+
+/// A lease while it is held by this node. Its end is told by the token.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) lease: Lease,
+    lost: CancellationToken,
+    valid_until: Mutex<Instant>,
+}
+
+impl Hold {
+    pub(super) fn new(lease: Lease, asked_at: Instant) -> Self {
+        let valid_until = Mutex::new(asked_at + trusted(lease.ttl));
+        Self { lease, lost: CancellationToken::new(), valid_until }
+    }
+
+    /// Whether this node may still act as the owner, by its own clock: asked before each attempt.
+    pub(super) fn is_valid(&self) -> bool {
+        !self.lost.is_cancelled() && monotonic() < *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the hold: all work under it stops and records nothing more.
+    pub(super) fn lose(&self) {
+        self.lost.cancel();
+    }
+
+    /// Waits for `pause`; true if the lease was lost meanwhile.
+    pub(super) async fn lost_within(&self, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.lost.cancelled()).await.is_ok()
+    }
+
+    /// Resolves when the lease is lost.
+    pub(super) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    fn renewed(&self, asked_at: Instant) {
+        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner) = asked_at + trusted(self.lease.ttl);
+    }
+}
+
+/// How much of a lease its owner relies on: less than all of it, for clocks that drift and writes that are on their way.
+fn trusted(ttl: Duration) -> Duration {
+    ttl * 9 / 10
+}
+
+/// Owns one shard for as long as this node runs: whenever the shard is free, takes it and works on it.
+pub(super) async fn own(shared: Arc<Shared>, shard: Shard, stop: CancellationToken) {
+    let ttl = shared.config.lease_ttl;
+    let mut pause = ttl / 3;
+    while !stop.is_cancelled() {
+        let asked_at = monotonic();
+        match shared.store.acquire(shard, &shared.config.node, ttl).await {
+            Ok(Some(lease)) => {
+                tracing::info!(shard = shard.0, epoch = lease.epoch, "shard taken");
+                serve(&shared, Arc::new(Hold::new(lease, asked_at)), &stop).await;
+                pause = ttl / 3;
+            }
+            Ok(None) => pause = ttl / 3,
+            Err(error) => {
+                tracing::warn!(shard = shard.0, %error, "shard not taken, trying again");
+                pause = (pause * 2).min(ttl);
+            }
+        }
+        if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) {
+    let shard = hold.lease.shard;
+    let renewing = CancellationToken::new();
+    let renewer = tokio::spawn(renew(shared.clone(), hold.clone(), renewing.clone()));
+    let keeper = tokio::spawn(keep_house(shared.clone(), hold.clone(), renewing.clone()));
+    let result = ShardLoop::new(shared.clone(), hold.clone()).run(stop.clone()).await;
+    renewing.cancel();
+    for (task, what) in [(renewer, "lease renewal"), (keeper, "house-keeping")] {
+        if let Err(error) = task.await {
+            tracing::error!(shard = shard.0, %error, "{what} ended abnormally");
+        }
+    }
+    shared.metrics.queue_gone(shard);
+    hold.lose();
+    match result {
+        Ok(()) => {
+            if let Err(error) = shared.store.release(&hold.lease).await {
+                tracing::warn!(shard = shard.0, %error, "lease not released, it will run out");
+            }
+            tracing::info!(shard = shard.0, "shard given up");
+        }
+        Err(error) => tracing::warn!(shard = shard.0, %error, "shard lost"),
+    }
+}
+
+/// Trims history and measures the queues, now and then, until told to stop.
+async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToken) {
+    while !done.is_cancelled() {
+        let pause = match tend(&shared, &hold).await {
+            Ok(Trimmed { more: true, .. }) => TRIM_STEP,
+            Ok(_) => HOUSE_KEEPING,
+            Err(error) => {
+                tracing::warn!(shard = hold.lease.shard.0, %error, "house-keeping failed, trying again");
+                HOUSE_KEEPING
+            }
+        };
+        if tokio::time::timeout(pause, done.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn tend(shared: &Shared, hold: &Hold) -> Result<Trimmed, StoreError> {
+    let now = shared.clock.now();
+    let depth = shared.store.depth(hold.lease.shard).await?;
+    let age = |oldest: Option<Timestamp>| oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+    shared.metrics.queue(
+        hold.lease.shard,
+        QueueSample {
+            lanes: depth.lanes.iter().map(|lane| (lane.lane, lane.entries, age(lane.oldest))).collect(),
+            scheduled: depth.scheduled,
+            parked: depth.parked,
+            dead_letters: depth.dead_letters,
+        },
+    );
+    shared.store.trim(&hold.lease, shared.config.retention, now).await
+}
+
+/// Renews until told to stop, or until the lease is gone.
+async fn renew(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToken) {
+    let every = hold.lease.ttl / 4;
+    while tokio::time::timeout(every, done.cancelled()).await.is_err() {
+        let asked_at = monotonic();
+        match shared.store.renew(&hold.lease).await {
+            Ok(()) => hold.renewed(asked_at),
+            Err(StoreError::Fenced(_)) => {
+                hold.lose();
+                return;
+            }
+            // Work pauses by itself once the lease is no longer trusted, and goes on when a renewal gets through in time.
+            Err(error) => tracing::warn!(shard = hold.lease.shard.0, %error, "lease not renewed, trying again"),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Plans an event: what each connection of its source makes of it, as zero, one or many requests.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::attempt::{Past, Planned};
+use super::filter::View;
+use super::schedule::{History, Next, Outcome};
+use crate::clock::Timestamp;
+use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage, StageKind};
+use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest, VersionHash};
+use crate::plugin::Call;
+use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
+
+/// What a plan gives.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// Outcomes that need no attempt.
+    pub(super) settled: Vec<DeliveryRecord>,
+    /// Requests to make.
+    pub(super) planned: Vec<Planned>,
+}
+
+/// Plans an event on one connection, or on all of its source. What stands in `recorded` is skipped: it has happened.
+pub(super) async fn plan(
+    shared: &Shared,
+    event: Arc<Event>,
+    only: Option<ConnectionId>,
+    recorded: &[DeliveryRecord],
+    past: Past,
+) -> Plan {
+    let snapshot = shared.snapshots.at_least(event.revision).await;
+    let planner = Planner { shared, event: &event, past, now: shared.clock.now() };
+    let connections = match planner.connections(&snapshot, only) {
+        Ok(connections) => connections,
+        Err(settled) => return Plan { settled: vec![*settled], planned: Vec::new() },
+    };
+    let mut plan = Plan::default();
+    if connections.is_empty() {
+        let id = DeliveryId::of_event(event.id);
+        plan.settled.push(planner.row(id, None, DeliveryState::Unmatched));
+    }
+    let view = View::new(&event.request);
+    for connection in connections {
+        // A connection's outcomes are recorded under its first delivery's id at least, so that id tells whether it was planned.
+        let first = DeliveryId::derive(event.id, connection.id, 0);
+        if !recorded.iter().any(|row| row.id == first) {
+            planner.connect(&connection, &view, &mut plan).await;
+        }
+    }
+    plan
+}
+
+/// A frozen delivery, ready for its next attempt.
+pub(super) fn resume(shared: &Shared, delivery: Delivery, past: Past) -> Plan {
+    let snapshot = shared.snapshots.load();
+    match snapshot.connections.get(&delivery.connection) {
+        Some(connection) => Plan { settled: Vec::new(), planned: vec![Planned::frozen(delivery, connection.clone())] },
+        None => {
+            let reason = unknown("connection", &delivery.connection);
+            let row = DeliveryRecord {
+                id: delivery.id,
+                connection: Some(delivery.connection),
+                destination: Some(delivery.destination),
+                output: delivery.output,
+                at: shared.clock.now(),
+                state: DeliveryState::DeadLettered { reason },
+                attempts: Vec::new(),
+                runs: Vec::new(),
+                job: Some(Box::new(past.job(delivery.id, Work::Attempt(Box::new(delivery))))),
+            };
+            Plan { settled: vec![row], planned: Vec::new() }
+        }
+    }
+}
+
+struct Planner<'a> {
+    shared: &'a Shared,
+    event: &'a Arc<Event>,
+    past: Past,
+    now: Timestamp,
+}
+
+/// What the chain of plugins made of the event.
+enum Chained {
+    Outputs(Vec<SharedRequest>),
+    DroppedBy(String),
+    Failed { failure: Failure, policy: OnFailure },
+}
+
+impl Planner<'_> {
+    fn connections(&self, snapshot: &Snapshot, only: Option<ConnectionId>) -> Result<Vec<Arc<Connection>>, Box<DeliveryRecord>> {
+        if let Some(id) = only {
+            let first = DeliveryId::derive(self.event.id, id, 0);
+            return match snapshot.connections.get(&id) {
+                Some(connection) => Ok(vec![connection.clone()]),
+                None => Err(Box::new(self.dead(first, Some(id), unknown("connection", &id)))),
+            };
+        }
+        match snapshot.sources.get(&self.event.source) {
+            Some(source) => Ok(source.connections.clone()),
+            None => Err(Box::new(self.dead(DeliveryId::of_event(self.event.id), None, unknown("source", &self.event.source)))),
+        }
+    }
+
+    async fn connect(&self, connection: &Arc<Connection>, view: &View<'_>, plan: &mut Plan) {
+        let first = DeliveryId::derive(self.event.id, connection.id, 0);
+        match connection.filter.as_ref().map_or(Ok(true), |filter| filter.matches(view)) {
+            Ok(true) => {}
+            Ok(false) => {
+                let state = DeliveryState::Filtered { by: "filter".to_owned() };
+                return plan.settled.push(self.row(first, Some(connection.id), state));
+            }
+            Err(error) => {
+                let reason = failure(Party::Gateway, "filter_too_costly", error.to_string(), false);
+                return plan.settled.push(self.dead(first, Some(connection.id), reason));
+            }
+        }
+        let mut runs = Vec::new();
+        match self.chain(connection, &mut runs).await {
+            Chained::Outputs(outputs) => self.outputs(connection, outputs, runs, plan),
+            Chained::DroppedBy(by) => {
+                let row = self.row(first, Some(connection.id), DeliveryState::Filtered { by });
+                plan.settled.push(DeliveryRecord { runs, ..row });
+            }
+            Chained::Failed { failure, policy } => {
+                plan.settled.push(DeliveryRecord { runs, ..self.failed(connection, failure, policy) })
+            }
+        }
+    }
+
+    /// One output is attempted at once. Several are stored first, so that a crash can't give the event other outputs in another
+    /// number.
+    fn outputs(&self, connection: &Arc<Connection>, outputs: Vec<SharedRequest>, runs: Vec<PluginRun>, plan: &mut Plan) {
+        let several = outputs.len() > 1;
+        let mut runs = Some(runs);
+        for (output, request) in (0..).zip(outputs) {
+            let mut planned = Planned::new(self.event, connection.clone(), output, request);
+            planned.runs = runs.take().unwrap_or_default();
+            if several {
+                plan.settled.push(planned.scheduled(self.past, self.now));
+            } else {
+                plan.planned.push(planned);
+            }
+        }
+    }
+
+    async fn chain(&self, connection: &Connection, runs: &mut Vec<PluginRun>) -> Chained {
+        let pinned = self.event.pins.iter().find(|pin| pin.connection == connection.id);
+        let mut current = vec![SharedRequest::Event(self.event.clone())];
+        for (position, stage) in connection.chain.iter().enumerate() {
+            let version = pinned.and_then(|pin| pin.versions.get(position)).copied().unwrap_or(stage.version);
+            let mut next = Vec::with_capacity(current.len());
+            for input in current {
+                match self.stage(stage, version, &input, runs).await {
+                    Ok(None) => next.push(input),
+                    Ok(Some(outputs)) => next.extend(outputs.into_iter().map(|request| SharedRequest::Made(Arc::new(request)))),
+                    Err(_) if stage.on_failure == OnFailure::PassThrough => next.push(input),
+                    Err(failure) => return Chained::Failed { failure, policy: stage.on_failure },
+                }
+            }
+            if next.is_empty() {
+                return Chained::DroppedBy(stage.name.clone());
+            }
+            current = next;
+        }
+        Chained::Outputs(current)
+    }
+
+    /// Runs one plugin on one request: `None` keeps the request as it is.
+    async fn stage(
+        &self,
+        stage: &Stage,
+        version: VersionHash,
+        input: &SharedRequest,
+        runs: &mut Vec<PluginRun>,
+    ) -> Result<Option<Vec<Request>>, Failure> {
+        let call = Call {
+            tenant: self.event.tenant,
+            version,
+            event: self.event.id,
+            accepted_at: self.event.accepted_at,
+            request: input.clone(),
+            config: stage.config.clone(),
+            secrets: stage.secrets.clone(),
+            limits: stage.limits.clone(),
+        };
+        let plugins = &self.shared.plugins;
+        let (result, run) = match stage.kind {
+            StageKind::Filter => {
+                let report = plugins.filter(call).await;
+                (report.result.map(|keep| if keep { None } else { Some(Vec::new()) }), report.run)
+            }
+            StageKind::Transform => {
+                let report = plugins.transform(call).await;
+                (report.result.map(Some), report.run)
+            }
+        };
+        self.shared.metrics.plugin_run((&run).into());
+        runs.push(run);
+        result.map_err(|error| error.to_failure())
+    }
+
+    /// The outcome of a connection whose plugin failed.
+    fn failed(&self, connection: &Connection, failure: Failure, policy: OnFailure) -> DeliveryRecord {
+        let first = DeliveryId::derive(self.event.id, connection.id, 0);
+        if policy != OnFailure::Retry {
+            return self.dead(first, Some(connection.id), failure);
+        }
+        let past = self.past.one_more();
+        let history = History { attempts: past.spent, since: past.since };
+        let outcome = Outcome::Failed { failure: &Failure { retryable: true, ..failure.clone() }, not_before: None };
+        let state = match connection.retry.next(history, outcome, self.now, &mut rand::rng()) {
+            Next::RetryAt(due) => DeliveryState::Scheduled { due },
+            Next::DeadLetter(reason) => DeliveryState::DeadLettered { reason: reason.over(&failure) },
+            Next::Done => DeliveryState::DeadLettered { reason: failure },
+        };
+        DeliveryRecord {
+            job: Some(Box::new(past.job(first, self.work(Some(connection.id))))),
+            ..self.row(first, Some(connection.id), state)
+        }
+    }
+
+    fn dead(&self, id: DeliveryId, connection: Option<ConnectionId>, reason: Failure) -> DeliveryRecord {
+        let job = Some(Box::new(self.past.job(id, self.work(connection))));
+        DeliveryRecord { job, ..self.row(id, connection, DeliveryState::DeadLettered { reason }) }
+    }
+
+    fn work(&self, connection: Option<ConnectionId>) -> Work {
+        Work::Plan { event: Box::new(Event::clone(self.event)), connection }
+    }
+
+    fn row(&self, id: DeliveryId, connection: Option<ConnectionId>, state: DeliveryState) -> DeliveryRecord {
+        DeliveryRecord {
+            id,
+            connection,
+            destination: None,
+            output: 0,
+            at: self.now,
+            state,
+            attempts: Vec::new(),
+            runs: Vec::new(),
+            job: None,
+        }
+    }
+}
+
+impl Past {
+    /// The job that goes on from here.
+    pub(super) fn job(self, id: DeliveryId, work: Work) -> Job {
+        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work }
+    }
+
+    /// The same with one more attempt made.
+    pub(super) fn one_more(self) -> Self {
+        Self { attempts: self.attempts.saturating_add(1), spent: self.spent.saturating_add(1), ..self }
+    }
+}
+
+fn unknown(what: &str, id: &impl std::fmt::Display) -> Failure {
+    failure(Party::Gateway, &format!("unknown_{what}"), format!("{what} {id} does not exist any more"), false)
+}
+
+fn failure(party: Party, code: &str, detail: String, retryable: bool) -> Failure {
+    Failure { party, code: code.to_owned(), detail, retryable }
+}

@@ -1,0 +1,171 @@
+//! One piece of work from plan to outcome: an event with all its deliveries, or one delivery that was scheduled or parked.
+//!
+//! Its deliveries run side by side; a slow one holds up none of the others, and after about a second what is known is written as
+//! progress.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::attempt::{self, Planned};
+use super::owner::Hold;
+use super::plan::{self, Plan};
+use super::record::{Done, Held};
+use super::window::Windows;
+use crate::clock::Timestamp;
+use crate::event::{EventId, Failure, Lane, Party, TenantId};
+use crate::store::{DeliveryRecord, Origin, Record, Work};
+
+/// Work that was taken out of the store, with what it holds of the budget.
+pub(super) struct Item {
+    pub(super) origin: Origin,
+    pub(super) attempts: u32,
+    pub(super) spent: u32,
+    pub(super) since: Timestamp,
+    pub(super) work: Work,
+    pub(super) progress: Vec<DeliveryRecord>,
+    pub(super) held: Held,
+    /// Whether it has a place in its destination's window already: it comes out of that destination's sub-queue.
+    pub(super) admitted: bool,
+}
+
+/// What the tasks of one shard share.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) hold: Arc<Hold>,
+    pub(super) windows: Windows,
+    records: mpsc::Sender<Done>,
+    winding_up: CancellationToken,
+}
+
+/// How a delivery ended for this owner.
+pub(super) enum Ended {
+    /// With an outcome to record.
+    Recorded(Box<DeliveryRecord>),
+    /// The lease ran out before it was tried: the next owner's.
+    Abandoned,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, records: mpsc::Sender<Done>) -> Self {
+        Self { shared, hold, windows, records, winding_up: CancellationToken::new() }
+    }
+
+    /// Asks every task to write its progress and end.
+    pub(super) fn wind_up(&self) {
+        self.winding_up.cancel();
+    }
+
+    /// Hands a record to the writer. Fails only when the writer is gone, and with it the lease.
+    pub(super) async fn send(&self, done: Done) {
+        if self.records.send(done).await.is_err() {
+            tracing::debug!(shard = self.hold.lease.shard.0, "outcome dropped: the lease is gone");
+        }
+    }
+
+    /// Plans if need be, attempts, and records.
+    pub(super) async fn run(&self, item: Item) {
+        let Item { origin, attempts, spent, since, work, progress, held, admitted } = item;
+        let (event, tenant) = (event_of(&work), tenant_of(&work));
+        let past = attempt::Past { attempts, spent, since, admitted, lane: lane_of(origin) };
+        let Plan { settled, planned } = match work {
+            Work::Plan { event, connection } => plan::plan(&self.shared, Arc::from(event), connection, &progress, past).await,
+            Work::Attempt(delivery) => plan::resume(&self.shared, *delivery, past),
+        };
+        let records = Records { worker: self, origin, event, tenant };
+        records.attempt_all(settled, planned, past, held).await;
+    }
+}
+
+/// Makes the records of one piece of work.
+struct Records<'a> {
+    worker: &'a Worker,
+    origin: Origin,
+    event: EventId,
+    tenant: TenantId,
+}
+
+impl Records<'_> {
+    /// Attempts everything that was planned, side by side. What is still on its way when the worker winds up is scheduled for the
+    /// next owner.
+    async fn attempt_all(&self, settled: Vec<DeliveryRecord>, planned: Vec<Planned>, past: attempt::Past, held: Held) {
+        let worker = self.worker;
+        let mut ready = settled;
+        let mut running: FuturesUnordered<_> = planned.iter().map(|planned| attempt::deliver(worker, planned, past)).collect();
+        let mut ended = HashSet::new();
+        let mut abandoned = false;
+        let progress = tokio::time::sleep(worker.shared.config.progress_after);
+        tokio::pin!(progress);
+        let mut reported = false;
+        loop {
+            tokio::select! {
+                biased;
+                next = running.next() => match next {
+                    None => break,
+                    Some(Ended::Recorded(record)) => {
+                        ended.insert(record.id);
+                        ready.push(*record);
+                        if reported && !running.is_empty() {
+                            self.write(std::mem::take(&mut ready), false, None).await;
+                        }
+                    }
+                    Some(Ended::Abandoned) => abandoned = true,
+                },
+                () = &mut progress, if !reported => {
+                    reported = true;
+                    self.write(std::mem::take(&mut ready), false, None).await;
+                }
+                () = worker.winding_up.cancelled() => {
+                    let now = worker.shared.clock.now();
+                    ready.extend(planned.iter().filter(|planned| !ended.contains(&planned.id)).map(|planned| planned.scheduled(past, now)));
+                    break;
+                }
+            }
+        }
+        self.write(ready, !abandoned, Some(held)).await;
+    }
+
+    async fn write(&self, deliveries: Vec<DeliveryRecord>, finished: bool, held: Option<Held>) {
+        if deliveries.is_empty() && !finished {
+            return;
+        }
+        let record = Record { origin: self.origin, event: self.event, tenant: self.tenant, finished, deliveries };
+        self.worker.send(Done { record, held }).await;
+    }
+}
+
+/// The reason of an event that is given up because gateways that worked on it went away.
+pub(super) fn crashed(claims: u32) -> Failure {
+    Failure {
+        party: Party::Gateway,
+        code: "gateway_crashed".to_owned(),
+        detail: format!("{claims} gateways in a row took this event and none of them finished it"),
+        retryable: false,
+    }
+}
+
+fn event_of(work: &Work) -> EventId {
+    match work {
+        Work::Attempt(delivery) => delivery.event,
+        Work::Plan { event, .. } => event.id,
+    }
+}
+
+fn tenant_of(work: &Work) -> TenantId {
+    match work {
+        Work::Attempt(delivery) => delivery.tenant,
+        Work::Plan { event, .. } => event.tenant,
+    }
+}
+
+fn lane_of(origin: Origin) -> Lane {
+    match origin {
+        Origin::Entry(ticket) => ticket.lane,
+        Origin::Job(_) => Lane::Normal,
+    }
+}
