@@ -143,6 +143,11 @@ macro_rules! contract_suite {
     };
     (@tests $engine:ident, $start:path, $($group:ident { $($name:ident)+ })+) => {
         mod $engine {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn random_operations_agree_with_the_model() {
+                $crate::random::trials(async || $start().await).await;
+            }
+
             $(mod $group {
                 $(
                     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ mod contract;
 mod embedded;
 mod fixture;
 mod model;
+mod random;
 mod world;
 
 contract_suite!(on_model, crate::fixture::InMemory::start);

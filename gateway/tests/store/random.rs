@@ -1,0 +1,536 @@
+//! Random operation sequences on an engine and on the model at once: after each step what can be seen of both is the same.
+//!
+//! The engine chooses how much it hands out; the model follows, and the choice must be a legal one. A failure names its seed:
+//! `TIDEGATE_STORE_SEED=n` replays it alone. `TIDEGATE_STORE_TRIALS` and `TIDEGATE_STORE_STEPS` make longer runs.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate::clock::{Clock, Timestamp};
+use tidegate::event::{DeliveryId, DestinationId, Event, EventId, Lane, Shard, TenantId};
+use tidegate::store::{
+    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Origin, PageRequest, QueueKey,
+    Record, Retention, Store, StoreError, Ticket, Trimmed, Work,
+};
+
+use crate::fixture::Fixture;
+use crate::model::Model;
+use crate::world::*;
+
+/// Runs trials with seeds of their own on fresh stores.
+pub(crate) async fn trials<F: Fixture + 'static>(start: impl AsyncFn() -> F) {
+    let setting = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+    let steps = setting("TIDEGATE_STORE_STEPS").unwrap_or(120);
+    let seeds = match setting("TIDEGATE_STORE_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=setting("TIDEGATE_STORE_TRIALS").unwrap_or(6)).collect(),
+    };
+    for seed in seeds {
+        let mut trial = Trial::new(start().await, seed);
+        for step in 0..steps {
+            trial.context = format!("TIDEGATE_STORE_SEED={seed}, step {step}");
+            trial.step().await;
+            trial.compare().await;
+        }
+    }
+}
+
+const SHARDS: [Shard; 2] = [SHARD, OTHER_SHARD];
+const TENANTS: [TenantId; 2] = [TENANT, OTHER_TENANT];
+
+/// A tenant's shard: each tenant has one.
+fn home(tenant: TenantId) -> Home {
+    Home { tenant, shard: if tenant == TENANT { SHARD } else { OTHER_SHARD } }
+}
+
+/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): small, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+
+    fn index(&mut self, len: usize) -> usize {
+        self.roll(len as u64) as usize
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.roll(100) < percent
+    }
+}
+
+/// The same right on both sides.
+#[derive(Clone)]
+struct Leases {
+    real: Lease,
+    model: Lease,
+    node: &'static str,
+}
+
+/// A record on both sides: they differ in their tickets alone.
+struct Spec {
+    origin: SpecOrigin,
+    event: EventId,
+    tenant: TenantId,
+    finished: bool,
+    deliveries: Vec<DeliveryRecord>,
+}
+
+enum SpecOrigin {
+    Entry(EventId),
+    Job(DeliveryId),
+}
+
+struct Trial {
+    real: Box<dyn Fixture>,
+    model: Arc<Model>,
+    clock: Clock,
+    dice: Dice,
+    context: String,
+    /// Time as the dispatcher would say it, in steps that are never equal.
+    time: u64,
+    made: u64,
+    leases: BTreeMap<Shard, Leases>,
+    fenced: Vec<Leases>,
+    tickets: HashMap<EventId, (Ticket, Ticket)>,
+    events: HashMap<EventId, Event>,
+    /// Claimed and unfinished, in order, for each shard and lane.
+    open: BTreeMap<(Shard, Lane), Vec<EventId>>,
+    jobs: Vec<(Shard, Job)>,
+    last: Option<(Shard, Vec<Spec>)>,
+    buried: Vec<(Home, DeliveryId)>,
+}
+
+impl Trial {
+    fn new(real: impl Fixture + 'static, seed: u64) -> Self {
+        let clock = Clock::manual(real.now());
+        let time = real.now().0;
+        Self {
+            real: Box::new(real),
+            model: Arc::new(Model::new(clock.clone())),
+            clock,
+            dice: Dice(seed),
+            context: String::new(),
+            time,
+            made: 0,
+            leases: BTreeMap::new(),
+            fenced: Vec::new(),
+            tickets: HashMap::new(),
+            events: HashMap::new(),
+            open: BTreeMap::new(),
+            jobs: Vec::new(),
+            last: None,
+            buried: Vec::new(),
+        }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.real.store()
+    }
+
+    fn tick(&mut self) -> Timestamp {
+        self.time += 1;
+        Timestamp(self.time)
+    }
+
+    fn shard(&mut self) -> Shard {
+        SHARDS[self.dice.index(SHARDS.len())]
+    }
+
+    fn budget(&mut self) -> Budget {
+        let bytes = if self.dice.chance(30) { 300 + self.dice.index(3000) } else { 1 << 20 };
+        Budget { count: 1 + self.dice.index(6), bytes }
+    }
+
+    async fn step(&mut self) {
+        let shard = self.shard();
+        if !self.leases.contains_key(&shard) {
+            return self.acquire(shard).await;
+        }
+        match self.dice.roll(100) {
+            0..20 => self.accept().await,
+            20..38 => self.claim(shard).await,
+            38..62 => self.record(shard).await,
+            62..70 => self.due(shard).await,
+            70..77 => self.unpark(shard).await,
+            77..82 => self.reclaim(shard).await,
+            82..86 => self.retry().await,
+            86..90 => self.trim(shard).await,
+            90..92 => self.send_again().await,
+            92..94 => self.try_a_fenced_lease().await,
+            94..97 => self.acquire(shard).await,
+            97..98 => self.release(shard).await,
+            98..99 => self.end(true).await,
+            _ => self.end(false).await,
+        }
+    }
+
+    async fn accept(&mut self) {
+        let mut both = [Vec::new(), Vec::new()];
+        for _ in 0..1 + self.dice.index(5) {
+            let tenant = TENANTS[self.dice.index(2)];
+            self.made += 1;
+            let now = self.tick();
+            let event = event(self.made, tenant, now, Bytes::from(vec![7; self.dice.index(900)]));
+            let lane = Lane::ALL[self.dice.index(6).saturating_sub(3)];
+            let shard = home(tenant).shard;
+            let key = self.dice.chance(30).then(|| self.dice.roll(20) as u8);
+            for batch in &mut both {
+                let acceptance = match key {
+                    Some(key) => once(&event, key, self.real.span() * 100_000),
+                    None => acceptance(&event),
+                };
+                batch.push(Acceptance { shard, lane, ..acceptance });
+            }
+            self.events.insert(event.id, event);
+        }
+        let [real, model] = both;
+        let real = self.store().accept(real).await.unwrap();
+        assert_eq!(real, self.model.accept(model).await.unwrap(), "{}", self.context);
+    }
+
+    async fn acquire(&mut self, shard: Shard) {
+        let span = self.real.span();
+        let node = ["a", "b"][self.dice.index(2)];
+        if self.leases.get(&shard).is_some_and(|leases| leases.node != node) {
+            self.real.pass(span).await;
+            self.clock.advance(span);
+        }
+        let store = self.store();
+        let real = eventually(async || store.acquire(shard, node, span).await.unwrap()).await;
+        let model = self.model.acquire(shard, node, span).await.unwrap().expect("the model has the same leases");
+        self.forget(shard);
+        self.leases.insert(shard, Leases { real, model, node });
+    }
+
+    async fn release(&mut self, shard: Shard) {
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        self.store().release(&real).await.unwrap();
+        self.model.release(&model).await.unwrap();
+        self.forget(shard);
+    }
+
+    /// The owner is gone, and what it had in its hands.
+    fn forget(&mut self, shard: Shard) {
+        self.fenced.extend(self.leases.remove(&shard));
+        self.jobs.retain(|(at, _)| *at != shard);
+        self.last = self.last.take().filter(|(at, _)| *at != shard);
+    }
+
+    async fn end(&mut self, in_good_order: bool) {
+        if in_good_order {
+            self.real.restart().await;
+        } else {
+            self.real.crash().await;
+        }
+        let span = self.real.span();
+        for (shard, Leases { node, .. }) in self.leases.clone() {
+            self.forget(shard);
+            let store = self.store();
+            let real = eventually(async || store.acquire(shard, node, span).await.unwrap()).await;
+            let model = self.model.acquire(shard, node, span).await.unwrap().expect("a node takes over from itself");
+            self.leases.insert(shard, Leases { real, model, node });
+        }
+    }
+
+    async fn claim(&mut self, shard: Shard) {
+        let lane = Lane::ALL[self.dice.index(6).saturating_sub(3)];
+        let budget = self.budget();
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let real = self.store().claim(&real, lane, budget).await.unwrap();
+        self.is_legal(&real.iter().map(|claimed| claimed.event.request.size()).collect::<Vec<_>>(), budget);
+        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        let model = self.model.claim(&model, lane, follow).await.unwrap();
+        self.take_in(shard, real, model);
+    }
+
+    async fn reclaim(&mut self, shard: Shard) {
+        let budget = self.budget();
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let open: Vec<_> = self.open.iter().filter(|((at, _), _)| *at == shard).flat_map(|(_, open)| open.clone()).collect();
+        let held: HashSet<_> = open.iter().copied().filter(|_| self.dice.chance(40)).collect();
+        let real_held = held.iter().map(|event| self.tickets[event].0).collect();
+        let real = self.store().reclaim(&real, &real_held, budget).await.unwrap();
+        self.is_legal(&real.iter().map(|claimed| claimed.event.request.size()).collect::<Vec<_>>(), budget);
+        let found: HashSet<_> = real.iter().map(|claimed| claimed.event.id).collect();
+        assert_eq!(found.is_empty(), open.iter().all(|event| held.contains(event)), "{}", self.context);
+        for ((at, lane), open) in &self.open {
+            let wanted: Vec<_> = open.iter().filter(|event| *at == shard && !held.contains(event)).collect();
+            let got: Vec<_> = real.iter().filter(|claimed| *at == shard && claimed.ticket.lane == *lane).collect();
+            assert!(got.iter().map(|claimed| &claimed.event.id).eq(wanted.into_iter().take(got.len())), "{}", self.context);
+        }
+        let model_held = open.iter().filter(|event| !found.contains(event)).map(|event| self.tickets[event].1).collect();
+        let mut model = self.model.reclaim(&model, &model_held, Budget { count: usize::MAX, bytes: usize::MAX }).await.unwrap();
+        let mut real = real;
+        real.sort_by_key(|claimed| claimed.event.id);
+        model.sort_by_key(|claimed| claimed.event.id);
+        self.take_in(shard, real, model);
+    }
+
+    fn take_in(&mut self, shard: Shard, real: Vec<Claimed>, model: Vec<Claimed>) {
+        let seen = |claimed: &Claimed| {
+            let progress: HashSet<_> = claimed.progress.iter().map(|row| row.id).collect();
+            (claimed.event.clone(), claimed.claims, claimed.ticket.lane, progress)
+        };
+        let (left, right): (Vec<_>, Vec<_>) = (real.iter().map(seen).collect(), model.iter().map(seen).collect());
+        assert!(left == right, "{}: {left:?} is not {right:?}", self.context);
+        for (real, model) in real.into_iter().zip(model) {
+            let event = real.event.id;
+            self.tickets.insert(event, (real.ticket, model.ticket));
+            let open = self.open.entry((shard, real.ticket.lane)).or_default();
+            if !open.contains(&event) {
+                open.push(event);
+            }
+        }
+    }
+
+    async fn due(&mut self, shard: Shard) {
+        let now = Timestamp(self.time + self.dice.roll(200_000));
+        let budget = self.budget();
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let real = self.store().due(&real, now, budget).await.unwrap();
+        self.is_legal(&real.iter().map(size).collect::<Vec<_>>(), budget);
+        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        assert_eq!(real, self.model.due(&model, now, follow).await.unwrap(), "{}", self.context);
+        self.jobs.extend(real.into_iter().map(|job| (shard, job)));
+    }
+
+    async fn unpark(&mut self, shard: Shard) {
+        let budget = self.budget();
+        let queue = self.queue(if shard == SHARD { TENANT } else { OTHER_TENANT });
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let real = self.store().unpark(&real, queue, budget).await.unwrap();
+        self.is_legal(&real.iter().map(size).collect::<Vec<_>>(), budget);
+        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        assert_eq!(real, self.model.unpark(&model, queue, follow).await.unwrap(), "{}", self.context);
+        self.jobs.extend(real.into_iter().map(|job| (shard, job)));
+    }
+
+    fn queue(&mut self, tenant: TenantId) -> QueueKey {
+        match self.dice.roll(3) {
+            0 => QueueKey::Tenant(tenant),
+            n => QueueKey::Destination(tenant, DestinationId(n.into())),
+        }
+    }
+
+    fn is_legal(&self, sizes: &[usize], budget: Budget) {
+        let bytes: usize = sizes.iter().sum();
+        assert!(sizes.len() <= budget.count, "{}: more than {}", self.context, budget.count);
+        assert!(bytes <= budget.bytes || sizes.len() == 1, "{}: {bytes} bytes, not {}", self.context, budget.bytes);
+    }
+
+    async fn record(&mut self, shard: Shard) {
+        let mut batch = Vec::new();
+        for _ in 0..1 + self.dice.index(4) {
+            let spec = if self.dice.chance(60) { self.entry_record(shard) } else { self.job_record(shard) };
+            batch.extend(spec);
+        }
+        self.send(shard, &batch).await;
+        if self.dice.chance(20) {
+            self.send(shard, &batch).await;
+        }
+        if self.dice.chance(30) {
+            self.last = Some((shard, batch));
+        }
+    }
+
+    async fn send(&mut self, shard: Shard, batch: &[Spec]) {
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let (for_real, for_model) = self.records(batch);
+        self.store().record(&real, &for_real).await.unwrap();
+        self.model.record(&model, &for_model).await.unwrap();
+    }
+
+    fn records(&self, batch: &[Spec]) -> (Vec<Record>, Vec<Record>) {
+        let record = |spec: &Spec, pick: fn(&(Ticket, Ticket)) -> Ticket| Record {
+            origin: match spec.origin {
+                SpecOrigin::Entry(event) => Origin::Entry(pick(&self.tickets[&event])),
+                SpecOrigin::Job(id) => Origin::Job(id),
+            },
+            event: spec.event,
+            tenant: spec.tenant,
+            finished: spec.finished,
+            deliveries: spec.deliveries.clone(),
+        };
+        let real = batch.iter().map(|spec| record(spec, |tickets| tickets.0)).collect();
+        (real, batch.iter().map(|spec| record(spec, |tickets| tickets.1)).collect())
+    }
+
+    fn entry_record(&mut self, shard: Shard) -> Option<Spec> {
+        let lane = Lane::ALL[self.dice.index(3)];
+        let finished = self.dice.chance(75);
+        let open = self.open.get_mut(&(shard, lane)).filter(|open| !open.is_empty())?;
+        let at = self.dice.index(open.len());
+        let event = if finished { open.remove(at) } else { open[at] };
+        let event = self.events[&event].clone();
+        let deliveries = if finished && self.dice.chance(10) {
+            let (at, queue) = (self.tick(), QueueKey::Tenant(event.tenant));
+            vec![DeliveryRecord { at, ..parked_plan(&event, queue) }]
+        } else {
+            let outputs = self.dice.roll(3) as u32;
+            (0..outputs).map(|output| self.delivery(&event, output, 0)).collect()
+        };
+        Some(Spec { origin: SpecOrigin::Entry(event.id), event: event.id, tenant: event.tenant, finished, deliveries })
+    }
+
+    fn job_record(&mut self, shard: Shard) -> Option<Spec> {
+        let here: Vec<_> = (0..self.jobs.len()).filter(|at| self.jobs[*at].0 == shard).collect();
+        let at = *here.get(self.dice.index(here.len().max(1)))?;
+        let (_, job) = self.jobs.swap_remove(at);
+        let event = self.events[&job.event()].clone();
+        let deliveries = match &job.work {
+            Work::Attempt(delivery) => vec![self.delivery(&event, delivery.output, job.attempts)],
+            Work::Plan { .. } if self.dice.chance(30) => {
+                let (at, queue) = (self.tick(), QueueKey::Tenant(event.tenant));
+                vec![DeliveryRecord { at, ..parked_plan(&event, queue) }]
+            }
+            Work::Plan { .. } => (0..2).map(|output| self.delivery(&event, output, 0)).collect(),
+        };
+        Some(Spec { origin: SpecOrigin::Job(job.id), event: event.id, tenant: event.tenant, finished: true, deliveries })
+    }
+
+    /// What becomes of a delivery that had so many attempts.
+    fn delivery(&mut self, event: &Event, output: u32, attempts: u32) -> DeliveryRecord {
+        let at = self.tick();
+        let next = attempts + 1;
+        let with_attempt = |record: DeliveryRecord| DeliveryRecord { at, attempts: vec![attempt(event, next)], ..record };
+        match self.dice.roll(6) {
+            0 => with_attempt(delivered(event, output)),
+            1 => DeliveryRecord { at, ..outcome(event, output, DeliveryState::Filtered { by: "filter".into() }) },
+            2 | 3 => {
+                // Never two that are due at once: engines may order those as they like.
+                let due = Timestamp((self.time + self.dice.roll(150_000)) / 100_000 * 100_000 + self.time % 100_000);
+                with_attempt(scheduled(event, output, due, next))
+            }
+            4 => {
+                let queue = self.queue(event.tenant);
+                let record = parked(event, output, queue);
+                DeliveryRecord { at, job: Some(Box::new(job(event, output, attempts))), ..record }
+            }
+            _ => {
+                self.buried.push((home(event.tenant), delivery_id(event, output)));
+                let record = with_attempt(dead(event, output, at));
+                DeliveryRecord { job: Some(Box::new(job(event, output, next))), ..record }
+            }
+        }
+    }
+
+    /// An earlier batch once more, as after an answer that was lost.
+    async fn send_again(&mut self) {
+        if let Some((shard, batch)) = self.last.take() {
+            self.send(shard, &batch).await;
+        }
+    }
+
+    async fn try_a_fenced_lease(&mut self) {
+        let Some(Leases { real, .. }) = self.fenced.last().cloned() else { return };
+        let claim = self.store().claim(&real, Lane::Normal, ALL).await;
+        assert!(matches!(claim, Err(StoreError::Fenced(_))), "{}", self.context);
+        let (records, _) = self.last.as_ref().map(|(_, batch)| self.records(batch)).unwrap_or_default();
+        let record = self.store().record(&real, &records).await;
+        assert!(matches!(record, Err(StoreError::Fenced(_))), "{}", self.context);
+    }
+
+    async fn retry(&mut self) {
+        if self.buried.is_empty() {
+            return;
+        }
+        let (home, id) = self.buried[self.dice.index(self.buried.len())];
+        let now = self.tick();
+        let moved = self.store().retry(home, &[id], now).await.unwrap();
+        assert_eq!(moved, self.model.retry(home, &[id], now).await.unwrap(), "{}", self.context);
+    }
+
+    async fn trim(&mut self, shard: Shard) {
+        let mut age =
+            || if self.dice.chance(50) { Duration::from_millis(self.dice.roll(60)) } else { Duration::from_secs(1 << 30) };
+        let (age, dead_letter_age) = (age(), age());
+        let bytes = if self.dice.chance(10) { 0 } else { u64::MAX };
+        let retention = Retention { age, bytes, dead_letter_age };
+        let now = Timestamp(self.time);
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let mut sum = Trimmed { more: true, ..Trimmed::default() };
+        while sum.more {
+            let step = self.store().trim(&real, retention, now).await.unwrap();
+            sum = Trimmed { events: sum.events + step.events, dead_letters: sum.dead_letters + step.dead_letters, more: step.more };
+        }
+        assert_eq!(sum, self.model.trim(&model, retention, now).await.unwrap(), "{}", self.context);
+    }
+
+    /// Everything that can be seen.
+    async fn compare(&mut self) {
+        let (real, model) = (self.store(), self.model.clone());
+        for shard in SHARDS {
+            let (left, right) = (real.depth(shard).await.unwrap(), model.depth(shard).await.unwrap());
+            assert_eq!(format!("{left:?}"), format!("{right:?}"), "{}", self.context);
+            let Some(leases) = self.leases.get(&shard) else { continue };
+            let mut queues = real.queues(&leases.real).await.unwrap();
+            queues.sort();
+            assert_eq!(queues, model.queues(&leases.model).await.unwrap(), "{}", self.context);
+            let due = real.next_due(&leases.real).await.unwrap();
+            assert_eq!(due, model.next_due(&leases.model).await.unwrap(), "{}", self.context);
+        }
+        for tenant in TENANTS {
+            let limit = 1 + self.dice.index(40);
+            let left = pages(&*real, home(tenant), limit).await;
+            let right = pages(&*model, home(tenant), 200).await;
+            assert_eq!(left, right, "{}", self.context);
+            let (left, right) = (letters(&*real, home(tenant), limit).await, letters(&*model, home(tenant), 200).await);
+            assert_eq!(left, right, "{}", self.context);
+        }
+        if let Some(event) = self.events.values().nth(self.dice.index(self.events.len().max(1))) {
+            let left = real.event(home(event.tenant), event.id).await.unwrap();
+            let right = model.event(home(event.tenant), event.id).await.unwrap();
+            assert_eq!(left.is_some(), right.is_some(), "{}", self.context);
+            if let (Some(left), Some(right)) = (left, right) {
+                assert_eq!(sorted(left.summary), sorted(right.summary), "{}", self.context);
+                assert!(left.event == right.event, "{}", self.context);
+            }
+        }
+    }
+}
+
+fn size(job: &Job) -> usize {
+    match &job.work {
+        Work::Attempt(delivery) => delivery.request.size(),
+        Work::Plan { event, .. } => event.request.size(),
+    }
+}
+
+fn sorted(mut summary: EventSummary) -> EventSummary {
+    summary.deliveries.sort_by_key(|row| row.id);
+    summary
+}
+
+async fn pages(store: &dyn Store, home: Home, limit: usize) -> Vec<EventSummary> {
+    let mut rows = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = store.events(home, PageRequest { cursor, limit }).await.unwrap();
+        rows.extend(page.items.into_iter().map(sorted));
+        cursor = page.next;
+        if cursor.is_none() {
+            return rows;
+        }
+    }
+}
+
+async fn letters(store: &dyn Store, home: Home, limit: usize) -> Vec<(Job, Timestamp)> {
+    let mut rows = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = store.dead_letters(home, PageRequest { cursor, limit }).await.unwrap();
+        rows.extend(page.items.into_iter().map(|letter| (letter.job, letter.at)));
+        cursor = page.next;
+        if cursor.is_none() {
+            return rows;
+        }
+    }
+}
