@@ -1,5 +1,6 @@
 //! What the suite needs of an engine beside its `Store`: restarts, crashes, and time.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ pub(crate) trait Fixture: Send {
 
     /// Ends the gateway's process without any last word to the store, and starts it again on the same data.
     async fn crash(&mut self);
+
+    /// Where the engine's files are, if it has some.
+    fn dir(&self) -> Option<&Path> {
+        None
+    }
 
     /// A span that is long for the suite's calls and short enough to wait for: leases and windows use it.
     fn span(&self) -> Duration {

@@ -8,6 +8,7 @@
 
 #[macro_use]
 mod contract;
+mod crash;
 mod embedded;
 mod fixture;
 mod model;
