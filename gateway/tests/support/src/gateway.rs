@@ -6,11 +6,14 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use toml::{Table, Value};
 
 use crate::process::{self, Process, Signal};
 use crate::{START_DEADLINE, eventually, http, ports};
 
-/// How a gateway is started: `tidegate serve --config FILE`, with listeners on free ports.
+const CONFIG: &str = "tidegate.toml";
+
+/// How a gateway is started, with listeners on free ports and a directory of its own, which is also its working directory.
 #[derive(Debug)]
 pub struct Launch {
     program: PathBuf,
@@ -49,6 +52,21 @@ impl Launch {
         format!("127.0.0.1:{}", self.admin)
     }
 
+    /// Writes its configuration to `tidegate.toml`, and has it run `serve --config tidegate.toml` when no other argument is set.
+    ///
+    /// `toml` need not name listeners: they are set to the free ports. Receivers on 127.0.0.1 are allowed unless `egress.allow` is set.
+    pub fn config(self, toml: &str) -> Self {
+        let mut config: Table = toml.parse().unwrap_or_else(|error| panic!("{error} in\n{toml}"));
+        section(&mut config, "ingest").entry("listen").or_insert(Value::from(self.ingest_address()));
+        section(&mut config, "admin").entry("listen").or_insert(Value::from(self.admin_address()));
+        section(&mut config, "egress").entry("allow").or_insert(Value::from(vec!["127.0.0.0/8"]));
+        let mut launch = self.file(CONFIG, config.to_string());
+        if launch.arguments.is_empty() {
+            launch.arguments = ["serve", "--config", CONFIG].map(str::to_owned).to_vec();
+        }
+        launch
+    }
+
     /// Writes a file into its directory.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         fs::write(self.directory().join(name), content).expect("the file can be written");
@@ -67,26 +85,47 @@ impl Launch {
         self
     }
 
+    /// Runs the program to its end with these arguments, in the same directory and environment: `launch.run(&["init"])`.
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        let output = self.directory().join("command.log");
+        fs::write(&output, "").expect("the log can be written");
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut process = self.spawn(&arguments, &output);
+        let status = process.exit_within(START_DEADLINE).await;
+        Finished { status, output: process.log() }
+    }
+
     /// Starts it and waits until it is ready; panics with its last words when it ends before.
     pub async fn start(self) -> Gateway {
-        let process = self.spawn();
+        let process = self.serve();
         let mut gateway = Gateway { launch: self, process };
         gateway.ready().await;
         gateway
     }
 
-    /// Starts one that is to refuse: gives its exit status and what it said.
-    pub async fn refuse(self) -> (ExitStatus, String) {
-        let mut process = self.spawn();
-        let status = process.exit_within(START_DEADLINE).await;
-        (status, process.log())
+    fn serve(&self) -> Process {
+        self.spawn(&self.arguments, &self.directory().join("output.log"))
     }
 
-    fn spawn(&self) -> Process {
+    fn spawn(&self, arguments: &[String], output: &Path) -> Process {
         let mut command = process::command(&self.program);
-        command.args(&self.arguments).envs(self.environment.iter().cloned()).current_dir(self.directory());
-        Process::spawn("tidegate", command, &self.directory().join("output.log"))
+        command.args(arguments).envs(self.environment.iter().cloned()).current_dir(self.directory());
+        Process::spawn("tidegate", command, output)
     }
+}
+
+fn section<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
+    let section = config.entry(name).or_insert(Value::Table(Table::new()));
+    section.as_table_mut().unwrap_or_else(|| panic!("{name} is a section"))
+}
+
+/// A program that has run to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to standard output and error.
+    pub output: String,
 }
 
 /// A running gateway. Killed, and its directory removed, on drop.
@@ -131,7 +170,7 @@ impl Gateway {
     /// Starts it again as before, with the same data, after [`Gateway::kill`] or [`Gateway::stop`].
     pub async fn restart(&mut self) {
         assert!(self.process.exited().is_some(), "the gateway still runs");
-        self.process = self.launch.spawn();
+        self.process = self.launch.serve();
         self.ready().await;
     }
 

@@ -8,6 +8,7 @@ use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _, TracerP
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use redis::Value;
+use tidegate_test_support::gateway::Launch;
 use tidegate_test_support::http::{Answer, Receiver, send, try_send};
 use tidegate_test_support::otlp::Phoenix;
 use tidegate_test_support::redis::{Cluster, Config, Flavor, Fsync, Server};
@@ -142,6 +143,17 @@ async fn waiting_sees_what_arrives_later() {
     let (requests, _) =
         tokio::join!(receiver.wait_until(SOON, |all| all.iter().any(|one| one.target == "/late")), send("GET", &url, &[], ""));
     assert_eq!(requests.len(), 1);
+}
+
+#[tokio::test]
+async fn a_launch_runs_the_program_beside_its_configuration() {
+    let launch = Launch::new("/bin/sh").config("ingest.max_body = \"2MiB\"\n[egress]\nallow = []").environment("GIVEN", "value");
+    let finished = launch.run(&["-c", "cat tidegate.toml; echo $GIVEN; exit 3"]).await;
+    assert_eq!(finished.status.code(), Some(3));
+    for part in [&launch.ingest_address(), &launch.admin_address(), "max_body = \"2MiB\"", "allow = []", "value"] {
+        assert!(finished.output.contains(part), "{part} is not in {}", finished.output);
+    }
+    assert_ne!(launch.ingest_address(), launch.admin_address());
 }
 
 #[test]
