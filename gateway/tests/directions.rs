@@ -66,6 +66,15 @@ fn modules_import_in_the_drawn_directions_only() {
     assert!(found.is_empty(), "imports against the directions:\n{}", found.join("\n"));
 }
 
+#[test]
+fn plugins_know_the_sdk_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    for manifest in manifests_below(&root.join("plugins")) {
+        let found = foreign_dependencies(&fs::read_to_string(&manifest).expect("a manifest"));
+        assert!(found.is_empty(), "{} depends on {found:?}; of ours it may know the SDK alone", manifest.display());
+    }
+}
+
 /// A module's file with the modules that stand inside it.
 struct Module {
     path: Vec<String>,
@@ -285,9 +294,28 @@ fn is_group(token: &TokenTree, delimiter: Delimiter) -> bool {
     matches!(token, TokenTree::Group(group) if group.delimiter() == delimiter)
 }
 
+fn manifests_below(directory: &Path) -> Vec<PathBuf> {
+    files_below(directory, "toml").into_iter().filter(|file| file.ends_with("Cargo.toml")).collect()
+}
+
+/// Packages of ours that a plugin is linked with, other than the SDK. Its tests on the host may use more.
+fn foreign_dependencies(manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
+    let mut found = Vec::new();
+    for (name, dependency) in manifest.get("dependencies").and_then(toml::Value::as_table).into_iter().flatten() {
+        let package = dependency.get("package").and_then(toml::Value::as_str).unwrap_or(name);
+        let path = dependency.get("path").and_then(toml::Value::as_str);
+        let is_sdk = package == "tidegate-plugin" && path.is_none_or(|path| path == "../../sdk/rust");
+        if (path.is_some() || package.starts_with("tidegate")) && !is_sdk {
+            found.push(name.clone());
+        }
+    }
+    found
+}
+
 /// The checker itself, on samples.
 mod checker {
-    use super::{Module, Reader, violations};
+    use super::{Module, Reader, foreign_dependencies, violations};
     use std::collections::BTreeSet;
 
     fn check(module: &str, source: &str) -> Vec<String> {
@@ -363,5 +391,14 @@ mod checker {
         assert!(check("store::redis", "use crate::ingest::verify::VerifiedEvent; use crate::event::Event;").is_empty());
         assert_eq!(check("store::redis", "use crate::ingest::accept::Accept;").len(), 1);
         assert_eq!(check("store", "use crate::config::Config;").len(), 1);
+    }
+
+    #[test]
+    fn sees_what_a_plugin_depends_on() {
+        let good = "[dependencies]\ntidegate-plugin = { path = \"../../sdk/rust\" }\nserde = \"1\"\n[dev-dependencies]\ntidegate = { path = \"../../gateway\" }";
+        assert!(foreign_dependencies(good).is_empty());
+        assert_eq!(foreign_dependencies("[dependencies]\ntidegate = { path = \"../../gateway\" }"), ["tidegate"]);
+        assert_eq!(foreign_dependencies("[dependencies]\nother = { path = \"../other\" }"), ["other"]);
+        assert_eq!(foreign_dependencies("[dependencies]\ngate = { package = \"tidegate\", workspace = true }"), ["gate"]);
     }
 }
