@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use document::{Document, Fault};
-pub use secret::{Secret, SecretError, SecretRef};
+pub use secret::{SecretError, SecretRef};
 pub use sections::{
     Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Keys, LogFormat, Plugins, Redis, RedisMode,
     Shutdown, StaticHost, Store, Telemetry, Tls,

@@ -1,4 +1,4 @@
-//! Secrets: a text that never shows, and references to where one is kept.
+//! References to where a secret is kept.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,37 +7,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 
 use super::read_text;
+use crate::secret::Secret;
 
 /// The largest secret file.
 const MAX_SECRET: u64 = 64 << 10;
-
-/// A text that neither `Debug` nor `Display` nor serialisation shows.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides `text`.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself. Call it where it is used, and keep the result no longer than that.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self)
-    }
-}
 
 /// Where a secret is kept: `env:NAME` or `file:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +54,7 @@ impl SecretRef {
                 text.trim_end_matches(['\r', '\n']).to_owned()
             }
         };
-        if text.is_empty() { Err(SecretError::Empty(self.to_string())) } else { Ok(Secret(text)) }
+        if text.is_empty() { Err(SecretError::Empty(self.to_string())) } else { Ok(Secret::new(text)) }
     }
 }
 

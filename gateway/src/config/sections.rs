@@ -7,8 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::secret::{Secret, SecretRef};
+use super::secret::SecretRef;
 use super::units;
+use crate::secret::Secret;
 
 /// The file as it is written.
 #[derive(Clone, Debug, Default, Deserialize)]

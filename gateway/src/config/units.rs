@@ -113,11 +113,19 @@ pub mod size {
 
 /// Sizes as text, or none.
 pub mod size_option {
-    use serde::{Deserialize, Deserializer};
+    use serde::{Deserialize, Deserializer, Serializer};
 
     #[derive(Deserialize)]
     #[serde(transparent)]
     struct Size(#[serde(with = "super::size")] u64);
+
+    /// Writes `1MiB`.
+    pub fn serialize<S: Serializer>(size: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match size {
+            Some(size) => super::size::serialize(size, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
 
     /// Reads `1MiB`.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {

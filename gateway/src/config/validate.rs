@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Config;
-use super::secret::{Secret, SecretError, SecretRef};
+use super::secret::{SecretError, SecretRef};
 use super::sections::{
     Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Plugins, Raw, RawDurability, RawStore,
     Redis, RedisMode, Store, StoreKind, Telemetry,
 };
+use crate::secret::Secret;
 
 /// Collects what is wrong: field and message.
 #[derive(Default)]
@@ -206,7 +207,7 @@ fn check_redis(raw: RawStore, base: &Path, checks: &mut Checks) -> Redis {
     let urls = urls.iter().enumerate().filter_map(|(index, url)| {
         let field = format!("store.urls[{index}]");
         let url = resolve_url(url, base).map_err(|error| checks.fault(&field, error.to_string())).ok()?;
-        if !url.reveal().starts_with("redis://") && !url.reveal().starts_with("rediss://") {
+        if !url.expose().starts_with("redis://") && !url.expose().starts_with("rediss://") {
             checks.fault(&field, "must be a redis:// or rediss:// URL, or `env:NAME` or `file:PATH` where one is");
         }
         Some(url)

@@ -1,0 +1,56 @@
+//! Who asks, and for which tenant.
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::{StatusCode, header};
+use serde::Deserialize;
+use subtle::ConstantTimeEq;
+
+use super::{Api, Problem};
+use crate::control::model::digest_of;
+use crate::control::service::Access;
+use crate::store::Home;
+
+/// A request with a valid key.
+pub(super) struct Caller(pub(super) Access);
+
+/// A request for one tenant.
+pub(super) struct Scope {
+    pub(super) access: Access,
+    pub(super) home: Home,
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let refuse = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
+        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let key = header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, key)) = key else {
+            return Err(refuse("an API key is needed: send `Authorization: Bearer tgk_...`"));
+        };
+        let key = key.trim();
+        if bool::from(digest_of(key).ct_eq(&api.0.operator)) {
+            return Ok(Self(Access::Operator));
+        }
+        api.0.control.authenticate(key).map(Self).ok_or_else(|| refuse("this API key is not known"))
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    tenant: Option<String>,
+}
+
+impl FromRequestParts<Api> for Scope {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let Caller(access) = Caller::from_request_parts(parts, api).await?;
+        let query = axum::extract::Query::<Named>::try_from_uri(&parts.uri);
+        let named = query.map_err(|error| Problem::bad_request("bad_query", "tenant", error.body_text()))?.0.tenant;
+        let home = api.0.control.home(access, named.as_deref())?;
+        Ok(Self { access, home })
+    }
+}

@@ -1,0 +1,107 @@
+//! Events, deliveries, dead letters.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::auth::Scope;
+use super::extract::{Json, Paging, Path, Query, TenantOnly};
+use super::views::{DeadLetterView, DeliveryView, EventView, RetriedView, to_json};
+use super::{Api, Problem};
+use crate::control::service::Error;
+use crate::event::DeliveryId;
+use crate::store::{Page, PageRequest, StoreError};
+
+type Answer = Result<Response, Problem>;
+
+/// Dead letters in one request.
+const MAX_RETRIES: usize = 1000;
+
+fn request(paging: &Paging) -> PageRequest {
+    PageRequest { cursor: paging.cursor.clone(), limit: paging.limit().clamp(1, crate::store::MAX_PAGE) }
+}
+
+/// A cursor that the store did not make is the caller's mistake.
+fn page<T>(paging: &Paging, result: Result<Page<T>, Error>, view: impl Fn(&T) -> Value) -> Answer {
+    let page = match result {
+        Err(Error::Store(StoreError::Refused(_))) if paging.cursor.is_some() => {
+            let message = "is not one that this listing gave: leave it out for the first page";
+            return Err(Error::field("cursor", message).into());
+        }
+        result => result?,
+    };
+    let items: Vec<Value> = page.items.iter().map(view).collect();
+    Ok(axum::Json(json!({ "items": items, "next": page.next })).into_response())
+}
+
+pub(super) async fn list(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
+    let events = api.0.control.events(scope.home, request(&paging)).await;
+    page(&paging, events, |event| to_json(&EventView::summary(event)))
+}
+
+pub(super) async fn show(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
+    let history = api.0.control.event(scope.home, &event).await?;
+    Ok(axum::Json(EventView::full(&history)).into_response())
+}
+
+pub(super) async fn retry(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
+    let retried = api.0.control.retry_event(scope.home, &event).await?;
+    Ok(axum::Json(RetriedView { retried }).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct DeliveriesQuery {
+    event: Option<String>,
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
+}
+
+/// An event's deliveries.
+pub(super) async fn deliveries(State(api): State<Api>, scope: Scope, Query(query): Query<DeliveriesQuery>) -> Answer {
+    let event = query.event.ok_or_else(|| Error::field("event", "is needed: the id of the event whose deliveries are listed"))?;
+    let history = api.0.control.event(scope.home, &event).await?;
+    let items: Vec<DeliveryView> = history.summary.deliveries.iter().map(DeliveryView::of).collect();
+    Ok(axum::Json(json!({ "items": items, "next": null })).into_response())
+}
+
+pub(super) async fn delivery(
+    State(api): State<Api>,
+    scope: Scope,
+    Path([event, delivery]): Path<2>,
+    _: Query<TenantOnly>,
+) -> Answer {
+    let history = api.0.control.event(scope.home, &event).await?;
+    let found = history.summary.deliveries.iter().find(|row| row.id.to_string() == delivery);
+    let found = found.ok_or_else(|| Problem::not_found("the event has no such delivery"))?;
+    Ok(axum::Json(DeliveryView::of(found)).into_response())
+}
+
+pub(super) async fn dead_letters(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
+    let letters = api.0.control.dead_letters(scope.home, request(&paging)).await;
+    page(&paging, letters, |letter| to_json(&DeadLetterView::of(letter)))
+}
+
+/// What to try again.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryDeadLettersSpec {
+    /// Deliveries' ids, at most 1000.
+    #[schema(value_type = Vec<String>)]
+    ids: Vec<DeliveryId>,
+}
+
+pub(super) async fn retry_dead_letters(
+    State(api): State<Api>,
+    scope: Scope,
+    _: Query<TenantOnly>,
+    body: Json<RetryDeadLettersSpec>,
+) -> Answer {
+    if body.value.ids.is_empty() || body.value.ids.len() > MAX_RETRIES {
+        return Err(Error::field("ids", format!("must be 1 to {MAX_RETRIES}")).into());
+    }
+    let retried = api.0.control.retry(scope.home, &body.value.ids).await?;
+    Ok(axum::Json(RetriedView { retried }).into_response())
+}

@@ -1,0 +1,183 @@
+//! Bodies, queries and paths, with limits, and problems that name the field.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Api, Problem};
+use crate::config::units::ShownSize;
+use crate::control::service::{Access, Idempotency};
+
+/// The longest idempotency key.
+const MAX_KEY: usize = 255;
+
+/// A JSON body, with what makes the request recognisable when it comes again.
+pub(super) struct Json<T> {
+    pub(super) value: T,
+    key: Option<String>,
+    hash: [u8; 32],
+}
+
+impl<T> Json<T> {
+    /// The request's idempotency, in the caller's own realm and for this kind of request.
+    pub(super) fn again(&self, access: Access, realm: &str) -> Option<Idempotency> {
+        let owner = match access {
+            Access::Operator => "operator".to_owned(),
+            Access::Tenant(id) => id.to_string(),
+        };
+        let key = self.key.as_ref()?;
+        Some(Idempotency { key: format!("{owner}/{realm}/{key}"), body: self.hash })
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        expect_type(&parts.headers, &["application/json", "application/merge-patch+json"])?;
+        let key = idempotency_key(&parts.headers)?;
+        let body = read(body, api.0.admin.max_body).await?;
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &body).as_ref());
+        Ok(Self { value: parse(&body)?, key, hash })
+    }
+}
+
+/// A component.
+pub(super) struct Component(pub(super) Bytes);
+
+impl FromRequest<Api> for Component {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        expect_type(&parts.headers, &["application/wasm"])?;
+        read(body, api.0.admin.max_component).await.map(Self)
+    }
+}
+
+fn expect_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Problem> {
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = sent.split(';').next().unwrap_or_default().trim();
+    if accepted.iter().any(|accepted| essence.eq_ignore_ascii_case(accepted)) {
+        return Ok(());
+    }
+    let detail = format!("send the body as `Content-Type: {}`", accepted[0]);
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= MAX_KEY);
+    let wrong =
+        || Problem::bad_request("bad_idempotency_key", "Idempotency-Key", format!("must be 1 to {MAX_KEY} printable characters"));
+    text.map(|text| Some(text.to_owned())).ok_or_else(wrong)
+}
+
+/// Reads a body of at most `limit` bytes.
+#[allow(clippy::disallowed_methods)]
+async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            let detail = format!("the body may have at most {}", ShownSize(limit as u64));
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
+        }
+        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body ended early")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        let inner = error.into_inner();
+        let code = if inner.is_data() { "bad_field" } else { "bad_json" };
+        Problem::bad_request(code, if field == "." { String::new() } else { field }, without_values(&inner.to_string()))
+    })?;
+    json.end().map_err(|error| Problem::bad_request("bad_json", "", error.to_string()))?;
+    Ok(value)
+}
+
+/// A deserialisation error repeats the text that it met; that may be a secret.
+pub(crate) fn without_values(message: &str) -> String {
+    match (message.find("string \""), message.rfind("\", expected")) {
+        (Some(start), Some(end)) if start < end => format!("{}a text{}", &message[..start], &message[end + 1..]),
+        _ => message.to_owned(),
+    }
+}
+
+/// The query of a listing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Paging {
+    pub(super) limit: Option<usize>,
+    pub(super) cursor: Option<String>,
+    /// Read by [`super::auth::Scope`].
+    #[serde(rename = "tenant")]
+    pub(super) tenant: Option<String>,
+}
+
+/// Rows of a page unless asked otherwise.
+const DEFAULT_LIMIT: usize = 50;
+
+impl Paging {
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIMIT)
+    }
+}
+
+/// Nothing but the tenant.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TenantOnly {
+    #[serde(rename = "tenant")]
+    pub(super) _tenant: Option<String>,
+}
+
+/// A query, without fields that it doesn't know.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        match axum::extract::Query::try_from_uri(&parts.uri) {
+            Ok(query) => Ok(Self(query.0)),
+            Err(error) => Err(Problem::bad_request("bad_query", "", error.body_text())),
+        }
+    }
+}
+
+/// The parts of the path that vary, in order.
+pub(super) struct Path<const N: usize>(pub(super) [String; N]);
+
+impl<const N: usize> FromRequestParts<Api> for Path<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let missing = || Problem::not_found("the path is not one of an existing thing");
+        let params = RawPathParams::from_request_parts(parts, api).await.map_err(|_| missing())?;
+        let values: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
+        values.try_into().map(Self).map_err(|_| missing())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_do_not_repeat_what_was_sent() {
+        let problem = parse::<Vec<u8>>(br#"["hunter2"]"#).expect_err("is no number");
+        let text = format!("{problem:?}");
+        assert!(!text.contains("hunter2") && text.contains("expected u8"), "{text}");
+    }
+}

@@ -1,0 +1,245 @@
+//! The one list of routes, each with its description.
+
+use axum::handler::Handler;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::resources::Shown;
+use super::{Api, apply, events, health, plugins, resources, tenants};
+use crate::control::model::{Connections, Destinations, Sources};
+
+/// A request's body.
+#[derive(Clone, Copy)]
+pub(super) enum Body {
+    None,
+    /// JSON by this schema.
+    Json(&'static str),
+    /// A component.
+    Wasm,
+}
+
+/// A successful answer.
+#[derive(Clone, Copy)]
+pub(super) enum Reply {
+    Nothing,
+    /// JSON by this schema.
+    Json(&'static str),
+    /// A page of this schema.
+    Page(&'static str),
+    /// Any JSON.
+    AnyJson,
+    Text,
+}
+
+/// A route with its description.
+pub(super) struct Route {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) tag: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) query: &'static [&'static str],
+    pub(super) body: Body,
+    pub(super) status: u16,
+    pub(super) reply: Reply,
+    pub(super) open: bool,
+    pub(super) handler: MethodRouter<Api>,
+}
+
+impl Route {
+    fn new<H: Handler<T, Api>, T: 'static>(
+        at: (&'static str, &'static str),
+        summary: &'static str,
+        reply: Reply,
+        handler: H,
+    ) -> Self {
+        let (method, path) = at;
+        let (filter, status) = match method {
+            "get" => (MethodFilter::GET, 200),
+            "put" => (MethodFilter::PUT, 200),
+            "patch" => (MethodFilter::PATCH, 200),
+            "delete" => (MethodFilter::DELETE, 204),
+            _ => (MethodFilter::POST, 200),
+        };
+        let tag = path.trim_start_matches("/v1/").split('/').next().unwrap_or_default();
+        let tag = if path.starts_with("/v1/") { tag } else { "health" };
+        let handler = on(filter, handler);
+        Self { method, path, tag, summary, query: &[], body: Body::None, status, reply, open: false, handler }
+    }
+
+    /// It is for one tenant, and takes these besides.
+    fn query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    fn body(self, body: Body) -> Self {
+        Self { body, ..self }
+    }
+
+    fn creates(self) -> Self {
+        Self { status: 201, ..self }
+    }
+
+    fn open(self) -> Self {
+        Self { open: true, ..self }
+    }
+}
+
+const TENANT: &[&str] = &["tenant"];
+const PAGE: &[&str] = &["limit", "cursor"];
+const TENANT_PAGE: &[&str] = &["tenant", "limit", "cursor"];
+
+/// Every route.
+pub(super) fn routes() -> Vec<Route> {
+    let mut routes = health_routes();
+    routes.extend(tenant_routes());
+    routes.extend(resource_routes::<Sources>(["/v1/sources", "/v1/sources/{source}"], ["Source", "SourceSpec", "SourcePatch"]));
+    routes.extend(resource_routes::<Destinations>(
+        ["/v1/destinations", "/v1/destinations/{destination}"],
+        ["Destination", "DestinationSpec", "DestinationPatch"],
+    ));
+    routes.extend(resource_routes::<Connections>(
+        ["/v1/connections", "/v1/connections/{connection}"],
+        ["Connection", "ConnectionSpec", "ConnectionPatch"],
+    ));
+    routes.extend(plugin_routes());
+    routes.extend(event_routes());
+    routes
+}
+
+fn health_routes() -> Vec<Route> {
+    vec![
+        Route::new(("get", "/healthz"), "Whether the process lives", Reply::Json("HealthView"), health::healthz).open(),
+        Route::new(("get", "/readyz"), "Whether it can serve, or why not", Reply::Json("HealthView"), health::readyz).open(),
+        Route::new(("get", "/metrics"), "Metrics, for Prometheus", Reply::Text, health::metrics).open(),
+        Route::new(("get", "/openapi.json"), "This document", Reply::AnyJson, health::openapi).open(),
+    ]
+}
+
+fn tenant_routes() -> Vec<Route> {
+    vec![
+        Route::new(("get", "/v1/tenants"), "List the tenants that the key reaches", Reply::Page("TenantView"), tenants::list)
+            .query(PAGE),
+        Route::new(("post", "/v1/tenants"), "Make a tenant; operators only", Reply::Json("TenantView"), tenants::create)
+            .body(Body::Json("TenantSpec"))
+            .creates(),
+        Route::new(("get", "/v1/tenants/{tenant}"), "Show a tenant", Reply::Json("TenantView"), tenants::show),
+        Route::new(("patch", "/v1/tenants/{tenant}"), "Change a tenant; operators only", Reply::Json("TenantView"), tenants::patch)
+            .body(Body::Json("TenantPatch")),
+        Route::new(("delete", "/v1/tenants/{tenant}"), "Delete an empty tenant; operators only", Reply::Nothing, tenants::delete),
+        Route::new(("get", "/v1/keys"), "List API keys", Reply::Page("KeyView"), tenants::list_keys).query(TENANT_PAGE),
+        Route::new(
+            ("post", "/v1/keys"),
+            "Make an API key; its text is shown this once",
+            Reply::Json("MintedView"),
+            tenants::create_key,
+        )
+        .body(Body::Json("KeySpec"))
+        .creates(),
+        Route::new(("get", "/v1/keys/{key}"), "Show an API key, without its text", Reply::Json("KeyView"), tenants::show_key),
+        Route::new(("delete", "/v1/keys/{key}"), "Delete an API key", Reply::Nothing, tenants::delete_key),
+        Route::new(
+            ("post", "/v1/apply"),
+            "Bring tenants to a declared state, all or nothing",
+            Reply::Json("ApplyReport"),
+            apply::apply,
+        )
+        .query(&["dry_run", "prune"])
+        .body(Body::Json("ApplySpec")),
+    ]
+}
+
+fn resource_routes<K: Shown>(paths: [&'static str; 2], schemas: [&'static str; 3]) -> Vec<Route> {
+    let [all, one] = paths;
+    let [view, spec, patch] = schemas;
+    vec![
+        Route::new(("get", all), "List, oldest first", Reply::Page(view), resources::list::<K>).query(TENANT_PAGE),
+        Route::new(("post", all), "Make one", Reply::Json(view), resources::create::<K>)
+            .query(TENANT)
+            .body(Body::Json(spec))
+            .creates(),
+        Route::new(("get", one), "Show one, by id or name", Reply::Json(view), resources::show::<K>).query(TENANT),
+        Route::new(("patch", one), "Change one, by a JSON merge patch", Reply::Json(view), resources::patch::<K>)
+            .query(TENANT)
+            .body(Body::Json(patch)),
+        Route::new(("delete", one), "Delete one that nothing refers to", Reply::Nothing, resources::delete::<K>).query(TENANT),
+    ]
+}
+
+fn plugin_routes() -> Vec<Route> {
+    let (versions, version) = ("/v1/plugins/{plugin}/versions", "/v1/plugins/{plugin}/versions/{version}");
+    let alias = "/v1/plugins/{plugin}/aliases/{alias}";
+    vec![
+        Route::new(("get", "/v1/plugins"), "List plugins, oldest first", Reply::Page("PluginView"), plugins::list)
+            .query(TENANT_PAGE),
+        Route::new(("get", "/v1/plugins/{plugin}"), "Show a plugin, by id or name", Reply::Json("PluginView"), plugins::show)
+            .query(TENANT),
+        Route::new(("delete", "/v1/plugins/{plugin}"), "Delete a plugin that no connection uses", Reply::Nothing, plugins::delete)
+            .query(TENANT),
+        Route::new(("get", versions), "List a plugin's versions", Reply::Page("VersionView"), plugins::list_versions).query(TENANT),
+        Route::new(
+            ("post", versions),
+            "Upload a component; makes the plugin if need be",
+            Reply::Json("VersionView"),
+            plugins::upload,
+        )
+        .query(TENANT)
+        .body(Body::Wasm)
+        .creates(),
+        Route::new(("get", version), "Show a version, by hash or alias", Reply::Json("VersionView"), plugins::show_version)
+            .query(TENANT),
+        Route::new(("delete", version), "Delete a version that nothing names", Reply::Nothing, plugins::delete_version)
+            .query(TENANT),
+        Route::new(("put", alias), "Point an alias at a version", Reply::Json("PluginView"), plugins::set_alias)
+            .query(TENANT)
+            .body(Body::Json("AliasSpec")),
+        Route::new(("delete", alias), "Delete an alias that no connection names", Reply::Nothing, plugins::delete_alias)
+            .query(TENANT),
+        Route::new(
+            ("post", "/v1/components"),
+            "Inspect a component and keep it for an apply",
+            Reply::Json("ComponentView"),
+            plugins::keep,
+        )
+        .query(&["dry_run"])
+        .body(Body::Wasm),
+    ]
+}
+
+fn event_routes() -> Vec<Route> {
+    let delivery = "/v1/events/{event}/deliveries/{delivery}";
+    vec![
+        Route::new(("get", "/v1/events"), "List events, newest first", Reply::Page("EventView"), events::list).query(TENANT_PAGE),
+        Route::new(
+            ("get", "/v1/events/{event}"),
+            "Show an event with all that became of it",
+            Reply::Json("EventView"),
+            events::show,
+        )
+        .query(TENANT),
+        Route::new(
+            ("post", "/v1/events/{event}/retry"),
+            "Retry an event's dead letters",
+            Reply::Json("RetriedView"),
+            events::retry,
+        )
+        .query(TENANT),
+        Route::new(("get", delivery), "Show a delivery with its attempts", Reply::Json("DeliveryView"), events::delivery)
+            .query(TENANT),
+        Route::new(("get", "/v1/deliveries"), "List an event's deliveries", Reply::Page("DeliveryView"), events::deliveries)
+            .query(&["tenant", "event"]),
+        Route::new(
+            ("get", "/v1/dead-letters"),
+            "List dead letters, newest first",
+            Reply::Page("DeadLetterView"),
+            events::dead_letters,
+        )
+        .query(TENANT_PAGE),
+        Route::new(
+            ("post", "/v1/dead-letters/retry"),
+            "Retry dead letters",
+            Reply::Json("RetriedView"),
+            events::retry_dead_letters,
+        )
+        .query(TENANT)
+        .body(Body::Json("RetryDeadLettersSpec")),
+    ]
+}

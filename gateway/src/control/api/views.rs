@@ -1,0 +1,450 @@
+//! What the API shows.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::clock::Timestamp;
+use crate::control::model::{Keys, PlanSpec, Plugins, Tenants, VersionRecord};
+use crate::control::service::Inspected;
+use crate::control::snapshot::StageKind;
+use crate::control::state::Entry;
+use crate::event::{Attempt, Event, Failure, PluginRun};
+use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Work};
+
+/// A view as JSON.
+pub(super) fn to_json(view: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(view).expect("views are plain data")
+}
+
+fn shown(time: Timestamp) -> String {
+    time.to_string()
+}
+
+/// A tenant.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TenantView {
+    id: String,
+    name: String,
+    plan: PlanSpec,
+    /// Where its events are kept.
+    shard: u16,
+    created_at: String,
+    updated_at: String,
+}
+
+impl TenantView {
+    pub(super) fn of(entry: &Entry<Tenants>) -> Self {
+        let record = entry.tenant();
+        Self {
+            id: entry.id.to_string(),
+            name: record.name,
+            plan: record.plan,
+            shard: record.shard.0,
+            created_at: shown(entry.created_at),
+            updated_at: shown(entry.updated_at),
+        }
+    }
+}
+
+/// A key, without its text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyView {
+    id: String,
+    name: String,
+    /// Whose data it opens; null for an operator's.
+    tenant: Option<String>,
+    created_at: String,
+}
+
+impl KeyView {
+    pub(super) fn of(entry: &Entry<Keys>) -> Self {
+        let record = entry.key();
+        Self {
+            id: entry.id.to_string(),
+            name: record.name.clone(),
+            tenant: record.tenant.map(|id| id.to_string()),
+            created_at: shown(entry.created_at),
+        }
+    }
+}
+
+/// A key that was just made: the only time that its text is shown.
+#[derive(Serialize, ToSchema)]
+pub struct MintedView {
+    /// The key's text: keep it now.
+    pub(super) key: String,
+    /// The key.
+    pub(super) info: KeyView,
+}
+
+/// A plugin.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PluginView {
+    id: String,
+    name: String,
+    /// In the order of their upload.
+    versions: Vec<VersionView>,
+    /// Hashes by alias; `latest` is always there.
+    aliases: std::collections::BTreeMap<String, String>,
+    created_at: String,
+    updated_at: String,
+}
+
+impl PluginView {
+    pub(super) fn of(entry: &Entry<Plugins>) -> Self {
+        Self {
+            id: entry.id.to_string(),
+            name: entry.name.clone(),
+            versions: entry.parts.versions.iter().map(VersionView::of).collect(),
+            aliases: entry.parts.aliases.iter().map(|(alias, hash)| (alias.clone(), hash.to_string())).collect(),
+            created_at: shown(entry.created_at),
+            updated_at: shown(entry.updated_at),
+        }
+    }
+}
+
+/// A version of a plugin.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VersionView {
+    /// SHA-256 of the component, in hex.
+    hash: String,
+    /// Bytes.
+    size: u64,
+    kind: StageKind,
+    /// The interfaces that it exports.
+    exports: Vec<String>,
+    uploaded_at: String,
+}
+
+impl VersionView {
+    pub(super) fn of(version: &VersionRecord) -> Self {
+        Self {
+            hash: version.hash.to_string(),
+            size: version.size,
+            kind: version.kind,
+            exports: version.exports.clone(),
+            uploaded_at: shown(version.uploaded_at),
+        }
+    }
+}
+
+/// A component that can be used.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ComponentView {
+    /// SHA-256, in hex.
+    hash: String,
+    /// Bytes.
+    size: u64,
+    kind: StageKind,
+    /// The interfaces that it exports.
+    exports: Vec<String>,
+    /// Whether it was kept, so that an apply can name it.
+    kept: bool,
+}
+
+impl ComponentView {
+    pub(super) fn inspected(found: &Inspected) -> Self {
+        let inspection = &found.inspection;
+        let (kind, exports) = (inspection.kind, inspection.exports.clone());
+        Self { hash: found.hash.to_string(), size: found.size, kind, exports, kept: false }
+    }
+
+    pub(super) fn kept(version: &VersionRecord) -> Self {
+        let (kind, exports) = (version.kind, version.exports.clone());
+        Self { hash: version.hash.to_string(), size: version.size, kind, exports, kept: true }
+    }
+}
+
+/// An event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventView {
+    id: String,
+    source: String,
+    accepted_at: String,
+    /// `queued`: nothing is recorded yet. `active`: something is still to happen. `dead_lettered`: at least one delivery was
+    /// given up. `delivered`: at least one was delivered. `filtered`, `unmatched`: none was to be.
+    state: &'static str,
+    deliveries: Vec<DeliveryView>,
+    /// What came in; only when one event is shown, and while history keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<RequestView>,
+}
+
+impl EventView {
+    pub(super) fn summary(event: &EventSummary) -> Self {
+        Self {
+            id: event.id.to_string(),
+            source: event.source.to_string(),
+            accepted_at: shown(event.accepted_at),
+            state: overall(event),
+            deliveries: event.deliveries.iter().map(DeliveryView::of).collect(),
+            request: None,
+        }
+    }
+
+    pub(super) fn full(history: &EventHistory) -> Self {
+        Self { request: history.event.as_ref().map(RequestView::of), ..Self::summary(&history.summary) }
+    }
+}
+
+fn overall(event: &EventSummary) -> &'static str {
+    let any = |is: fn(&DeliveryState) -> bool| event.deliveries.iter().any(|row| is(&row.state));
+    if event.deliveries.is_empty() && !event.finished {
+        "queued"
+    } else if !event.finished || any(|state| !state.is_terminal()) {
+        "active"
+    } else if any(|state| matches!(state, DeliveryState::DeadLettered { .. })) {
+        "dead_lettered"
+    } else if any(|state| matches!(state, DeliveryState::Delivered)) {
+        "delivered"
+    } else if any(|state| matches!(state, DeliveryState::Filtered { .. })) {
+        "filtered"
+    } else {
+        "unmatched"
+    }
+}
+
+/// A request as it came in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RequestView {
+    method: String,
+    /// Below the source.
+    path: String,
+    query: Option<String>,
+    /// In order, repeated ones repeated; credentials were taken out.
+    headers: Vec<HeaderView>,
+    /// Bytes of the body.
+    size: usize,
+    /// The body, if it is text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    /// The body in base64, if it isn't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+/// A header line.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HeaderView {
+    name: String,
+    /// Bytes that are not UTF-8 are shown as `U+FFFD`.
+    value: String,
+}
+
+impl RequestView {
+    fn of(event: &Event) -> Self {
+        let request = &event.request;
+        let text = std::str::from_utf8(&request.body).ok().map(str::to_owned);
+        let headers = request
+            .headers
+            .iter()
+            .map(|header| HeaderView { name: header.name.clone(), value: String::from_utf8_lossy(&header.value).into_owned() });
+        Self {
+            method: request.method.clone(),
+            path: request.path.clone(),
+            query: request.query.clone(),
+            headers: headers.collect(),
+            size: request.body.len(),
+            body_base64: text.is_none().then(|| STANDARD.encode(&request.body)),
+            body: text,
+        }
+    }
+}
+
+/// What became of an event on one connection.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeliveryView {
+    id: String,
+    /// Null if the event could not be planned at all, or matched no connection.
+    connection: Option<String>,
+    destination: Option<String>,
+    /// Which output of the transform.
+    output: u32,
+    /// `delivered`, `filtered`, `unmatched`, `scheduled`, `parked` or `dead_lettered`.
+    state: &'static str,
+    /// When this was recorded.
+    at: String,
+    /// When it is tried again, if it is scheduled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due: Option<String>,
+    /// What filtered it, or why it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Why it was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureView>,
+    attempts: Vec<AttemptView>,
+    plugin_runs: Vec<RunView>,
+}
+
+impl DeliveryView {
+    pub(super) fn of(row: &DeliveryRecord) -> Self {
+        let (mut due, mut reason, mut failure) = (None, None, None);
+        let state = match &row.state {
+            DeliveryState::Delivered => "delivered",
+            DeliveryState::Filtered { by } => {
+                reason = Some(by.clone());
+                "filtered"
+            }
+            DeliveryState::Unmatched => "unmatched",
+            DeliveryState::Scheduled { due: at } => {
+                due = Some(shown(*at));
+                "scheduled"
+            }
+            DeliveryState::Parked { reason: why, .. } => {
+                reason = Some(why.clone());
+                "parked"
+            }
+            DeliveryState::DeadLettered { reason } => {
+                failure = Some(FailureView::of(reason));
+                "dead_lettered"
+            }
+        };
+        Self {
+            id: row.id.to_string(),
+            connection: row.connection.map(|id| id.to_string()),
+            destination: row.destination.map(|id| id.to_string()),
+            output: row.output,
+            state,
+            at: shown(row.at),
+            due,
+            reason,
+            failure,
+            attempts: row.attempts.iter().map(AttemptView::of).collect(),
+            plugin_runs: row.runs.iter().map(RunView::of).collect(),
+        }
+    }
+}
+
+/// Who failed, and how.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FailureView {
+    /// `gateway`, `plugin`, `network` or `destination`.
+    party: String,
+    /// A stable name to branch on.
+    code: String,
+    detail: String,
+    /// Whether trying again can help.
+    retryable: bool,
+}
+
+impl FailureView {
+    fn of(failure: &Failure) -> Self {
+        let party = serde_json::to_value(failure.party).ok().and_then(|value| value.as_str().map(str::to_owned));
+        let (code, detail) = (failure.code.clone(), failure.detail.clone());
+        Self { party: party.unwrap_or_default(), code, detail, retryable: failure.retryable }
+    }
+}
+
+/// One HTTP request of a delivery.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AttemptView {
+    /// 1 for the first.
+    number: u32,
+    started_at: String,
+    /// Microseconds.
+    took_us: u64,
+    /// If a complete response head came.
+    status: Option<u16>,
+    /// The response body up to the cap; bytes that are not UTF-8 are shown as `U+FFFD`.
+    response: String,
+    /// Whether the response body was cut.
+    response_cut: bool,
+    failure: Option<FailureView>,
+}
+
+impl AttemptView {
+    fn of(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: shown(attempt.started_at),
+            took_us: attempt.took_us,
+            status: attempt.status,
+            response: String::from_utf8_lossy(&attempt.response).into_owned(),
+            response_cut: attempt.response_cut,
+            failure: attempt.failure.as_ref().map(FailureView::of),
+        }
+    }
+}
+
+/// One run of a plugin.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunView {
+    /// The version's hash.
+    version: String,
+    fuel: u64,
+    /// Peak, bytes.
+    memory: u64,
+    /// Microseconds.
+    took_us: u64,
+    /// How many outputs it gave; null if it failed.
+    outputs: Option<u32>,
+    failure: Option<FailureView>,
+    logs: Vec<String>,
+}
+
+impl RunView {
+    fn of(run: &PluginRun) -> Self {
+        Self {
+            version: run.version.to_string(),
+            fuel: run.fuel,
+            memory: run.memory,
+            took_us: run.took_us,
+            outputs: run.outcome.as_ref().ok().copied(),
+            failure: run.outcome.as_ref().err().map(FailureView::of),
+            logs: run.logs.clone(),
+        }
+    }
+}
+
+/// Work that was given up.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeadLetterView {
+    /// The delivery's id, to retry it by.
+    id: String,
+    event: String,
+    /// Null if the event could not be planned at all.
+    connection: Option<String>,
+    destination: Option<String>,
+    attempts: u32,
+    at: String,
+    reason: FailureView,
+}
+
+impl DeadLetterView {
+    pub(super) fn of(letter: &DeadLetter) -> Self {
+        let (connection, destination) = match &letter.job.work {
+            Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination)),
+            Work::Plan { connection, .. } => (*connection, None),
+        };
+        Self {
+            id: letter.job.id.to_string(),
+            event: letter.job.event().to_string(),
+            connection: connection.map(|id| id.to_string()),
+            destination: destination.map(|id| id.to_string()),
+            attempts: letter.job.attempts,
+            at: shown(letter.at),
+            reason: FailureView::of(&letter.reason),
+        }
+    }
+}
+
+/// How many were put back to be tried again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RetriedView {
+    pub(super) retried: u64,
+}
+
+/// Whether the gateway can serve.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HealthView {
+    /// `ok` or `unavailable`.
+    pub(super) status: &'static str,
+    /// The configuration's revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) revision: Option<u64>,
+    /// What is not ready.
+    pub(super) reasons: Vec<String>,
+}

@@ -1,0 +1,125 @@
+//! From the state to the snapshot. Tenants that a change didn't touch are taken over as they are.
+
+use std::sync::Arc;
+
+use super::model::{Connections, Sources};
+use super::snapshot::{Connection, Snapshot, Source, Stage};
+use super::state::{Entry, State, TenantState};
+use crate::event::{ConnectionId, DestinationId, Pin, SourceId};
+
+/// Something refers to what isn't there.
+#[derive(Debug, thiserror::Error)]
+#[error("connection `{connection}` refers to {missing}, which is not there")]
+pub struct Dangling {
+    connection: ConnectionId,
+    missing: String,
+}
+
+/// The snapshot of `state`, made from the one of `before`.
+pub(super) fn assemble(before: &State, last: &Snapshot, state: &State) -> Result<Snapshot, Dangling> {
+    let mut snapshot = last.clone();
+    snapshot.revision = state.revision;
+    for (id, old) in &before.tenants {
+        if !state.tenants.get(id).is_some_and(|new| Arc::ptr_eq(old, new)) {
+            forget(&mut snapshot, old);
+        }
+    }
+    for (id, new) in &state.tenants {
+        if !before.tenants.get(id).is_some_and(|old| Arc::ptr_eq(old, new)) {
+            add(&mut snapshot, new)?;
+        }
+    }
+    Ok(snapshot)
+}
+
+fn forget(snapshot: &mut Snapshot, tenant: &TenantState) {
+    snapshot.tenants.remove(&tenant.id());
+    for entry in tenant.sources.iter() {
+        snapshot.sources.remove(&entry.id);
+    }
+    for entry in tenant.connections.iter() {
+        snapshot.connections.remove(&entry.id);
+    }
+    for entry in tenant.destinations.iter() {
+        snapshot.destinations.remove(&entry.id);
+    }
+}
+
+fn add(snapshot: &mut Snapshot, tenant: &TenantState) -> Result<(), Dangling> {
+    snapshot.tenants.insert(tenant.id(), Arc::clone(&tenant.entry.parts));
+    for entry in tenant.destinations.iter() {
+        snapshot.destinations.insert(entry.id, Arc::clone(&entry.parts.destination));
+    }
+    let mut by_source = std::collections::HashMap::<SourceId, Vec<Arc<Connection>>>::new();
+    let mut connections: Vec<&Arc<Entry<Connections>>> = tenant.connections.iter().collect();
+    connections.sort_by(|a, b| a.name.cmp(&b.name));
+    for entry in connections {
+        let connection = Arc::new(connect(tenant, entry)?);
+        if connection.enabled {
+            by_source.entry(connection.source).or_default().push(Arc::clone(&connection));
+        }
+        snapshot.connections.insert(entry.id, connection);
+    }
+    for entry in tenant.sources.iter() {
+        let connections = by_source.remove(&entry.id).unwrap_or_default();
+        snapshot.sources.insert(entry.id, Arc::new(source(tenant, entry, connections)));
+    }
+    Ok(())
+}
+
+fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connection, Dangling> {
+    let missing = |missing: String| Dangling { connection: entry.id, missing };
+    let parts = &entry.parts;
+    let source = parts.source.parse::<SourceId>().ok().filter(|id| tenant.sources.get(*id).is_some());
+    let source = source.ok_or_else(|| missing(format!("source `{}`", parts.source)))?;
+    let destination = parts.destination.parse::<DestinationId>().ok().and_then(|id| tenant.destinations.get(id));
+    let destination = destination.ok_or_else(|| missing(format!("destination `{}`", parts.destination)))?;
+    let stages = parts.stages.iter().map(|stage| {
+        let plugin = stage.plugin.parse().ok().and_then(|id| tenant.plugins.get(id));
+        let plugin = plugin.ok_or_else(|| missing(format!("plugin `{}`", stage.plugin)))?;
+        let version = plugin.parts.resolve(&stage.version);
+        let version = version.ok_or_else(|| missing(format!("version `{}` of plugin `{}`", stage.version, plugin.name)))?;
+        Ok(Stage {
+            plugin: plugin.id,
+            name: plugin.name.clone(),
+            version: version.hash,
+            kind: version.kind,
+            config: Arc::clone(&stage.config),
+            secrets: Arc::clone(&stage.secrets),
+            limits: stage.limits.clone(),
+            on_failure: stage.on_failure,
+        })
+    });
+    Ok(Connection {
+        id: entry.id,
+        name: entry.name.clone(),
+        tenant: tenant.id(),
+        source,
+        enabled: parts.enabled,
+        filter: parts.filter.clone(),
+        chain: stages.collect::<Result<_, _>>()?,
+        retry: parts.retry.clone().unwrap_or_else(|| destination.parts.retry.clone()),
+        destination: Arc::clone(&destination.parts.destination),
+    })
+}
+
+fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Connection>>) -> Source {
+    let pins = connections.iter().filter(|connection| !connection.chain.is_empty()).map(|connection| Pin {
+        connection: connection.id,
+        versions: connection.chain.iter().map(|stage| stage.version).collect(),
+    });
+    let parts = &entry.parts;
+    Source {
+        id: entry.id,
+        name: entry.name.clone(),
+        tenant: Arc::clone(&tenant.entry.parts),
+        enabled: parts.enabled,
+        verifier: Arc::clone(&parts.verifier),
+        methods: parts.methods.clone(),
+        dedup: parts.dedup.clone(),
+        max_body: parts.max_body,
+        trust_trace: parts.trust_trace,
+        pins: pins.collect(),
+        connections,
+    }
+}

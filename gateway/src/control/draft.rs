@@ -1,0 +1,280 @@
+//! A change in the making: the state as it would be, and the records to write for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::model::{Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Plugins, Sources, TenantRecord, Tenants};
+use super::prepare::{Prepare, Preparer};
+use super::service::Error;
+use super::state::{BuildError, Entry, State, Table, TenantState, store_key};
+use crate::clock::Timestamp;
+use crate::event::{KeyId, TenantId};
+use crate::store::ConfigChange;
+
+/// A kind of resource that belongs to a tenant.
+pub trait Owned: Prepare {
+    /// Where a tenant has them.
+    fn table(tenant: &TenantState) -> &Table<Self>;
+    /// The same, to be changed.
+    fn table_mut(tenant: &mut TenantState) -> &mut Table<Self>;
+    /// Turns what the spec refers to into ids; what isn't there is a fault.
+    fn link(spec: &mut Self::Spec, tenant: &TenantState, faults: &mut Vec<FieldError>);
+    /// What refers to this one, as people call it.
+    fn users(tenant: &TenantState, id: Self::Id) -> Vec<String>;
+}
+
+/// A change in the making.
+#[derive(Debug)]
+pub(super) struct Draft {
+    state: State,
+    changes: BTreeMap<String, Option<Bytes>>,
+    with: Arc<Preparer>,
+    now: Timestamp,
+}
+
+impl Draft {
+    pub(super) fn new(state: State, with: Arc<Preparer>, now: Timestamp) -> Self {
+        Self { state, changes: BTreeMap::new(), with, now }
+    }
+
+    /// The state with the change.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn with(&self) -> &Preparer {
+        &self.with
+    }
+
+    pub(super) fn into_parts(self) -> (State, Vec<ConfigChange>) {
+        (self.state, self.changes.into_iter().collect())
+    }
+
+    pub(super) fn tenant(&self, id: TenantId) -> Result<&TenantState, Error> {
+        self.state.tenants.get(&id).map(|tenant| &**tenant).ok_or_else(|| Error::missing::<Tenants>(&id.to_string()))
+    }
+
+    /// Puts a resource in, new or changed.
+    pub(super) fn put<K: Owned>(&mut self, owner: TenantId, id: K::Id, mut spec: K::Spec) -> Result<Arc<Entry<K>>, Error> {
+        let tenant = self.tenant(owner)?;
+        let mut faults = Vec::new();
+        K::link(&mut spec, tenant, &mut faults);
+        let old = K::table(tenant).get(id);
+        if let Some(other) = K::table(tenant).named(K::name(&spec)).filter(|other| other.id.to_string() != id.to_string()) {
+            return Err(Error::Taken { kind: K::NAME, name: other.name.clone() });
+        }
+        let times = (old.map_or(self.now, |old| old.created_at), self.now);
+        let entry = match Entry::<K>::build(Some(owner), id, times, &spec, &self.with) {
+            Ok(entry) if faults.is_empty() => Arc::new(entry),
+            Ok(_) => return Err(Error::Invalid(faults)),
+            Err(BuildError::Invalid(more)) => return Err(Error::Invalid(faults.into_iter().chain(more).collect())),
+            Err(BuildError::Seal(error)) => return Err(error.into()),
+        };
+        self.changes.insert(store_key::<K>(Some(owner), id), Some(entry.record.clone()));
+        K::table_mut(self.tenant_mut(owner)?).put(Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    /// Takes a resource away, unless something refers to it.
+    pub(super) fn delete<K: Owned>(&mut self, owner: TenantId, id: K::Id) -> Result<(), Error> {
+        let users = K::users(self.tenant(owner)?, id);
+        if !users.is_empty() {
+            return Err(Error::InUse { kind: K::NAME, by: users });
+        }
+        K::table_mut(self.tenant_mut(owner)?).remove(id);
+        self.changes.insert(store_key::<K>(Some(owner), id), None);
+        Ok(())
+    }
+
+    /// Puts a tenant in, new or changed.
+    pub(super) fn put_tenant(&mut self, id: TenantId, spec: &TenantRecord) -> Result<Arc<Entry<Tenants>>, Error> {
+        if let Some(other) = self.state.tenant_names.get(&spec.name).filter(|other| **other != id) {
+            return Err(Error::Taken { kind: Tenants::NAME, name: self.state.tenants[other].entry.name.clone() });
+        }
+        let old = self.state.tenants.get(&id);
+        let times = (old.map_or(self.now, |old| old.entry.created_at), self.now);
+        let entry = Arc::new(Entry::build(None, id, times, spec, &self.with)?);
+        if let Some(old) = old {
+            self.state.tenant_names.remove(&old.entry.name);
+        }
+        self.state.tenant_names.insert(entry.name.clone(), id);
+        self.changes.insert(store_key::<Tenants>(None, id), Some(entry.record.clone()));
+        match self.state.tenants.get_mut(&id) {
+            Some(tenant) => Arc::make_mut(tenant).entry = Arc::clone(&entry),
+            None => {
+                self.state.tenants.insert(id, Arc::new(TenantState::new(Arc::clone(&entry))));
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Takes a tenant away, unless it still has something. Its keys go with it.
+    pub(super) fn delete_tenant(&mut self, id: TenantId) -> Result<(), Error> {
+        let tenant = self.tenant(id)?;
+        let by = contents(tenant);
+        if !by.is_empty() {
+            return Err(Error::InUse { kind: Tenants::NAME, by });
+        }
+        let name = tenant.entry.name.clone();
+        let keys: Vec<KeyId> = self.state.keys.values().filter(|key| key.key().tenant == Some(id)).map(|key| key.id).collect();
+        for key in keys {
+            self.delete_key(key);
+        }
+        self.state.tenant_names.remove(&name);
+        self.state.tenants.remove(&id);
+        self.changes.insert(store_key::<Tenants>(None, id), None);
+        Ok(())
+    }
+
+    /// Puts an API key in.
+    pub(super) fn put_key(&mut self, id: KeyId, spec: &KeyRecord) -> Result<Arc<Entry<Keys>>, Error> {
+        let entry = Arc::new(Entry::build(spec.tenant, id, (self.now, self.now), spec, &self.with)?);
+        self.changes.insert(store_key::<Keys>(spec.tenant, id), Some(entry.record.clone()));
+        self.state.keys.insert(id, Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    /// Takes an API key away.
+    pub(super) fn delete_key(&mut self, id: KeyId) {
+        if let Some(entry) = self.state.keys.remove(&id) {
+            self.changes.insert(store_key::<Keys>(entry.key().tenant, id), None);
+        }
+    }
+
+    fn tenant_mut(&mut self, id: TenantId) -> Result<&mut TenantState, Error> {
+        let tenant = self.state.tenants.get_mut(&id).map(Arc::make_mut);
+        tenant.ok_or_else(|| Error::missing::<Tenants>(&id.to_string()))
+    }
+}
+
+/// What a tenant still has, as people call it.
+fn contents(tenant: &TenantState) -> Vec<String> {
+    let sources = tenant.sources.iter().map(|entry| format!("source `{}`", entry.name));
+    let destinations = tenant.destinations.iter().map(|entry| format!("destination `{}`", entry.name));
+    let connections = tenant.connections.iter().map(|entry| format!("connection `{}`", entry.name));
+    let plugins = tenant.plugins.iter().map(|entry| format!("plugin `{}`", entry.name));
+    sources.chain(destinations).chain(connections).chain(plugins).collect()
+}
+
+fn connections_where(tenant: &TenantState, uses: impl Fn(&Entry<Connections>) -> bool) -> Vec<String> {
+    let users = tenant.connections.iter().filter(|entry| uses(entry));
+    users.map(|entry| format!("connection `{}`", entry.name)).collect()
+}
+
+impl Owned for Sources {
+    fn table(tenant: &TenantState) -> &Table<Self> {
+        &tenant.sources
+    }
+
+    fn table_mut(tenant: &mut TenantState) -> &mut Table<Self> {
+        &mut tenant.sources
+    }
+
+    fn link(_: &mut Self::Spec, _: &TenantState, _: &mut Vec<FieldError>) {}
+
+    fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
+        let id = id.to_string();
+        connections_where(tenant, |entry| entry.parts.source == id)
+    }
+}
+
+impl Owned for Destinations {
+    fn table(tenant: &TenantState) -> &Table<Self> {
+        &tenant.destinations
+    }
+
+    fn table_mut(tenant: &mut TenantState) -> &mut Table<Self> {
+        &mut tenant.destinations
+    }
+
+    fn link(_: &mut Self::Spec, _: &TenantState, _: &mut Vec<FieldError>) {}
+
+    fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
+        let id = id.to_string();
+        connections_where(tenant, |entry| entry.parts.destination == id)
+    }
+}
+
+impl Owned for Connections {
+    fn table(tenant: &TenantState) -> &Table<Self> {
+        &tenant.connections
+    }
+
+    fn table_mut(tenant: &mut TenantState) -> &mut Table<Self> {
+        &mut tenant.connections
+    }
+
+    fn link(spec: &mut Self::Spec, tenant: &TenantState, faults: &mut Vec<FieldError>) {
+        link_one("source", &mut spec.source, &tenant.sources, faults);
+        link_one("destination", &mut spec.destination, &tenant.destinations, faults);
+        for (index, stage) in spec.plugins.iter_mut().enumerate() {
+            link_one(&format!("plugins[{index}].plugin"), &mut stage.plugin, &tenant.plugins, faults);
+            let Some(plugin) = tenant.plugins.find(&stage.plugin) else { continue };
+            if plugin.parts.resolve(&stage.version).is_none() {
+                let message = format!(
+                    "plugin `{}` has no version or alias `{}`; it has {}",
+                    plugin.name,
+                    short(&stage.version),
+                    listing(plugin.parts.aliases.keys())
+                );
+                faults.push(FieldError { field: format!("plugins[{index}].version"), message });
+            }
+        }
+    }
+
+    fn users(_: &TenantState, _: Self::Id) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Owned for Plugins {
+    fn table(tenant: &TenantState) -> &Table<Self> {
+        &tenant.plugins
+    }
+
+    fn table_mut(tenant: &mut TenantState) -> &mut Table<Self> {
+        &mut tenant.plugins
+    }
+
+    fn link(_: &mut Self::Spec, _: &TenantState, _: &mut Vec<FieldError>) {}
+
+    fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
+        let id = id.to_string();
+        connections_where(tenant, |entry| entry.parts.stages.iter().any(|stage| stage.plugin == id))
+    }
+}
+
+/// The connections that name this alias, or this version by its hash.
+pub(super) fn reference_users(tenant: &TenantState, plugin: &str, reference: &str) -> Vec<String> {
+    connections_where(tenant, |entry| entry.parts.stages.iter().any(|stage| stage.plugin == plugin && stage.version == reference))
+}
+
+fn link_one<K: Kind>(field: &str, reference: &mut String, table: &Table<K>, faults: &mut Vec<FieldError>) {
+    match table.find(reference) {
+        Some(entry) => *reference = entry.id.to_string(),
+        None => {
+            let names = listing(table.iter().map(|entry| &entry.name));
+            let message = format!("there is no {} `{}` in this tenant; it has {names}", K::NAME, short(reference));
+            faults.push(FieldError { field: field.to_owned(), message });
+        }
+    }
+}
+
+/// The first few names, for an error's help.
+fn listing<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    const SHOWN: usize = 10;
+    let mut names: Vec<String> = names.take(SHOWN + 1).map(|name| format!("`{name}`")).collect();
+    if names.is_empty() {
+        return "none".into();
+    }
+    if names.len() > SHOWN {
+        names[SHOWN] = "more".into();
+    }
+    names.join(", ")
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}

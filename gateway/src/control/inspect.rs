@@ -1,0 +1,60 @@
+//! What control asks of the plugin runtime: whether a component can be used, and for what.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::snapshot::StageKind;
+use crate::plugin::{LoadError, Runtime, Screen};
+
+/// What an inspection found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// What the component does.
+    pub kind: StageKind,
+    /// The interfaces that it exports, with their versions.
+    pub exports: Vec<String>,
+}
+
+impl Inspection {
+    /// What a component's outside says. One that is both a filter and a transform runs as a transform, which can do both.
+    pub fn of(screen: &Screen) -> Self {
+        let kind = if screen.transform { StageKind::Transform } else { StageKind::Filter };
+        Self { kind, exports: screen.exports.clone() }
+    }
+}
+
+/// A component that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    /// It can't be used, with the reason for its author.
+    #[error("{reason}")]
+    Unusable {
+        /// A stable name: `missing_export`, `foreign_import`, `core_module`, ...
+        code: String,
+        /// One sentence.
+        reason: String,
+    },
+    /// It could not be inspected now; trying again can help.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Pre-screens, compiles and instantiates a component without running it.
+#[async_trait]
+pub trait Inspector: Send + Sync + 'static {
+    /// Whether the component can be used.
+    async fn inspect(&self, component: Bytes) -> Result<Inspection, InspectError>;
+}
+
+#[async_trait]
+impl Inspector for Runtime {
+    async fn inspect(&self, component: Bytes) -> Result<Inspection, InspectError> {
+        match Self::inspect(self, component).await {
+            Ok(found) => Ok(Inspection::of(&found.screen)),
+            Err(LoadError::Refused(refusal)) => {
+                Err(InspectError::Unusable { code: refusal.code().to_owned(), reason: refusal.to_string() })
+            }
+            Err(error) => Err(InspectError::Unavailable(error.to_string())),
+        }
+    }
+}

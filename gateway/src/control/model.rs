@@ -1,0 +1,103 @@
+//! Resources as they are written and as they are stored.
+//!
+//! # In the store
+//! One JSON record each, `{"v": 1, "created_at": ms, "updated_at": ms, "spec": {...}}` with its secrets sealed, under
+//! `ten/<id>`, `key/<owner>/<id>`, `src/<tenant>/<id>`, `dst/<tenant>/<id>`, `con/<tenant>/<id>` or `plg/<tenant>/<id>`;
+//! `<owner>` is a tenant, or `-` for an operator.
+//!
+//! # Limits
+//! Names 64 bytes; descriptions and other short texts 1 KiB; the numbers of things beside each other are constants here.
+
+mod connection;
+mod destination;
+mod key;
+mod name;
+mod plugin;
+mod source;
+mod tenant;
+
+use std::fmt::{Debug, Display};
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use connection::{ConnectionSpec, Connections, LimitsSpec, StageSpec};
+pub use destination::{DestinationAuth, DestinationSpec, Destinations, HeaderSpec, RetrySpec, SigningSpec, TlsSpec};
+pub use key::{KEY_PREFIX, KeyRecord, Keys, Minted, digest_of, parse_key};
+pub use name::check_name;
+pub use plugin::{LATEST, MAX_VERSIONS, PluginRecord, Plugins, VersionRecord, check_alias};
+pub use source::{DedupSpec, SourceSpec, Sources};
+pub use tenant::{PlanSpec, TenantRecord, TenantSpec, Tenants};
+
+use crate::clock::Timestamp;
+use crate::event::IdError;
+
+/// The record format that this release writes.
+pub const FORMAT: u8 = 1;
+
+/// A kind of resource.
+pub trait Kind: Sized + Send + Sync + 'static {
+    /// Its ids.
+    type Id: Copy + Ord + Debug + Display + FromStr<Err = IdError> + Send + Sync + 'static;
+    /// What is written and stored of it.
+    type Spec: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// What is made of it for use.
+    type Parts: Debug + Send + Sync + 'static;
+    /// What people call one.
+    const NAME: &'static str;
+    /// What its keys in the store start with.
+    const KEY: &'static str;
+    /// Where its spec holds secrets.
+    const SECRETS: &'static [&'static str] = &[];
+
+    /// A new id.
+    fn new_id(now: Timestamp, random: u128) -> Self::Id;
+
+    /// The spec's name.
+    fn name(spec: &Self::Spec) -> &str;
+}
+
+/// One thing that is wrong with a request, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// The field, as a path with dots: `auth.secrets[0]`. Empty for the whole.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+pub struct Faults(pub Vec<FieldError>);
+
+impl Faults {
+    /// Notes a fault.
+    pub fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.0.push(FieldError { field: field.into(), message: message.into() });
+    }
+
+    /// Notes a fault unless `value` is in the range.
+    pub fn range<T: PartialOrd + Display>(&mut self, field: &str, value: T, min: T, max: T) {
+        if value < min || value > max {
+            self.add(field, format!("must be from {min} to {max}, not {value}"));
+        }
+    }
+
+    /// Notes a fault unless `value` is in the range.
+    pub fn time(&mut self, field: &str, value: std::time::Duration, min: std::time::Duration, max: std::time::Duration) {
+        if value < min || value > max {
+            let show = humantime::format_duration;
+            self.add(field, format!("must be from {} to {}, not {}", show(min), show(max), show(value)));
+        }
+    }
+
+    /// The value, if there was nothing.
+    pub fn or<T>(self, value: T) -> Result<T, Vec<FieldError>> {
+        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+    }
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,371 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderName, HeaderValue};
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Faults, FieldError, Kind, check_name, yes};
+use crate::clock::Timestamp;
+use crate::config::units;
+use crate::control::parts::{self, Origin};
+use crate::control::snapshot::Destination;
+use crate::dispatch::schedule::RetryPolicy;
+use crate::egress::policy::AddressPolicy;
+use crate::egress::{SignError, TargetConfig, TlsOptions};
+use crate::event::{DestinationId, Revision, TenantId};
+use crate::secret::Secret;
+
+/// Static headers of a destination.
+const MAX_HEADERS: usize = 32;
+/// Bytes of a header's value or a token.
+const MAX_TEXT: usize = 4096;
+
+/// Destinations.
+#[derive(Debug)]
+pub enum Destinations {}
+
+impl Kind for Destinations {
+    type Id = DestinationId;
+    type Spec = DestinationSpec;
+    type Parts = DestinationParts;
+    const NAME: &'static str = "destination";
+    const KEY: &'static str = "dst";
+    const SECRETS: &'static [&'static str] = &["auth/token", "auth/password", "auth/value", "signing/secrets/*"];
+
+    fn new_id(now: Timestamp, random: u128) -> DestinationId {
+        DestinationId::new(now, random)
+    }
+
+    fn name(spec: &DestinationSpec) -> &str {
+        &spec.name
+    }
+}
+
+/// A destination: where deliveries go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationSpec {
+    /// Unique in the tenant.
+    #[schema(example = "chat")]
+    pub name: String,
+    /// Deliveries for a disabled destination wait. Default true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Where requests go.
+    #[schema(example = "https://chat.example.com/hooks/1")]
+    pub url: String,
+    /// Whether the path below the source is appended to the URL's. Default false.
+    #[serde(default)]
+    pub append_path: bool,
+    /// Whether the query is appended to the URL's. Default false.
+    #[serde(default)]
+    pub append_query: bool,
+    /// TLS.
+    #[serde(default)]
+    pub tls: TlsSpec,
+    /// Credentials that are sent along.
+    #[serde(default)]
+    pub auth: DestinationAuth,
+    /// Headers that every request gets. Shown again, so not for secrets.
+    #[serde(default)]
+    pub headers: Vec<HeaderSpec>,
+    /// How requests are signed.
+    #[serde(default)]
+    pub signing: SigningSpec,
+    /// One attempt, from connect to the end of the response body, at most 5 minutes. Default 30 s.
+    #[serde(default = "default_timeout", with = "units::duration")]
+    #[schema(value_type = String, example = "30s")]
+    pub timeout: Duration,
+    /// Attempts at once; more deliveries wait in the store. Default 64.
+    #[serde(default = "default_in_flight")]
+    pub in_flight: usize,
+    /// When failed deliveries are tried again.
+    #[serde(default)]
+    pub retry: RetrySpec,
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_in_flight() -> usize {
+    64
+}
+
+/// How TLS is spoken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSpec {
+    /// Certificates, in PEM, that are trusted for this destination besides the gateway's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+    /// Whether HTTP/2 is offered. Default true.
+    pub http2: bool,
+}
+
+impl Default for TlsSpec {
+    fn default() -> Self {
+        Self { ca_pem: None, http2: true }
+    }
+}
+
+/// Credentials that are sent along with every request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DestinationAuth {
+    /// None.
+    #[default]
+    None,
+    /// `Authorization: Bearer ...`.
+    Bearer {
+        /// The token.
+        #[schema(schema_with = crate::control::schema::secret)]
+        token: Secret,
+    },
+    /// `Authorization: Basic ...` (RFC 7617).
+    Basic {
+        /// The user's name; no colon in it.
+        username: String,
+        /// The password.
+        #[schema(schema_with = crate::control::schema::secret)]
+        password: Secret,
+    },
+    /// A key in a header.
+    ApiKey {
+        /// The header.
+        header: String,
+        /// The key.
+        #[schema(schema_with = crate::control::schema::secret)]
+        value: Secret,
+    },
+}
+
+/// A header with its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderSpec {
+    /// The header.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// Signatures as Standard Webhooks defines them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SigningSpec {
+    /// `whsec_` and base64; each gives a signature, so that receivers can change over. None: requests are not signed.
+    #[schema(schema_with = crate::control::schema::secrets)]
+    pub secrets: Vec<Secret>,
+}
+
+/// When failed deliveries are tried again: exponential delays with full jitter, Retry-After obeyed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySpec {
+    /// Attempts altogether, the first one included. Default 18.
+    pub max_attempts: u32,
+    /// Ceiling of the first delay; it doubles with each attempt. Default 10 s.
+    #[serde(with = "units::duration")]
+    #[schema(value_type = String, example = "10s")]
+    pub base: Duration,
+    /// The ceiling never exceeds this. Default 1 day.
+    #[serde(with = "units::duration")]
+    #[schema(value_type = String, example = "1day")]
+    pub max_delay: Duration,
+    /// How far away a destination may push the next attempt by Retry-After. Default 1 day.
+    #[serde(with = "units::duration")]
+    #[schema(value_type = String, example = "1day")]
+    pub max_retry_after: Duration,
+    /// How long after the event was accepted the last attempt may start. Default 3 days.
+    #[serde(with = "units::duration")]
+    #[schema(value_type = String, example = "3days")]
+    pub max_age: Duration,
+}
+
+impl Default for RetrySpec {
+    fn default() -> Self {
+        let policy = RetryPolicy::default();
+        Self {
+            max_attempts: policy.max_attempts,
+            base: Duration::from_millis(policy.base_ms),
+            max_delay: Duration::from_millis(policy.max_delay_ms),
+            max_retry_after: Duration::from_millis(policy.max_retry_after_ms),
+            max_age: Duration::from_millis(policy.max_age_ms),
+        }
+    }
+}
+
+impl RetrySpec {
+    pub(super) fn prepare(&self, field: &str, faults: &mut Faults) -> RetryPolicy {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let policy = RetryPolicy {
+            max_attempts: self.max_attempts,
+            base_ms: millis(self.base),
+            max_delay_ms: millis(self.max_delay),
+            max_retry_after_ms: millis(self.max_retry_after),
+            max_age_ms: millis(self.max_age),
+        };
+        for problem in policy.problems() {
+            let (name, show): (&str, fn(u64) -> String) = match problem.field.strip_suffix("_ms") {
+                Some(name) => (name, |ms| humantime::format_duration(Duration::from_millis(ms)).to_string()),
+                None => (problem.field, |count| count.to_string()),
+            };
+            let (min, max, value) = (show(problem.min), show(problem.max), show(problem.value));
+            faults.add(format!("{field}.{name}"), format!("must be from {min} to {max}, not {value}"));
+        }
+        policy
+    }
+}
+
+/// What is made of a destination.
+#[derive(Debug)]
+pub struct DestinationParts {
+    pub(in crate::control) destination: Arc<Destination>,
+    pub(in crate::control) retry: RetryPolicy,
+}
+
+impl DestinationSpec {
+    /// Checks it and makes it ready for use.
+    pub(in crate::control) fn prepare(
+        &self,
+        id: DestinationId,
+        tenant: TenantId,
+        policy: &AddressPolicy,
+        origin: Origin,
+    ) -> Result<DestinationParts, Vec<FieldError>> {
+        let mut faults = Faults::default();
+        check_name("name", &self.name, &mut faults);
+        faults.time("timeout", self.timeout, Duration::from_millis(100), Duration::from_secs(300));
+        faults.range("in_flight", self.in_flight, 1, 10_000);
+        let retry = self.retry.prepare("retry", &mut faults);
+        let target = parts::target(&self.target(tenant, id), policy, origin).map_err(|error| faults.add("url", error.to_string()));
+        let signer = parts::signer(&self.signing.secrets).map_err(|error| {
+            let field = match error {
+                SignError::Base64 { index } | SignError::Length { index } => format!("signing.secrets[{index}]"),
+                SignError::Count | SignError::Id => "signing.secrets".into(),
+            };
+            faults.add(field, error.to_string());
+        });
+        let headers = self.prepare_headers(&mut faults);
+        let (Ok((target, held)), Ok(signer)) = (target, signer) else { return Err(faults.0) };
+        let destination = Destination {
+            id,
+            name: self.name.clone(),
+            tenant,
+            enabled: self.enabled && !held,
+            target: Arc::new(target),
+            signer,
+            headers,
+            timeout: self.timeout,
+            in_flight: self.in_flight,
+        };
+        faults.or(DestinationParts { destination: Arc::new(destination), retry })
+    }
+
+    fn target(&self, tenant: TenantId, destination: DestinationId) -> TargetConfig {
+        // Connections are kept apart by what they were made for: another spec is another revision.
+        let spec = serde_json::to_vec(self).expect("specs are plain data");
+        let hash = digest(&SHA256, &spec);
+        let revision = Revision(hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)));
+        TargetConfig {
+            tenant,
+            destination,
+            revision,
+            url: self.url.clone(),
+            append_path: self.append_path,
+            append_query: self.append_query,
+            tls: TlsOptions { ca_pem: self.tls.ca_pem.clone(), http2: self.tls.http2 },
+        }
+    }
+
+    fn prepare_headers(&self, faults: &mut Faults) -> Vec<(HeaderName, HeaderValue)> {
+        if self.headers.len() > MAX_HEADERS {
+            faults.add("headers", format!("there may be {MAX_HEADERS}"));
+            return Vec::new();
+        }
+        let mut headers = Vec::new();
+        for (index, header) in self.headers.iter().enumerate() {
+            let name = header_name(&format!("headers[{index}].name"), &header.name, faults);
+            let value = header_value(&format!("headers[{index}].value"), &header.value, faults);
+            headers.extend(name.zip(value));
+        }
+        headers.extend(self.auth.prepare(faults).map(|(name, mut value)| {
+            value.set_sensitive(true);
+            (name, value)
+        }));
+        headers
+    }
+}
+
+impl DestinationAuth {
+    fn prepare(&self, faults: &mut Faults) -> Option<(HeaderName, HeaderValue)> {
+        let authorization = http::header::AUTHORIZATION;
+        match self {
+            Self::None => None,
+            Self::Bearer { token } => {
+                let value = header_value("auth.token", &format!("Bearer {}", token.expose()), faults);
+                value.map(|value| (authorization, value))
+            }
+            Self::Basic { username, password } => {
+                if username.contains(':') || username.len() > MAX_TEXT {
+                    faults.add("auth.username", "has a colon or is too long");
+                }
+                let text = STANDARD.encode(format!("{username}:{}", password.expose()));
+                header_value("auth.password", &format!("Basic {text}"), faults).map(|value| (authorization, value))
+            }
+            Self::ApiKey { header, value } => {
+                let name = header_name("auth.header", header, faults);
+                name.zip(header_value("auth.value", value.expose(), faults))
+            }
+        }
+    }
+}
+
+/// Headers that make or break the request's framing or meaning, or that the gateway sets itself.
+fn is_reserved(name: &HeaderName) -> bool {
+    const RESERVED: [&str; 12] = [
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "traceparent",
+    ];
+    RESERVED.contains(&name.as_str()) || name.as_str().starts_with("webhook-")
+}
+
+fn header_name(field: &str, text: &str, faults: &mut Faults) -> Option<HeaderName> {
+    match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(name) if is_reserved(&name) => {
+            faults.add(field, format!("`{name}` is set by the gateway and can't be set here"));
+            None
+        }
+        Ok(name) => Some(name),
+        Err(_) => {
+            faults.add(field, "is not a header's name");
+            None
+        }
+    }
+}
+
+fn header_value(field: &str, text: &str, faults: &mut Faults) -> Option<HeaderValue> {
+    match HeaderValue::from_str(text) {
+        Ok(value) if text.len() <= MAX_TEXT => Some(value),
+        // The text may be a secret.
+        _ => {
+            faults.add(field, format!("must be printable characters, at most {MAX_TEXT} bytes"));
+            None
+        }
+    }
+}

@@ -1,0 +1,171 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Faults, FieldError, Kind, check_name, yes};
+use crate::clock::Timestamp;
+use crate::config::units;
+use crate::control::snapshot::{DedupBy, DedupRule};
+use crate::event::SourceId;
+use crate::ingest::verify::{Verifier, VerifierConfig};
+
+/// How long a duplicate may be remembered.
+const MAX_WINDOW: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Methods that a source may name.
+const MAX_METHODS: usize = 16;
+/// The largest body that can be asked for.
+const MAX_BODY: usize = 1 << 30;
+
+/// Sources.
+#[derive(Debug)]
+pub enum Sources {}
+
+impl Kind for Sources {
+    type Id = SourceId;
+    type Spec = SourceSpec;
+    type Parts = SourceParts;
+    const NAME: &'static str = "source";
+    const KEY: &'static str = "src";
+    const SECRETS: &'static [&'static str] = &["auth/keys/*", "auth/users/*/password", "auth/secrets/*"];
+
+    fn new_id(now: Timestamp, random: u128) -> SourceId {
+        SourceId::new(now, random)
+    }
+
+    fn name(spec: &SourceSpec) -> &str {
+        &spec.name
+    }
+}
+
+/// A source: an ingestion endpoint at `/in/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// Unique in the tenant.
+    #[schema(example = "github")]
+    pub name: String,
+    /// A disabled source answers 404 and takes nothing. Default true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// How requests are verified. Default: not at all, beyond the source's unguessable id.
+    #[serde(default = "no_auth")]
+    #[schema(schema_with = crate::control::schema::source_auth)]
+    pub auth: VerifierConfig,
+    /// Methods that it takes; any when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["POST"]))]
+    pub methods: Option<Vec<String>>,
+    /// What makes an event a duplicate, which is answered with the first one's id and dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<DedupSpec>,
+    /// The largest body. Default 1 MiB. The gateway's own `ingest.max_body` stands above it.
+    #[serde(default = "default_max_body", with = "units::size")]
+    #[schema(value_type = String, example = "1MiB")]
+    pub max_body: usize,
+    /// Whether a `traceparent` that comes in is the parent of the event's trace; otherwise it becomes a link. Default false.
+    #[serde(default)]
+    pub trust_trace: bool,
+}
+
+fn no_auth() -> VerifierConfig {
+    VerifierConfig::None {}
+}
+
+fn default_max_body() -> usize {
+    1 << 20
+}
+
+/// What makes an event a duplicate: the same value, within the window, of exactly one of a header and a place in the JSON body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DedupSpec {
+    /// The header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "x-github-delivery")]
+    pub header: Option<String>,
+    /// A JSON pointer (RFC 6901) into the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    /// How long the first one is remembered, at most 7 days. Default 1 hour.
+    #[serde(default = "default_window", with = "units::duration")]
+    #[schema(value_type = String, example = "1h")]
+    pub window: Duration,
+}
+
+fn default_window() -> Duration {
+    Duration::from_secs(60 * 60)
+}
+
+/// What is made of a source.
+#[derive(Debug)]
+pub struct SourceParts {
+    pub(in crate::control) enabled: bool,
+    pub(in crate::control) verifier: Arc<Verifier>,
+    pub(in crate::control) methods: Option<Vec<Method>>,
+    pub(in crate::control) dedup: Option<DedupRule>,
+    pub(in crate::control) max_body: usize,
+    pub(in crate::control) trust_trace: bool,
+}
+
+impl SourceSpec {
+    /// Checks it and makes it ready for use on a gateway that takes at most `max_body`.
+    pub(in crate::control) fn prepare(&self, max_body: usize) -> Result<SourceParts, Vec<FieldError>> {
+        let mut faults = Faults::default();
+        check_name("name", &self.name, &mut faults);
+        faults.range("max_body", self.max_body, 1, MAX_BODY);
+        let verifier = Verifier::new(&self.auth).map_err(|error| faults.add("auth", error.to_string()));
+        let methods = self.methods.as_ref().map(|methods| parse_methods(methods, &mut faults));
+        let dedup = self.dedup.as_ref().and_then(|dedup| dedup.prepare(&mut faults));
+        let Ok(verifier) = verifier else { return Err(faults.0) };
+        faults.or(SourceParts {
+            enabled: self.enabled,
+            verifier: Arc::new(verifier),
+            methods,
+            dedup,
+            max_body: self.max_body.min(max_body),
+            trust_trace: self.trust_trace,
+        })
+    }
+}
+
+fn parse_methods(methods: &[String], faults: &mut Faults) -> Vec<Method> {
+    if methods.is_empty() || methods.len() > MAX_METHODS {
+        faults.add("methods", format!("must name 1 to {MAX_METHODS} methods, or be left out for any"));
+    }
+    let mut parsed = Vec::with_capacity(methods.len().min(MAX_METHODS));
+    for (index, text) in methods.iter().enumerate().take(MAX_METHODS) {
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(method) if text.len() <= 32 => parsed.push(method),
+            _ => faults.add(format!("methods[{index}]"), "is not an HTTP method, like \"POST\""),
+        }
+    }
+    parsed
+}
+
+impl DedupSpec {
+    fn prepare(&self, faults: &mut Faults) -> Option<DedupRule> {
+        faults.time("dedup.window", self.window, Duration::from_secs(1), MAX_WINDOW);
+        let by = match (&self.header, &self.pointer) {
+            (Some(header), None) => match HeaderName::from_bytes(header.as_bytes()) {
+                Ok(name) => DedupBy::Header(name),
+                Err(_) => {
+                    faults.add("dedup.header", "is not a header's name");
+                    return None;
+                }
+            },
+            (None, Some(pointer)) if pointer.starts_with('/') && pointer.len() <= 1024 => DedupBy::Pointer(pointer.clone()),
+            (None, Some(_)) => {
+                faults.add("dedup.pointer", "must be a JSON pointer like \"/data/id\", at most 1024 bytes");
+                return None;
+            }
+            _ => {
+                faults.add("dedup", "needs exactly one of `header` and `pointer`");
+                return None;
+            }
+        };
+        Some(DedupRule { by, window: self.window })
+    }
+}

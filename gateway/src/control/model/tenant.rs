@@ -1,0 +1,88 @@
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Faults, FieldError, Kind, check_name};
+use crate::clock::Timestamp;
+use crate::control::snapshot::{Plan, Tenant};
+use crate::event::{Shard, TenantId};
+
+/// Tenants.
+#[derive(Debug)]
+pub enum Tenants {}
+
+impl Kind for Tenants {
+    type Id = TenantId;
+    type Spec = TenantRecord;
+    type Parts = Arc<Tenant>;
+    const NAME: &'static str = "tenant";
+    const KEY: &'static str = "ten";
+
+    fn new_id(now: Timestamp, random: u128) -> TenantId {
+        TenantId::new(now, random)
+    }
+
+    fn name(spec: &TenantRecord) -> &str {
+        &spec.name
+    }
+}
+
+/// A tenant as it is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TenantSpec)]
+pub struct TenantSpec {
+    /// Unique on the gateway.
+    #[schema(example = "acme")]
+    pub name: String,
+    /// What it may use.
+    #[serde(default)]
+    pub plan: PlanSpec,
+}
+
+/// A tenant as it is stored: its shard was chosen when it was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TenantRecord {
+    /// Unique on the gateway.
+    pub name: String,
+    /// What it may use.
+    pub plan: PlanSpec,
+    /// Where its events are.
+    pub shard: Shard,
+}
+
+/// What a tenant may use.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanSpec {
+    /// Events per second that stay in the normal lane; what exceeds it goes to the low one. Default 1000.
+    pub rate: f64,
+    /// Events above the rate that may come at once and still stay in the normal lane. Default 2000.
+    pub burst: u32,
+    /// Share against other tenants where queues are served in turn. Default 1.
+    pub weight: u32,
+    /// Events being planned or delivered at once; more of them wait in the store. Default 512.
+    pub in_flight: usize,
+}
+
+impl Default for PlanSpec {
+    fn default() -> Self {
+        Self { rate: 1000.0, burst: 2000, weight: 1, in_flight: 512 }
+    }
+}
+
+impl TenantRecord {
+    /// Checks it and makes it ready for use.
+    pub(in crate::control) fn prepare(&self, id: TenantId) -> Result<Arc<Tenant>, Vec<FieldError>> {
+        let mut faults = Faults::default();
+        let PlanSpec { rate, burst, weight, in_flight } = self.plan;
+        check_name("name", &self.name, &mut faults);
+        faults.range("plan.rate", rate, 0.001, 10_000_000.0);
+        faults.range("plan.burst", burst, 1, 100_000_000);
+        faults.range("plan.weight", weight, 1, 1_000);
+        faults.range("plan.in_flight", in_flight, 1, 1_000_000);
+        let plan = Plan { rate, burst, weight, in_flight };
+        faults.or(Arc::new(Tenant { id, name: self.name.clone(), shard: self.shard, plan }))
+    }
+}

@@ -1,0 +1,52 @@
+//! Follows what other nodes change. This node's own changes are published as they are made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::service::{Control, LoadError};
+
+/// How often the store is asked for its revision.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a look at the store led to; for metrics.
+#[derive(Debug)]
+pub enum Refreshed<'a> {
+    /// Nothing was new.
+    Unchanged,
+    /// A new revision is in use.
+    Changed,
+    /// The revision in the store can't be used; the last good one stays in use.
+    Failed(&'a LoadError),
+}
+
+/// Looks at the store until `stop`. What can't be loaded changes nothing and is said once for each new reason.
+pub async fn run(control: Arc<Control>, watch: impl Fn(Refreshed<'_>) + Send, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_error = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match control.refresh().await {
+            Ok(changed) => {
+                if last_error.take().is_some() {
+                    tracing::info!("configuration is readable again");
+                }
+                watch(if changed { Refreshed::Changed } else { Refreshed::Unchanged });
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if last_error.as_ref() != Some(&text) {
+                    tracing::error!(error = %text, "configuration not reloaded, the last good revision stays in use");
+                    last_error = Some(text);
+                }
+                watch(Refreshed::Failed(&error));
+            }
+        }
+    }
+}

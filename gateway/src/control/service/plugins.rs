@@ -1,0 +1,173 @@
+//! Plugins: uploads, versions, aliases.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Control, Error};
+use crate::control::draft::{Draft, reference_users};
+use crate::control::inspect::Inspection;
+use crate::control::model::{Faults, LATEST, PluginRecord, Plugins, Tenants, VersionRecord, check_alias, check_name};
+use crate::control::state::Entry;
+use crate::event::{PluginId, TenantId, VersionHash};
+
+/// A component that was taken.
+#[derive(Debug)]
+pub struct Uploaded {
+    /// Its plugin.
+    pub plugin: Arc<Entry<Plugins>>,
+    /// Its version.
+    pub version: VersionRecord,
+    /// Whether the plugin had it already.
+    pub known: bool,
+}
+
+/// A component that can be used.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// The component's hash.
+    pub hash: VersionHash,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What was found.
+    pub inspection: Inspection,
+}
+
+impl Control {
+    /// Adds a version to a plugin, which is made if there is none of that name. `latest` moves to it.
+    pub async fn upload(&self, owner: TenantId, name: &str, component: Bytes) -> Result<Uploaded, Error> {
+        let mut faults = Faults::default();
+        if name.parse::<PluginId>().is_err() {
+            check_name("plugin", name, &mut faults);
+        }
+        faults.or(()).map_err(Error::Invalid)?;
+        let state = self.state();
+        let tenant = state.tenant(owner).ok_or_else(|| Error::missing::<Tenants>(&owner.to_string()))?;
+        let hash = VersionHash::of(&component);
+        let known = tenant.plugins.find(name).and_then(|plugin| plugin.parts.version(hash).cloned());
+        let version = match known {
+            Some(version) => version,
+            None => self.keep(component).await?,
+        };
+        let id = PluginId::new(self.clock.now(), self.random_id()?);
+        self.change(|draft| {
+            let found = draft.tenant(owner)?.plugins.find(name).cloned();
+            if found.is_none() && name.parse::<PluginId>().is_ok() {
+                return Err(Error::missing::<Plugins>(name));
+            }
+            let known = found.as_ref().is_some_and(|plugin| plugin.parts.version(hash).is_some());
+            let plugin = add_version(draft, owner, found.as_deref(), (id, name), &version)?;
+            Ok(Uploaded { plugin, version: version.clone(), known })
+        })
+        .await
+    }
+
+    /// Inspects a component without keeping it.
+    pub async fn inspect(&self, component: Bytes) -> Result<Inspected, Error> {
+        let (hash, size) = (VersionHash::of(&component), component.len() as u64);
+        let inspection = self.inspector.inspect(component).await.map_err(Error::Component)?;
+        Ok(Inspected { hash, size, inspection })
+    }
+
+    /// Inspects a component and keeps it.
+    pub async fn keep(&self, component: Bytes) -> Result<VersionRecord, Error> {
+        let Inspected { hash, size, inspection } = self.inspect(component.clone()).await?;
+        self.store.put_component(hash, component).await?;
+        let Inspection { kind, exports } = inspection;
+        Ok(VersionRecord { hash, size, kind, exports, uploaded_at: self.clock.now() })
+    }
+
+    /// Inspects a component that is in the store.
+    pub async fn kept(&self, hash: VersionHash) -> Result<VersionRecord, Error> {
+        let component = self.store.component(hash).await?;
+        let component = component.ok_or_else(|| Error::NotFound { kind: "component", reference: hash.to_string() })?;
+        let Inspected { size, inspection: Inspection { kind, exports }, .. } = self.inspect(component).await?;
+        Ok(VersionRecord { hash, size, kind, exports, uploaded_at: self.clock.now() })
+    }
+
+    /// Takes a version away, unless an alias or a connection names it.
+    pub async fn delete_version(&self, owner: TenantId, plugin: &str, version: &str) -> Result<(), Error> {
+        self.change(|draft| {
+            let entry = find(draft, owner, plugin)?;
+            let missing = || Error::NotFound { kind: "version", reference: version.chars().take(80).collect() };
+            let hash: VersionHash = version.parse().map_err(|_| missing())?;
+            entry.parts.version(hash).ok_or_else(missing)?;
+            let aliases = entry.parts.aliases.iter().filter(|(_, to)| **to == hash).map(|(alias, _)| format!("alias `{alias}`"));
+            let users = reference_users(draft.tenant(owner)?, &entry.id.to_string(), &hash.to_string());
+            let by: Vec<String> = aliases.chain(users).collect();
+            if !by.is_empty() {
+                return Err(Error::InUse { kind: "version", by });
+            }
+            let mut record = entry.parts.clone();
+            record.versions.retain(|version| version.hash != hash);
+            draft.put::<Plugins>(owner, entry.id, record).map(drop)
+        })
+        .await
+    }
+
+    /// Points an alias at a version, given by its hash or by another alias.
+    pub async fn set_alias(&self, owner: TenantId, plugin: &str, alias: &str, version: &str) -> Result<Arc<Entry<Plugins>>, Error> {
+        let mut faults = Faults::default();
+        check_alias("alias", alias, &mut faults);
+        faults.or(()).map_err(Error::Invalid)?;
+        self.change(|draft| {
+            let entry = find(draft, owner, plugin)?;
+            let hash = entry.parts.resolve(version).map(|version| version.hash);
+            let hash = hash.ok_or_else(|| Error::field("version", "is neither a version nor an alias of this plugin"))?;
+            if entry.parts.aliases.get(alias) == Some(&hash) {
+                return Ok(entry);
+            }
+            let mut record = entry.parts.clone();
+            record.aliases.insert(alias.to_owned(), hash);
+            draft.put::<Plugins>(owner, entry.id, record)
+        })
+        .await
+    }
+
+    /// Takes an alias away, unless a connection names it.
+    pub async fn delete_alias(&self, owner: TenantId, plugin: &str, alias: &str) -> Result<(), Error> {
+        let mut faults = Faults::default();
+        check_alias("alias", alias, &mut faults);
+        faults.or(()).map_err(Error::Invalid)?;
+        self.change(|draft| {
+            let entry = find(draft, owner, plugin)?;
+            if !entry.parts.aliases.contains_key(alias) {
+                return Err(Error::NotFound { kind: "alias", reference: alias.to_owned() });
+            }
+            let by = reference_users(draft.tenant(owner)?, &entry.id.to_string(), alias);
+            if !by.is_empty() {
+                return Err(Error::InUse { kind: "alias", by });
+            }
+            let mut record = entry.parts.clone();
+            record.aliases.remove(alias);
+            draft.put::<Plugins>(owner, entry.id, record).map(drop)
+        })
+        .await
+    }
+}
+
+fn find(draft: &Draft, owner: TenantId, plugin: &str) -> Result<Arc<Entry<Plugins>>, Error> {
+    draft.tenant(owner)?.plugins.find(plugin).cloned().ok_or_else(|| Error::missing::<Plugins>(plugin))
+}
+
+/// Adds a version to `found`, or to a new plugin of that id and name; `latest` moves to it.
+pub(in crate::control) fn add_version(
+    draft: &mut Draft,
+    owner: TenantId,
+    found: Option<&Entry<Plugins>>,
+    new: (PluginId, &str),
+    version: &VersionRecord,
+) -> Result<Arc<Entry<Plugins>>, Error> {
+    let (id, mut record) = match found {
+        Some(plugin) => (plugin.id, plugin.parts.clone()),
+        None => (new.0, PluginRecord { name: new.1.to_owned(), versions: Vec::new(), aliases: Default::default() }),
+    };
+    if record.version(version.hash).is_none() {
+        record.versions.push(version.clone());
+    }
+    record.aliases.insert(LATEST.into(), version.hash);
+    if let Some(plugin) = found.filter(|plugin| plugin.parts == record) {
+        return draft.tenant(owner)?.plugins.get(plugin.id).cloned().ok_or_else(|| Error::missing::<Plugins>(&plugin.name));
+    }
+    draft.put::<Plugins>(owner, id, record)
+}
