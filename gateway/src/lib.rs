@@ -18,4 +18,5 @@ pub mod plugin;
 pub mod control;
 pub mod telemetry;
 
+pub mod app;
 pub mod cli;

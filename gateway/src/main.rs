@@ -1,13 +1,32 @@
-//! `tidegate`.
+//! `tidegate`: arguments, runtime, exit code.
 
 use std::process::ExitCode;
 
+use clap::Parser;
+use tidegate::cli::Cli;
 use tidegate::plugin;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Before anything else: the compiler's child process has no business with configuration, telemetry or threads.
     if std::env::args_os().nth(1).is_some_and(|word| word == plugin::COMPILER_WORD) {
         return plugin::compiler_child();
     }
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    ExitCode::FAILURE
 }

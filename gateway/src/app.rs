@@ -1,0 +1,300 @@
+//! Puts the parts together: the only place that knows them all. Nothing knows it but the commands.
+
+mod parts;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::api;
+use crate::control::refresh::{self, Refreshed};
+use crate::control::service::{Control, LoadError, Options};
+use crate::dispatch::{DispatchParts, Dispatcher};
+use crate::egress::{Egress, EgressError};
+use crate::ingest::accept::{self, Acceptor};
+use crate::ingest::lane::Lanes;
+use crate::ingest::receive::{self, TlsError, tls_config};
+use crate::plugin::{PluginError, Runtime};
+use crate::store::{Store, StoreError};
+use crate::telemetry::otel::Otel;
+use crate::telemetry::{Scrape, Telemetry, TelemetryError};
+
+/// Between two measurements of what a durable write costs.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// Which wings a process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Both.
+    #[default]
+    All,
+    /// Accepts events only. Needs a store that several processes can share.
+    Ingest,
+    /// Delivers only. Needs a store that several processes can share.
+    Dispatch,
+}
+
+/// Why a gateway did not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored configuration can't be used.
+    #[error("configuration in the store: {0}")]
+    Load(#[from] LoadError),
+    /// A setting that does not work.
+    #[error("{0}")]
+    Setting(String),
+    /// A key that can't be read.
+    #[error("{field}: {error}. `tidegate init` makes the keys")]
+    Key {
+        /// The setting.
+        field: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The sandbox can't be set up.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// The way out can't be set up.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// Telemetry can't be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// TLS can't be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address can't be listened on.
+    #[error("{field} {address}: {error}")]
+    Listen {
+        /// The setting.
+        field: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Roles apart need a store that processes share.
+    #[error("--role {0:?} needs `store.kind = \"redis\"`: the embedded store belongs to one process")]
+    Role(Role),
+    /// A task of ours ended abnormally.
+    #[error("internal task: {0}")]
+    Task(String),
+}
+
+/// A running gateway.
+pub struct App {
+    control: Arc<Control>,
+    ingest: Option<SocketAddr>,
+    admin: SocketAddr,
+    telemetry: Telemetry,
+    deadline: Duration,
+    failed: std::pin::Pin<Box<dyn Future<Output = StoreError> + Send>>,
+    stops: Stops,
+    acceptor: Acceptor,
+    receiving: Option<JoinHandle<receive::Stopped>>,
+    dispatching: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+/// Told in this order: what comes in stops first, what watches it last.
+#[derive(Default)]
+struct Stops {
+    ingest: CancellationToken,
+    dispatch: CancellationToken,
+    rest: CancellationToken,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("ingest", &self.ingest).field("admin", &self.admin).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Opens the store, loads the configuration, and starts what the role asks for. `base` is what relative secret files stand
+    /// under.
+    pub async fn start(config: Config, base: &Path, role: Role) -> Result<Self, StartError> {
+        if role != Role::All && matches!(config.store, crate::config::Store::Embedded(_)) {
+            return Err(StartError::Role(role));
+        }
+        let clock = Clock::system();
+        let preparer = parts::preparer(&config, base)?;
+        let operator = config.keys.operator.resolve(base);
+        let operator = operator.map_err(|error| StartError::Key { field: "keys.operator".into(), error: error.to_string() })?;
+        let otel = Otel::read(|name| std::env::var(name).ok(), config.telemetry.sample_ratio)?;
+        let telemetry = Telemetry::start(otel)?;
+        let parts::Opened { store, failed } = parts::store(&config, &clock).await?;
+        let plugins = Runtime::start(parts::plugins(&config.plugins)?, Arc::new(parts::StoredComponents(store.clone())))?;
+        let options = Options {
+            store: store.clone(),
+            preparer,
+            inspector: Arc::new(plugins.clone()),
+            clock: clock.clone(),
+            shards: config.dispatch.shards,
+        };
+        let control = Control::load(options).await?;
+        telemetry.metrics().revision(control.state().revision);
+
+        let stops = Stops::default();
+        let acceptor = Acceptor::new(store.clone(), accept::Limits::default(), telemetry.metrics());
+        let mut app = Self {
+            control: control.clone(),
+            ingest: None,
+            admin: config.admin.listen,
+            deadline: config.shutdown.deadline,
+            telemetry,
+            failed,
+            stops,
+            acceptor,
+            receiving: None,
+            dispatching: None,
+            others: Vec::new(),
+        };
+        app.start_admin(&config, operator).await?;
+        if role != Role::Dispatch {
+            app.start_ingest(&config, &clock).await?;
+        }
+        if role != Role::Ingest {
+            app.start_dispatch(&config, store.clone(), plugins, clock)?;
+        }
+        app.start_watching(store);
+        Ok(app)
+    }
+
+    /// Where events are taken, if they are.
+    pub fn ingest_address(&self) -> Option<SocketAddr> {
+        self.ingest
+    }
+
+    /// Where the admin API is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The configuration of the running gateway.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Runs until `stop` resolves or the store fails for good, then stops gracefully: takes nothing more, finishes what is in
+    /// flight inside the deadline, gives the shards up. What is unfinished then is still queued.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+        let outcome = tokio::select! {
+            () = stop => Ok(()),
+            error = &mut self.failed => Err(error),
+        };
+        tracing::info!("stopping");
+        self.stops.ingest.cancel();
+        if let Some(receiving) = self.receiving.take() {
+            match receiving.await {
+                Ok(stopped) if stopped.cut > 0 => tracing::warn!(connections = stopped.cut, "connections cut at the deadline"),
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "ingest ended abnormally"),
+            }
+        }
+        self.acceptor.stop().await;
+        self.stops.dispatch.cancel();
+        if let Some(dispatching) = self.dispatching.take()
+            && let Err(error) = dispatching.await
+        {
+            tracing::error!(%error, "dispatch ended abnormally");
+        }
+        self.stops.rest.cancel();
+        for other in self.others {
+            if let Err(error) = other.await {
+                tracing::error!(%error, "task ended abnormally");
+            }
+        }
+        self.telemetry.shutdown(self.deadline.min(Duration::from_secs(5))).await;
+        tracing::info!("stopped");
+        Ok(outcome?)
+    }
+
+    async fn start_admin(&mut self, config: &Config, operator: crate::secret::Secret) -> Result<(), StartError> {
+        let listener = listen("admin.listen", config.admin.listen).await?;
+        self.admin = address_of(&listener, config.admin.listen);
+        let scrape = self.telemetry.scrape();
+        let router = api::router(api::Options {
+            control: self.control.clone(),
+            operator,
+            admin: config.admin.clone(),
+            metrics: Arc::new(move || {
+                let text = scrape.text().unwrap_or_else(|error| format!("# {error}\n"));
+                (Scrape::CONTENT_TYPE, text)
+            }),
+            readiness: Arc::new(Vec::new),
+        });
+        self.others.push(tokio::spawn(api::serve(listener, router, config.admin.max_connections, self.stops.rest.clone())));
+        Ok(())
+    }
+
+    async fn start_ingest(&mut self, config: &Config, clock: &Clock) -> Result<(), StartError> {
+        let tls = config.ingest.tls.as_ref().map(|tls| tls_config(&tls.certificate, &tls.key)).transpose()?;
+        let listener = listen("ingest.listen", config.ingest.listen).await?;
+        self.ingest = Some(address_of(&listener, config.ingest.listen));
+        let parts = receive::Parts {
+            snapshots: self.control.snapshots(),
+            acceptor: self.acceptor.clone(),
+            lanes: Arc::new(Lanes::default()),
+            clock: clock.clone(),
+            metrics: self.telemetry.metrics(),
+            spans: self.telemetry.spans(),
+        };
+        let server = receive::Server::new(parts, parts::ingest(config), tls);
+        self.receiving = Some(tokio::spawn(server.run(listener, self.stops.ingest.clone().cancelled_owned())));
+        Ok(())
+    }
+
+    fn start_dispatch(&mut self, config: &Config, store: Arc<dyn Store>, plugins: Runtime, clock: Clock) -> Result<(), StartError> {
+        let parts = DispatchParts {
+            store,
+            snapshots: self.control.snapshots(),
+            plugins,
+            egress: Egress::new(parts::egress(&config.egress)?)?,
+            clock,
+            metrics: self.telemetry.metrics(),
+            spans: self.telemetry.spans(),
+        };
+        let dispatcher = Dispatcher::new(parts::dispatch(config), parts);
+        self.dispatching = Some(tokio::spawn(dispatcher.run(self.stops.dispatch.clone())));
+        Ok(())
+    }
+
+    /// Follows other nodes' changes, and measures the store.
+    fn start_watching(&mut self, store: Arc<dyn Store>) {
+        let (control, metrics) = (self.control.clone(), self.telemetry.metrics());
+        let watch = move |refreshed: Refreshed<'_>| match refreshed {
+            Refreshed::Failed(_) => metrics.reload_failed(),
+            Refreshed::Changed | Refreshed::Unchanged => {}
+        };
+        self.others.push(tokio::spawn(refresh::run(self.control.clone(), watch, self.stops.rest.clone())));
+        let (metrics, stop) = (self.telemetry.metrics(), self.stops.rest.clone());
+        self.others.push(tokio::spawn(async move {
+            while tokio::time::timeout(PROBE, stop.cancelled()).await.is_err() {
+                metrics.revision(control.state().revision);
+                match store.probe().await {
+                    Ok(took) => metrics.probe(took),
+                    Err(error) => tracing::warn!(%error, "store not measured"),
+                }
+            }
+        }));
+    }
+}
+
+async fn listen(field: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { field, address, error })
+}
+
+fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}

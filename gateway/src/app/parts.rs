@@ -1,0 +1,158 @@
+//! From the validated configuration to the settings of each part.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::StartError;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::control::Preparer;
+use crate::control::seal::Sealer;
+use crate::dispatch::DispatchConfig;
+use crate::egress::EgressConfig;
+use crate::egress::policy::AddressPolicy;
+use crate::event::VersionHash;
+use crate::ingest::receive;
+use crate::plugin::{Components, Limits, PluginConfig};
+use crate::store::embedded::{self, Embedded};
+use crate::store::{Retention, Store};
+
+/// Work of one tenant on one node at once, before its plan is known.
+const DEFAULT_WINDOW: usize = 64;
+/// After this long an unfinished event's progress is written.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+
+/// A store, and what resolves if it has failed for good.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) failed: std::pin::Pin<Box<dyn Future<Output = crate::store::StoreError> + Send>>,
+}
+
+/// Opens the configured store. The only place that names the engines.
+pub(super) async fn store(config: &Config, clock: &Clock) -> Result<Opened, StartError> {
+    match &config.store {
+        config::Store::Embedded(settings) => {
+            let options = embedded_options(settings, clock);
+            let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
+            let store = Arc::new(opened.map_err(|error| StartError::Task(error.to_string()))??);
+            let watched = store.clone();
+            Ok(Opened { store, failed: Box::pin(async move { watched.failed().await }) })
+        }
+        config::Store::Redis(_) => Err(StartError::Setting("redis".into())),
+    }
+}
+
+fn embedded_options(settings: &config::Embedded, clock: &Clock) -> embedded::Options {
+    let mut options = embedded::Options::new(settings.path.clone());
+    options.durability = match settings.durability {
+        config::EmbeddedDurability::Fsync => embedded::Durability::Fsync,
+        config::EmbeddedDurability::Buffered => embedded::Durability::Everysec,
+    };
+    options.cache_bytes = settings.cache;
+    options.clock = clock.clone();
+    options
+}
+
+/// Reads components out of the store for the plugin runtime.
+pub(super) struct StoredComponents(pub(super) Arc<dyn Store>);
+
+#[async_trait]
+impl Components for StoredComponents {
+    async fn fetch(&self, version: VersionHash) -> Result<Option<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.component(version).await?)
+    }
+}
+
+pub(super) fn plugins(settings: &config::Plugins) -> Result<PluginConfig, StartError> {
+    let mut config = PluginConfig::new(settings.cache.clone()).map_err(|error| StartError::Setting(format!("plugins: {error}")))?;
+    if settings.threads > 0 {
+        config.threads = settings.threads;
+    }
+    config.disk_bytes = settings.cache_bytes;
+    Ok(config)
+}
+
+pub(super) fn preparer(config: &Config, base: &Path) -> Result<Preparer, StartError> {
+    let key = |field: &str, reference: &config::SecretRef| {
+        reference.resolve(base).map_err(|error| StartError::Key { field: field.to_owned(), error: error.to_string() })
+    };
+    let current = key("keys.encryption", &config.keys.encryption)?;
+    let previous = config.keys.previous_encryption.iter().map(|reference| key("keys.previous_encryption", reference));
+    let sealer = Sealer::new(&current, &previous.collect::<Result<Vec<_>, _>>()?);
+    let sealer = sealer.map_err(|error| StartError::Key { field: "keys.encryption".to_owned(), error: error.to_string() })?;
+    let ceilings = Limits {
+        fuel: config.plugins.max_fuel,
+        wall: config.plugins.max_time,
+        memory: config.plugins.max_memory,
+        output_bytes: config.plugins.max_output,
+        ..Limits::default()
+    };
+    Ok(Preparer { sealer, max_body: config.ingest.max_body, ceilings, policy: policy(&config.egress) })
+}
+
+fn policy(settings: &config::Egress) -> AddressPolicy {
+    AddressPolicy { allow: settings.allow.clone(), ports: settings.ports.clone() }
+}
+
+pub(super) fn egress(settings: &config::Egress) -> Result<EgressConfig, StartError> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| StartError::Setting(format!("egress.extra_ca: {}: {error}", path.display())))
+    };
+    Ok(EgressConfig {
+        policy: policy(settings),
+        hosts: settings.hosts.iter().map(|host| (host.name.clone(), host.addresses.clone())).collect(),
+        extra_ca_pem: settings.extra_ca.iter().map(read).collect::<Result<_, _>>()?,
+        max_response: settings.max_response,
+        max_connections: settings.max_connections,
+        idle_timeout: settings.idle_timeout,
+        connect_timeout: settings.connect_timeout,
+        ..EgressConfig::default()
+    })
+}
+
+pub(super) fn ingest(config: &Config) -> receive::Limits {
+    let settings = &config.ingest;
+    receive::Limits {
+        connections: settings.max_connections,
+        connections_per_peer: settings.max_connections_per_peer,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        head_bytes: settings.max_head,
+        header_count: settings.max_headers,
+        body_bytes: settings.max_body_bytes,
+        streams: settings.max_streams,
+        head: settings.head_timeout,
+        body: settings.body_timeout,
+        body_rate: settings.min_rate,
+        idle: settings.idle_timeout,
+        total: settings.body_timeout + settings.answer_timeout,
+        drain: config.shutdown.deadline,
+        ..receive::Limits::default()
+    }
+}
+
+pub(super) fn dispatch(config: &Config) -> DispatchConfig {
+    DispatchConfig {
+        // A name that no other process has: a store hands a shard back to the node that held it.
+        node: format!("{}-{}-{:08x}", host_name(), std::process::id(), rand::random::<u32>()),
+        shards: config.dispatch.shards,
+        in_flight: config.dispatch.in_flight,
+        in_flight_bytes: config.dispatch.bytes,
+        default_window: DEFAULT_WINDOW,
+        lease_ttl: config.dispatch.lease_ttl,
+        progress_after: PROGRESS_AFTER,
+        drain: config.shutdown.deadline,
+        retention: Retention {
+            age: config.history.age,
+            bytes: config.history.bytes,
+            dead_letter_age: config.history.dead_letter_age,
+        },
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "node".to_owned())
+}

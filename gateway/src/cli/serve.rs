@@ -1,0 +1,48 @@
+//! `tidegate serve`: a gateway until it is told to stop.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{App, Role};
+use crate::config::Config;
+use crate::telemetry;
+
+/// Where the configuration is looked for when none is named.
+const DEFAULT_FILE: &str = "tidegate.toml";
+
+/// Runs a gateway.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// The configuration file [default: tidegate.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which wings to run
+    #[arg(long, value_enum, default_value_t)]
+    role: Role,
+}
+
+/// Runs until SIGTERM or SIGINT, or until the store fails for good.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let file = args.config.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
+    let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
+    let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    telemetry::init_logs(&config.telemetry)?;
+    let app = App::start(config, &base, args.role).await?;
+    let ingest = app.ingest_address().map(tracing::field::display);
+    tracing::info!(ingest, admin = %app.admin_address(), role = ?args.role, version = env!("CARGO_PKG_VERSION"), "tidegate is up");
+    Ok(app.run(told_to_stop()?).await?)
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+pub(super) fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
