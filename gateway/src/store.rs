@@ -23,6 +23,7 @@
 //! Every stored record starts with a format version (`event::FORMAT`).
 
 pub mod embedded;
+pub mod redis;
 mod row;
 
 use std::collections::HashSet;

@@ -12,9 +12,12 @@ mod crash;
 mod embedded;
 mod fixture;
 mod model;
+mod on_redis;
 mod random;
 mod world;
 
 contract_suite!(on_model, crate::fixture::InMemory::start);
 contract_suite!(on_embedded, crate::embedded::OnDisk::start);
 contract_suite!(on_embedded_everysec, crate::embedded::OnDisk::everysec);
+contract_suite!(on_redis_7, crate::on_redis::OnRedis::redis);
+contract_suite!(on_valkey, crate::on_redis::OnRedis::valkey);

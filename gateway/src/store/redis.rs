@@ -1,0 +1,393 @@
+//! The store on Redis streams: Redis 7 or later, or Valkey; one server, one behind Sentinel, or a cluster.
+//!
+//! # Key layout
+//! `ns` is the namespace, `S` the shard. All keys of a shard carry one hash tag, so that they share a Cluster slot.
+//!
+//! | key | type | what it holds |
+//! |---|---|---|
+//! | `{ns:S}:in:<lane>` | stream, group `g`, consumer `o` | accepted events: one field with the encoded event; stays after its ack, for history |
+//! | `{ns:S}:ix:<tenant>` | ZSET in order of its members | the tenant's events: id, time, source, lane |
+//! | `{ns:S}:n` | hash | how many entries of each lane are not finished (the group's own `lag` is wrong after a restart) |
+//! | `{ns:S}:dd:<key>` | string, lifetime | the first event with this dedup key |
+//! | `{ns:S}:own` | hash | owner: token, heartbeat, epoch, node, lease time, sequence of the last write |
+//! | `{ns:S}:h:<bucket>` | list | history: packed outcomes of the events whose ids were made in the same 32 ms |
+//! | `{ns:S}:hb`, `{ns:S}:hs` | ZSET, number | the buckets; bytes of history |
+//! | `{ns:S}:j` | hash | every job: its place, its size, itself |
+//! | `{ns:S}:rt`, `{ns:S}:tr` | ZSET | scheduled jobs by due time; those that are taken |
+//! | `{ns:S}:q:<queue>`, `{ns:S}:tq` | ZSET | parked jobs by sequence; those that are taken |
+//! | `{ns:S}:qs`, `{ns:S}:sq` | hash, number | lengths of the queues; the last sequence |
+//! | `{ns:S}:dl`, `{ns:S}:dl:<tenant>` | ZSET in order of their members | dead letters by time: of the shard, of a tenant |
+//! | `{ns:c}:seq:<committer>` | number, lifetime | the last batch that this committer got through |
+//! | `{ns:c}:cfg`, `{ns:c}:rev` | hash, number | the configuration; its revision |
+//! | `{ns:w:<hash>}`, `ns:m:<key>` | string | components; what is remembered |
+//! | `ns:wake:S` | channel | wakes the owner of a shard |
+//!
+//! # Costs, in round trips
+//! accept 1 (cluster: one for each shard in the batch) · acquire 4, a take-over from another node 3 more · renew, release, claim,
+//! record, due, unpark, next due, queues 1 · reclaim 2 for each 1000 pending, 1 for each 256 that it takes, 1 for their progress ·
+//! trim 2, and 2 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
+//! 256 entries of its lane around its time) · listing of events 1, and 1 for each bucket that the page touches (a bucket holds what
+//! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · depth 1, and 2 to 3 for each lane that is not empty.
+//!
+//! # Why it is like this
+//! - **History is found by the event's id alone**: the id carries its time, the time names the bucket. A log of outcomes in order of
+//!   time would have to be searched from the acceptance to wherever the outcome is, which is hours away after a backlog; an entry
+//!   for each event would cost as much as the event's own write. A batch of acks touches one or two buckets.
+//! - **Leases do not expire by the server's clock**: see [`lease`].
+//! - **Writes of an owner carry a sequence** and are sent one at a time for each shard, so that one whose answer was lost is sent
+//!   again until it is known to be done, and never done twice.
+//! - **Reads ahead** of a budget are kept and handed out by the next claim. When the owner dies, they count as claimed.
+//! - **A group that is gone** (somebody removed it, or part of the data was lost) is made anew from the first entry; what history
+//!   calls finished is then acked instead of handed out.
+//!
+//! Limits: one engine in a process for each store; the lease's owner is the engine that acquired it. Events in a cluster are atomic
+//! for each shard, not across shards.
+
+mod accept;
+mod claim;
+mod config;
+mod error;
+mod health;
+mod history;
+mod hold;
+mod jobs;
+mod keys;
+mod lease;
+mod link;
+mod piece;
+mod record;
+mod registry;
+mod scripts;
+mod trim;
+mod wake;
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Pipeline, Value, cmd};
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::config::{Durability, RedisConfig, RedisUrl, RedisUrlError, Timeouts, Topology};
+
+use self::accept::{Committers, Ingest};
+use self::error::{Fault, odd};
+use self::health::Health;
+use self::hold::{From, Hold, token};
+use self::keys::{Keys, ShardKeys};
+use self::lease::{RELEASE, RENEW, Sightings};
+use self::link::{Connector, Link};
+use super::{
+    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
+    PageRequest, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+};
+use crate::clock::{self, Clock, Timestamp};
+use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, VersionHash};
+
+/// The engine.
+pub struct RedisStore {
+    inner: Arc<Inner>,
+    signals: Arc<[Arc<Notify>]>,
+    /// For shards that do not exist.
+    nobody: Arc<Notify>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+/// What all operations share.
+struct Inner {
+    clock: Clock,
+    names: Keys,
+    shards: Arc<[ShardKeys]>,
+    ingest: Arc<Ingest>,
+    /// For the owner's reads and writes.
+    owner: Link,
+    /// For the API.
+    query: Link,
+    /// For checks, so that they never wait behind work.
+    watch: Link,
+    holds: Mutex<HashMap<Shard, Arc<Hold>>>,
+    sightings: Sightings,
+    health: ArcSwap<Health>,
+    config: RedisConfig,
+    lost: AtomicU64,
+}
+
+impl RedisStore {
+    /// Connects, and refuses a server whose settings do not give what the durability mode promises.
+    pub async fn connect(config: RedisConfig, clock: Clock) -> Result<Self, StoreError> {
+        config.check().map_err(StoreError::Refused)?;
+        let connector = Arc::new(Connector::new(&config));
+        let names = Keys::new(&config.namespace);
+        let shards: Arc<[ShardKeys]> = (0..config.shards).map(|shard| names.shard(Shard(shard))).collect();
+        let [ingesting, owner, query, watch] = std::array::from_fn(|_| Link::new(connector.clone()));
+        let health = health::check(&watch, &config).await;
+        health.reached.clone()?;
+        health.settings.clone().map_err(|error| match error {
+            StoreError::Unavailable(text) => StoreError::Refused(text),
+            other => other,
+        })?;
+        let ingest = Arc::new(Ingest {
+            link: ingesting,
+            keys: names.clone(),
+            shards: shards.clone(),
+            durability: config.durability,
+            replica_wait: config.timeouts.replica,
+            patience: config.timeouts.operation,
+            cluster: connector.is_cluster(),
+            committers: Arc::new(Committers::new()),
+        });
+        let inner = Arc::new(Inner {
+            clock,
+            names: names.clone(),
+            shards,
+            ingest,
+            owner,
+            query,
+            watch,
+            holds: Mutex::default(),
+            sightings: Sightings::default(),
+            health: ArcSwap::from_pointee(health),
+            config,
+            lost: AtomicU64::new(0),
+        });
+        let signals: Arc<[Arc<Notify>]> = inner.shards.iter().map(|_| Arc::new(Notify::new())).collect();
+        let listening = wake::listen(connector, names.wake_pattern(), signals.clone(), Arc::downgrade(&inner));
+        let tasks = [tokio::spawn(listening), tokio::spawn(check_again(Arc::downgrade(&inner)))].map(AbortOnDropHandle::new);
+        Ok(Self { inner, signals, nobody: Arc::default(), _tasks: tasks })
+    }
+
+    /// How many claimed entries were found to exist no more: losses, each logged.
+    pub fn lost_entries(&self) -> u64 {
+        self.inner.lost.load(Ordering::Relaxed)
+    }
+}
+
+async fn check_again(inner: Weak<Inner>) {
+    loop {
+        let Some(pause) = inner.upgrade().map(|inner| inner.config.check_every) else { return };
+        tokio::time::sleep(pause).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let found = health::check(&inner.watch, &inner.config).await;
+        let (before, now) = (inner.health.load().ready(), found.ready());
+        match (&before, &now) {
+            (Ok(()), Err(error)) => tracing::error!(%error, "the store is not ready"),
+            (Err(_), Ok(())) => tracing::info!("the store is ready again"),
+            _ => {}
+        }
+        inner.health.store(Arc::new(found));
+    }
+}
+
+/// Runs a write to its end even if its caller goes away.
+async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Result<T, StoreError> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(ended_early()))
+}
+
+fn ended_early() -> StoreError {
+    StoreError::Unavailable("the write ended early; it may have been done".into())
+}
+
+impl Inner {
+    fn keys(&self, shard: Shard) -> Result<&ShardKeys, StoreError> {
+        let known = self.shards.get(usize::from(shard.0));
+        known.ok_or_else(|| StoreError::Refused(format!("there is no shard {}: the store has {}", shard.0, self.shards.len())))
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashMap<Shard, Arc<Hold>>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn installed(&self, shard: Shard) -> Option<Arc<Hold>> {
+        self.holds().get(&shard).cloned()
+    }
+
+    /// Notes a new ownership, unless a later one is there.
+    fn install(&self, hold: Arc<Hold>) {
+        let mut holds = self.holds();
+        if holds.get(&hold.shard).is_none_or(|present| present.epoch <= hold.epoch) {
+            holds.insert(hold.shard, hold);
+        }
+    }
+
+    fn uninstall(&self, shard: Shard, token: &str) {
+        let mut holds = self.holds();
+        if holds.get(&shard).is_some_and(|present| present.token == token) {
+            holds.remove(&shard);
+        }
+    }
+
+    fn forget(&self, lease: &Lease) {
+        self.uninstall(lease.shard, &token(lease));
+    }
+
+    /// What is remembered of this lease. A lease that this engine did not acquire must be the store's present one.
+    async fn hold(&self, lease: &Lease) -> Result<Arc<Hold>, StoreError> {
+        let token = token(lease);
+        if let Some(hold) = self.installed(lease.shard).filter(|hold| hold.token == token) {
+            return Ok(hold);
+        }
+        let hold = Arc::new(Hold::new(lease, self.keys(lease.shard)?.clone(), None));
+        self.check_token(&hold).await?;
+        self.install(hold.clone());
+        Ok(self.installed(lease.shard).filter(|present| present.token == token).unwrap_or(hold))
+    }
+
+    /// Whether the store still has this owner.
+    async fn check_token(&self, hold: &Hold) -> Result<(), StoreError> {
+        let mut ask = Pipeline::new();
+        ask.cmd("HGET").arg(&hold.keys.own).arg("t");
+        self.fenced_reads(hold, &ask).await.map(drop)
+    }
+
+    /// Reads of an owner in one transaction, the first of which must be that of its token. Answers the others.
+    async fn fenced_reads(&self, hold: &Hold, reads: &Pipeline) -> Result<Vec<Value>, StoreError> {
+        let mut transaction = reads.clone();
+        transaction.atomic();
+        let answers = self.owner.repeat_all(&transaction).await.map_err(|fault| self.fault(hold, fault))?;
+        let Some(Value::Array(answers)) = answers.into_iter().next() else { return Err(odd("EXEC")) };
+        let mut answers = answers.into_iter();
+        let present: Option<String> = redis::from_redis_value(answers.next().unwrap_or_default()).map_err(|_| odd("an owner"))?;
+        if present.as_ref() != Some(&hold.token) {
+            self.uninstall(hold.shard, &hold.token);
+            return Err(StoreError::Fenced(hold.shard));
+        }
+        Ok(answers.collect())
+    }
+
+    fn fault(&self, hold: &Hold, fault: Fault) -> StoreError {
+        if fault.is("FENCED") {
+            self.uninstall(hold.shard, &hold.token);
+            return StoreError::Fenced(hold.shard);
+        }
+        fault.into_store()
+    }
+
+    fn count_lost(&self, lost: usize) {
+        self.lost.fetch_add(lost as u64, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.inner.health.load().may_accept()?;
+        for acceptance in &batch {
+            self.inner.keys(acceptance.shard)?;
+        }
+        let ingest = self.inner.ingest.clone();
+        let turn = ingest.committers.turn().await;
+        detached(async move { ingest.accept(batch, turn).await }).await
+    }
+
+    async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+        lease::acquire(&self.inner, shard, node, ttl).await
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<(), StoreError> {
+        lease::keep(&self.inner, lease, RENEW).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        lease::keep(&self.inner, lease, RELEASE).await
+    }
+
+    async fn claim(&self, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
+        claim::claim(&self.inner, lease, lane, budget).await
+    }
+
+    async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
+        claim::reclaim(&self.inner, lease, held, budget).await
+    }
+
+    async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {
+        jobs::take(&self.inner, lease, From::Schedule, now, budget).await
+    }
+
+    async fn next_due(&self, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
+        jobs::next_due(&self.inner, lease).await
+    }
+
+    async fn queues(&self, lease: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError> {
+        jobs::queues(&self.inner, lease).await
+    }
+
+    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
+        jobs::take(&self.inner, lease, From::Queue(queue), Timestamp(0), budget).await
+    }
+
+    async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError> {
+        record::record(&self.inner, lease, batch).await
+    }
+
+    async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError> {
+        trim::trim(&self.inner, lease, retention, now).await
+    }
+
+    fn signal(&self, shard: Shard) -> Arc<Notify> {
+        self.signals.get(usize::from(shard.0)).unwrap_or(&self.nobody).clone()
+    }
+
+    async fn depth(&self, shard: Shard) -> Result<Depth, StoreError> {
+        history::depth(&self.inner, shard).await
+    }
+
+    async fn event(&self, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError> {
+        history::event(&self.inner, home, id).await
+    }
+
+    async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+        history::events(&self.inner, home, page).await
+    }
+
+    async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+        jobs::dead_letters(&self.inner, home, page).await
+    }
+
+    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
+        jobs::retry(&self.inner, home, ids, now).await
+    }
+
+    async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
+        registry::config(&self.inner).await
+    }
+
+    async fn config_revision(&self) -> Result<Revision, StoreError> {
+        registry::revision(&self.inner).await
+    }
+
+    async fn configure(&self, expected: Revision, changes: Vec<ConfigChange>) -> Result<Revision, StoreError> {
+        registry::configure(&self.inner, expected, changes).await
+    }
+
+    async fn put_component(&self, version: VersionHash, component: Bytes) -> Result<(), StoreError> {
+        registry::put_component(&self.inner, version, component).await
+    }
+
+    async fn component(&self, version: VersionHash) -> Result<Option<Bytes>, StoreError> {
+        registry::component(&self.inner, version).await
+    }
+
+    async fn remember(&self, key: &str, value: Bytes, ttl: Duration) -> Result<Option<Bytes>, StoreError> {
+        registry::remember(&self.inner, key, value, ttl).await
+    }
+
+    fn ready(&self) -> Result<(), StoreError> {
+        self.inner.health.load().ready()
+    }
+
+    async fn probe(&self) -> Result<Duration, StoreError> {
+        let started = clock::monotonic();
+        let write = cmd("SET").arg(self.inner.names.probe()).arg(1).to_owned();
+        self.inner.watch.repeat(&write).await.map_err(Fault::into_store)?;
+        Ok(started.elapsed())
+    }
+}

@@ -1,0 +1,168 @@
+//! Looking events up.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use redis::{Pipeline, Value, cmd};
+
+use super::claim::parse_entry;
+use super::error::{Fault, odd};
+use super::hold::stream_id;
+use super::keys::ShardKeys;
+use super::piece::{IndexMember, Merged, bucket_of, merge};
+use super::{Inner, scripts};
+use crate::clock::Timestamp;
+use crate::event::{Event, EventId, Lane, decode_event};
+use crate::store::{
+    Depth, EventHistory, EventSummary, Home, LaneDepth, MAX_PAGE, Page, PageRequest, StoreError, Ticket,
+};
+
+/// How many entries one script looks at, and how many are looked at in all, to find an unfinished event's body.
+const FIND_STEP: usize = 256;
+const FIND_MAX: usize = 16_384;
+/// How far apart the clocks of a gateway and of Redis may be for a body to be found at once.
+const SKEW_MS: u64 = 10_000;
+
+pub(super) async fn event(inner: &Arc<Inner>, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError> {
+    let keys = inner.keys(home.shard)?;
+    let mut ask = Pipeline::new();
+    let bytes = id.0.to_be_bytes();
+    let end = id.0.checked_add(1).map_or_else(|| b"+".to_vec(), |next| [b"(", &next.to_be_bytes()[..]].concat());
+    ask.cmd("ZRANGEBYLEX").arg(keys.index(home.tenant)).arg([b"[", &bytes[..]].concat()).arg(end).arg("LIMIT").arg(0).arg(1);
+    ask.cmd("LRANGE").arg(keys.bucket(bucket_of(id))).arg(0).arg(-1);
+    let mut answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?.into_iter();
+    let mut next = || answers.next().unwrap_or_default();
+    let members: Vec<Vec<u8>> = redis::from_redis_value(next()).map_err(|_| odd("a tenant's index"))?;
+    let Some(member) = members.first() else { return Ok(None) };
+    let member = IndexMember::from_bytes(member)?;
+    let pieces: Vec<Vec<u8>> = redis::from_redis_value(next()).map_err(|_| odd("a bucket of history"))?;
+    let merged = merge(&pieces, |event| event == id)?.remove(&id).unwrap_or_default();
+    let event = match &merged.finished {
+        Some(finished) => body(inner, keys, finished.ticket).await?,
+        None => find(inner, keys, &member).await?,
+    };
+    Ok(Some(EventHistory { summary: summary(&member, merged), event }))
+}
+
+fn summary(member: &IndexMember, merged: Merged) -> EventSummary {
+    EventSummary {
+        id: member.event,
+        source: member.source,
+        accepted_at: member.accepted_at,
+        finished: merged.finished.is_some(),
+        deliveries: merged.rows,
+    }
+}
+
+async fn body(inner: &Inner, keys: &ShardKeys, ticket: Ticket) -> Result<Option<Event>, StoreError> {
+    let id = stream_id(ticket);
+    let ask = cmd("XRANGE").arg(keys.lane(ticket.lane)).arg(&id).arg(&id).to_owned();
+    let Value::Array(rows) = inner.query.repeat(&ask).await.map_err(Fault::into_store)? else { return Err(odd("XRANGE")) };
+    let Some((_, entry)) = rows.into_iter().next().and_then(|row| parse_entry(row, ticket.lane)) else { return Ok(None) };
+    Ok(Some(decode_event(&entry)?))
+}
+
+/// Looks for the body of an event that has no outcome yet among the entries of its time, and then from the first entry on.
+async fn find(inner: &Inner, keys: &ShardKeys, member: &IndexMember) -> Result<Option<Event>, StoreError> {
+    let near = format!("{}-0", member.event.made_at().0.saturating_sub(SKEW_MS));
+    for start in [near, "-".to_owned()] {
+        let mut from = start;
+        for _ in 0..FIND_MAX / FIND_STEP {
+            let mut call = scripts::FIND.call(&[keys.lane(member.lane)]);
+            call.arg(&member.event.0.to_be_bytes()[..]).arg(&from).arg(FIND_STEP);
+            let answer = inner.query.repeat(&call).await.map_err(Fault::into_store)?;
+            let found: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a search"))?;
+            match <[Vec<u8>; 2]>::try_from(found) {
+                Ok([_, entry]) => return Ok(Some(decode_event(&entry.into())?)),
+                Err(rest) => match rest.into_iter().next() {
+                    Some(last) => from = format!("({}", String::from_utf8_lossy(&last)),
+                    None => break,
+                },
+            }
+        }
+    }
+    Ok(None)
+}
+
+pub(super) async fn events(inner: &Arc<Inner>, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+    let keys = inner.keys(home.shard)?;
+    let limit = page.limit.clamp(1, MAX_PAGE);
+    let from = match &page.cursor {
+        None => b"+".to_vec(),
+        Some(cursor) => {
+            let last: EventId = cursor.parse().map_err(|_| StoreError::Refused("the cursor is not one of this store's".into()))?;
+            [b"(", &last.0.to_be_bytes()[..]].concat()
+        }
+    };
+    let mut ask = cmd("ZREVRANGEBYLEX");
+    ask.arg(keys.index(home.tenant)).arg(from).arg("-").arg("LIMIT").arg(0).arg(limit + 1);
+    let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
+    let members: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
+    let more = members.len() > limit;
+    let members = members.iter().take(limit).map(|member| IndexMember::from_bytes(member)).collect::<Result<Vec<_>, _>>()?;
+    let mut known = outcomes(inner, keys, &members).await?;
+    let next = more.then(|| members.last().map(|member| member.event.to_string())).flatten();
+    let items = members.iter().map(|member| summary(member, known.remove(&member.event).unwrap_or_default())).collect();
+    Ok(Page { items, next })
+}
+
+async fn outcomes(inner: &Inner, keys: &ShardKeys, members: &[IndexMember]) -> Result<HashMap<EventId, Merged>, StoreError> {
+    let wanted: HashSet<EventId> = members.iter().map(|member| member.event).collect();
+    let buckets: BTreeSet<u64> = wanted.iter().map(|event| bucket_of(*event)).collect();
+    let mut all = HashMap::new();
+    // One bucket after the other: a bucket of a busy shard is large, and a page may touch many.
+    for bucket in buckets {
+        let ask = cmd("LRANGE").arg(keys.bucket(bucket)).arg(0).arg(-1).to_owned();
+        let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
+        let pieces: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a bucket of history"))?;
+        all.extend(merge(&pieces, |event| wanted.contains(&event))?);
+    }
+    Ok(all)
+}
+
+pub(super) async fn depth(inner: &Arc<Inner>, shard: crate::event::Shard) -> Result<Depth, StoreError> {
+    let keys = inner.keys(shard)?;
+    let mut ask = Pipeline::new();
+    ask.atomic().cmd("HLEN").arg(&keys.jobs);
+    for set in [&keys.schedule, &keys.taken_due, &keys.dead] {
+        ask.cmd("ZCARD").arg(set);
+    }
+    ask.cmd("HMGET").arg(&keys.unfinished).arg(&Lane::ALL.map(Lane::as_str)[..]);
+    let answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?;
+    let (jobs, waiting, taken, dead_letters, unfinished): (u64, u64, u64, u64, Vec<Option<i64>>) =
+        answers.into_iter().next().and_then(|answer| redis::from_redis_value(answer).ok()).ok_or_else(|| odd("its counts"))?;
+    let mut lanes = Vec::with_capacity(Lane::ALL.len());
+    for (lane, unfinished) in Lane::ALL.into_iter().zip(unfinished) {
+        let entries = u64::try_from(unfinished.unwrap_or(0)).unwrap_or(0);
+        let oldest = if entries > 0 { oldest_of(inner, keys, lane).await? } else { None };
+        lanes.push(LaneDepth { lane, entries, oldest });
+    }
+    let scheduled = waiting + taken;
+    Ok(Depth { lanes, scheduled, parked: jobs.saturating_sub(scheduled + dead_letters), dead_letters })
+}
+
+/// When the oldest unfinished entry was accepted: the first pending one, or else the first that was never claimed.
+async fn oldest_of(inner: &Inner, keys: &ShardKeys, lane: Lane) -> Result<Option<Timestamp>, StoreError> {
+    let key = keys.lane(lane);
+    let pending = match inner.query.repeat(cmd("XPENDING").arg(key).arg("g").arg("-").arg("+").arg(1)).await {
+        Ok(answer) => redis::from_redis_value::<Vec<(String, String, u64, u64)>>(answer).map_err(|_| odd("XPENDING"))?,
+        // Nobody has claimed anything yet.
+        Err(fault) if fault.is("NOGROUP") => return oldest(inner, key, lane, "-").await,
+        Err(fault) => return Err(fault.into_store()),
+    };
+    if let Some((first, ..)) = pending.first() {
+        return oldest(inner, key, lane, first).await;
+    }
+    let answer = inner.query.repeat(cmd("XINFO").arg("GROUPS").arg(key)).await.map_err(Fault::into_store)?;
+    let groups: Vec<HashMap<String, Value>> = redis::from_redis_value(answer).map_err(|_| odd("XINFO GROUPS"))?;
+    let delivered = groups.into_iter().next().and_then(|mut group| group.remove("last-delivered-id"));
+    let delivered: String = redis::from_redis_value(delivered.unwrap_or_default()).map_err(|_| odd("XINFO GROUPS"))?;
+    oldest(inner, key, lane, &format!("({delivered}")).await
+}
+
+async fn oldest(inner: &Inner, key: &str, lane: Lane, from: &str) -> Result<Option<Timestamp>, StoreError> {
+    let ask = cmd("XRANGE").arg(key).arg(from).arg("+").arg("COUNT").arg(1).to_owned();
+    let Value::Array(rows) = inner.query.repeat(&ask).await.map_err(Fault::into_store)? else { return Err(odd("XRANGE")) };
+    let Some((_, entry)) = rows.into_iter().next().and_then(|row| parse_entry(row, lane)) else { return Ok(None) };
+    Ok(Some(decode_event(&entry)?.accepted_at))
+}

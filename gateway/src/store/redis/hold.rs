@@ -1,0 +1,276 @@
+//! What the engine remembers of a shard while it owns it. All of it can be lost: the store has the truth.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis::{Cmd, Value};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::error::odd;
+use super::keys::{ShardKeys, queue_name};
+use super::{Inner, jobs, scripts};
+use crate::clock::Timestamp;
+use crate::event::{DeliveryId, EventId, Lane, Shard, SourceId};
+use crate::store::{Claimed, Job, Lease, Origin, QueueKey, StoreError, Ticket};
+
+/// One ownership of one shard.
+pub(super) struct Hold {
+    pub(super) shard: Shard,
+    pub(super) epoch: u64,
+    pub(super) token: String,
+    pub(super) keys: ShardKeys,
+    /// Writes are sent one at a time, so that one whose answer was lost is settled before the next.
+    pub(super) writer: Arc<AsyncMutex<Writer>>,
+    pub(super) reader: AsyncMutex<Reader>,
+    hand: Mutex<Hand>,
+}
+
+/// The order of writes.
+#[derive(Default)]
+pub(super) struct Writer {
+    /// The last one's sequence; none if it must be asked for.
+    sequence: Option<u64>,
+    unsettled: Option<(Cmd, Effect)>,
+    /// Jobs that were taken by a write whose answer came too late for its caller.
+    stash: Vec<(From, VecDeque<Job>)>,
+    /// Where the next trim goes on.
+    pub(super) trimmed_to: u64,
+}
+
+/// Where jobs are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    Schedule,
+    Queue(QueueKey),
+}
+
+/// What a write does to the hand once it is known to be done.
+pub(super) enum Effect {
+    Recorded { gone: Vec<Origin>, written: Vec<(Origin, u64)> },
+    Took(From),
+}
+
+/// The state of reading.
+#[derive(Default)]
+pub(super) struct Reader {
+    pub(super) lanes: [LaneReader; 3],
+    /// Claimed again beyond a budget: handed out by the next reclaim.
+    pub(super) reclaimed: VecDeque<Claimed>,
+    /// Entries that can't be read by this release. They stay pending.
+    pub(super) unreadable: HashSet<Ticket>,
+}
+
+impl Reader {
+    /// Notes up to where each lane's entries may be finished already.
+    pub(super) fn again(&mut self, until: Vec<Option<Ticket>>) {
+        for (lane, until) in self.lanes.iter_mut().zip(until) {
+            lane.again_until = until;
+        }
+    }
+}
+
+/// The state of reading one lane.
+#[derive(Default)]
+pub(super) struct LaneReader {
+    /// Read beyond a budget: handed out by the next claim.
+    pub(super) ahead: VecDeque<Claimed>,
+    /// What an entry takes on average, to guess how many fit into a budget.
+    pub(super) average: usize,
+    /// Entries up to this may be finished already: the group was made anew.
+    pub(super) again_until: Option<Ticket>,
+}
+
+/// What was handed out and is not finished.
+#[derive(Default)]
+pub(super) struct Hand {
+    pub(super) entries: HashMap<Ticket, Entry>,
+    pub(super) jobs: HashMap<DeliveryId, JobInHand>,
+}
+
+/// A job in hand.
+#[derive(Clone, Debug)]
+pub(super) struct JobInHand {
+    /// How many attempts it has behind it.
+    pub(super) attempts: u32,
+    /// Hashes of the rows that were written as progress.
+    pub(super) written: Vec<u64>,
+}
+
+/// An entry in hand.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) event: EventId,
+    pub(super) accepted_at: Timestamp,
+    pub(super) source: SourceId,
+    pub(super) bytes: u32,
+    /// Hashes of the rows that were written as progress.
+    pub(super) written: Vec<u64>,
+}
+
+impl Hold {
+    pub(super) fn new(lease: &Lease, keys: ShardKeys, sequence: Option<u64>) -> Self {
+        Self {
+            shard: lease.shard,
+            epoch: lease.epoch,
+            token: token(lease),
+            keys,
+            writer: Arc::new(AsyncMutex::new(Writer { sequence, ..Writer::default() })),
+            reader: AsyncMutex::default(),
+            hand: Mutex::default(),
+        }
+    }
+
+    pub(super) fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes entries as handed out.
+    pub(super) fn take_in_hand<'a>(&self, claimed: impl IntoIterator<Item = &'a Claimed>) {
+        let mut hand = self.hand();
+        for one in claimed {
+            let entry = Entry {
+                event: one.event.id,
+                accepted_at: one.event.accepted_at,
+                source: one.event.source,
+                bytes: u32::try_from(one.event.request.size()).unwrap_or(u32::MAX),
+                written: Vec::new(),
+            };
+            hand.entries.entry(one.ticket).or_insert(entry);
+        }
+    }
+
+    /// Notes what was recorded of an entry by an earlier owner.
+    pub(super) fn remember_written(&self, ticket: Ticket, written: Vec<u64>) {
+        if let Some(entry) = self.hand().entries.get_mut(&ticket) {
+            entry.written = written;
+        }
+    }
+
+    fn apply(&self, effect: Effect) {
+        let Effect::Recorded { gone, written } = effect else { return };
+        let mut hand = self.hand();
+        for (origin, hash) in written {
+            let known = match origin {
+                Origin::Entry(ticket) => hand.entries.get_mut(&ticket).map(|entry| &mut entry.written),
+                Origin::Job(id) => hand.jobs.get_mut(&id).map(|job| &mut job.written),
+            };
+            if let Some(known) = known {
+                known.push(hash);
+            }
+        }
+        for origin in gone {
+            match origin {
+                Origin::Entry(ticket) => drop(hand.entries.remove(&ticket)),
+                Origin::Job(id) => drop(hand.jobs.remove(&id)),
+            }
+        }
+    }
+}
+
+/// A lease's token as the store has it.
+pub(super) fn token(lease: &Lease) -> String {
+    format!("{}:{:016x}", lease.epoch, lease.incarnation)
+}
+
+/// The right to write for a shard now. Kept by a task of its own, so that a caller who goes away does not stop a write half-way.
+pub(super) struct Pen {
+    pub(super) inner: Arc<Inner>,
+    pub(super) hold: Arc<Hold>,
+    pub(super) writer: OwnedMutexGuard<Writer>,
+}
+
+impl Pen {
+    pub(super) async fn of(inner: &Arc<Inner>, lease: &Lease) -> Result<Self, StoreError> {
+        let hold = inner.hold(lease).await?;
+        let writer = hold.writer.clone().lock_owned().await;
+        let mut pen = Self { inner: inner.clone(), hold, writer };
+        if pen.writer.sequence.is_none() {
+            pen.learn_sequence().await?;
+        }
+        pen.settle().await?;
+        Ok(pen)
+    }
+
+    async fn learn_sequence(&mut self) -> Result<(), StoreError> {
+        let ask = redis::cmd("HGET").arg(&self.hold.keys.own).arg("s").to_owned();
+        let answer = self.inner.owner.repeat(&ask).await.map_err(|fault| self.inner.fault(&self.hold, fault))?;
+        let sequence: Option<u64> = redis::from_redis_value(answer).map_err(|_| odd("an owner's sequence"))?;
+        self.writer.sequence = Some(sequence.unwrap_or(0));
+        Ok(())
+    }
+
+    /// Finds out what became of a write whose answer was lost, by sending it again with its sequence.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let Some((command, _)) = &self.writer.unsettled else { return Ok(()) };
+        let command = command.clone();
+        let answer = self.inner.owner.repeat(&command).await.map_err(|fault| self.inner.fault(&self.hold, fault))?;
+        let Some((_, effect)) = self.writer.unsettled.take() else { return Ok(()) };
+        if let Effect::Took(from) = effect {
+            let jobs = jobs::read_taken(&self.hold, answer)?;
+            self.stash(from, jobs);
+        } else {
+            self.hold.apply(effect);
+        }
+        Ok(())
+    }
+
+    /// Writes in the shard's order; `arguments` go behind the token and the sequence.
+    pub(super) async fn write(
+        &mut self,
+        script: &scripts::Loaded,
+        effect: Effect,
+        arguments: impl FnOnce(&mut Cmd),
+    ) -> Result<Value, StoreError> {
+        let sequence = self.writer.sequence.unwrap_or(0) + 1;
+        self.writer.sequence = Some(sequence);
+        let mut command = script.call(&[&self.hold.keys.own]);
+        command.arg(&self.hold.token).arg(sequence);
+        arguments(&mut command);
+        match self.inner.owner.repeat(&command).await {
+            Ok(answer) => {
+                self.hold.apply(effect);
+                Ok(answer)
+            }
+            Err(fault) => {
+                if fault.passes() {
+                    self.writer.unsettled = Some((command, effect));
+                }
+                Err(self.inner.fault(&self.hold, fault))
+            }
+        }
+    }
+
+    /// Keeps jobs that were taken for whoever asks next.
+    pub(super) fn stash(&mut self, from: From, jobs: impl IntoIterator<Item = Job>) {
+        let jobs: VecDeque<Job> = jobs.into_iter().collect();
+        if !jobs.is_empty() {
+            self.writer.stash.push((from, jobs));
+        }
+    }
+
+    /// Jobs that were taken from there before and reached nobody.
+    pub(super) fn stashed(&mut self, from: From) -> Option<VecDeque<Job>> {
+        let at = self.writer.stash.iter().position(|(stashed, _)| *stashed == from)?;
+        Some(self.writer.stash.swap_remove(at).1)
+    }
+}
+
+impl From {
+    pub(super) fn arguments(self, command: &mut Cmd, now: Timestamp) {
+        match self {
+            Self::Schedule => command.arg("due").arg(now.0),
+            Self::Queue(queue) => command.arg("queue").arg(queue_name(queue)),
+        };
+    }
+}
+
+/// Reads a stream id.
+pub(super) fn ticket(lane: Lane, id: &[u8]) -> Option<Ticket> {
+    let (major, minor) = std::str::from_utf8(id).ok()?.split_once('-')?;
+    Some(Ticket { lane, major: major.parse().ok()?, minor: minor.parse().ok()? })
+}
+
+/// A ticket's stream id.
+pub(super) fn stream_id(ticket: Ticket) -> String {
+    format!("{}-{}", ticket.major, ticket.minor)
+}

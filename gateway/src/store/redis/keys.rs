@@ -1,0 +1,189 @@
+//! The names of keys. All of a shard's keys carry its hash tag, so that they share a Cluster slot.
+
+use crate::event::{Lane, Shard, TenantId};
+use crate::store::QueueKey;
+
+/// How wide a bucket of history is.
+pub(super) const BUCKET_MS: u64 = 32;
+
+/// Names that belong to no shard.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    namespace: String,
+}
+
+impl Keys {
+    pub(super) fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned() }
+    }
+
+    pub(super) fn shard(&self, shard: Shard) -> ShardKeys {
+        ShardKeys::new(&self.namespace, shard)
+    }
+
+    /// The last committed sequence of one committer, on a standalone server.
+    pub(super) fn committed(&self, committer: u64) -> String {
+        format!("{{{}:c}}:seq:{committer:016x}", self.namespace)
+    }
+
+    /// Hash: the configuration's records.
+    pub(super) fn config(&self) -> String {
+        format!("{{{}:c}}:cfg", self.namespace)
+    }
+
+    /// String: the configuration's revision.
+    pub(super) fn revision(&self) -> String {
+        format!("{{{}:c}}:rev", self.namespace)
+    }
+
+    /// String: a component.
+    pub(super) fn component(&self, version: &str) -> String {
+        format!("{{{}:w:{version}}}", self.namespace)
+    }
+
+    /// String: something remembered.
+    pub(super) fn memory(&self, key: &str) -> String {
+        format!("{}:m:{key}", self.namespace)
+    }
+
+    /// Written by the probe.
+    pub(super) fn probe(&self) -> String {
+        format!("{{{}:c}}:probe", self.namespace)
+    }
+
+    /// Channels that wake owners.
+    pub(super) fn wake_pattern(&self) -> String {
+        format!("{}:wake:*", self.namespace)
+    }
+}
+
+/// The names of one shard's keys.
+#[derive(Clone, Debug)]
+pub(super) struct ShardKeys {
+    /// `{ns:S}:`
+    pub(super) base: String,
+    /// Hash: who owns the shard.
+    pub(super) own: String,
+    /// Hash: how many entries of each lane are not finished.
+    pub(super) unfinished: String,
+    /// Hash: every job by its id.
+    pub(super) jobs: String,
+    /// ZSET: scheduled jobs by due time.
+    pub(super) schedule: String,
+    /// ZSET: jobs taken from the schedule, by the write that took them.
+    pub(super) taken_due: String,
+    /// Hash: lengths of the parked queues.
+    pub(super) queues: String,
+    /// ZSET: dead letters of all tenants, by time.
+    pub(super) dead: String,
+    /// ZSET: buckets that hold history.
+    pub(super) buckets: String,
+    /// String: bytes of history.
+    pub(super) history_bytes: String,
+    /// Channel that wakes the owner.
+    pub(super) wake: String,
+    lanes: [String; 3],
+}
+
+impl ShardKeys {
+    fn new(namespace: &str, shard: Shard) -> Self {
+        let base = format!("{{{namespace}:{}}}:", shard.0);
+        let key = |name: &str| format!("{base}{name}");
+        Self {
+            own: key("own"),
+            unfinished: key("n"),
+            jobs: key("j"),
+            schedule: key("rt"),
+            taken_due: key("tr"),
+            queues: key("qs"),
+            dead: key("dl"),
+            buckets: key("hb"),
+            history_bytes: key("hs"),
+            wake: format!("{namespace}:wake:{}", shard.0),
+            lanes: Lane::ALL.map(|lane| key(&format!("in:{}", lane.as_str()))),
+            base,
+        }
+    }
+
+    /// Stream: the entries of a lane.
+    pub(super) fn lane(&self, lane: Lane) -> &str {
+        &self.lanes[lane_index(lane)]
+    }
+
+    /// ZSET in order of its members: a tenant's events.
+    pub(super) fn index(&self, tenant: TenantId) -> String {
+        format!("{}ix:{:032x}", self.base, tenant.0)
+    }
+
+    /// ZSET in order of its members: a tenant's dead letters.
+    pub(super) fn dead_of(&self, tenant: TenantId) -> String {
+        format!("{}dl:{:032x}", self.base, tenant.0)
+    }
+
+    /// List: pieces of history of the events made in one stretch of time.
+    pub(super) fn bucket(&self, bucket: u64) -> String {
+        format!("{}h:{bucket}", self.base)
+    }
+
+    /// String with a lifetime: the first event with this dedup key.
+    pub(super) fn dedup(&self, key: &[u8; 32]) -> String {
+        format!("{}dd:{}", self.base, hex::encode(key))
+    }
+
+    /// The last committed sequence of one committer, on a cluster.
+    pub(super) fn committed(&self, committer: u64) -> String {
+        format!("{}seq:{committer:016x}", self.base)
+    }
+}
+
+/// Where a lane stands in [`Lane::ALL`].
+pub(super) fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Normal => 0,
+        Lane::Low => 1,
+        Lane::Held => 2,
+    }
+}
+
+/// The name of a queue inside its shard: hex ids, so that it can be part of a key.
+pub(super) fn queue_name(queue: QueueKey) -> String {
+    match queue {
+        QueueKey::Tenant(tenant) => format!("t:{:032x}", tenant.0),
+        QueueKey::Destination(tenant, destination) => format!("d:{:032x}:{:032x}", tenant.0, destination.0),
+    }
+}
+
+/// Reads what [`queue_name`] wrote.
+pub(super) fn parse_queue(name: &str) -> Option<QueueKey> {
+    let id = |text: &str| u128::from_str_radix(text, 16).ok();
+    let mut parts = name.split(':');
+    let queue = match (parts.next()?, parts.next()?, parts.next()) {
+        ("t", tenant, None) => QueueKey::Tenant(TenantId(id(tenant)?)),
+        ("d", tenant, Some(destination)) => {
+            QueueKey::Destination(TenantId(id(tenant)?), crate::event::DestinationId(id(destination)?))
+        }
+        _ => return None,
+    };
+    Some(queue)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::DestinationId;
+
+    #[test]
+    fn queue_names_come_back() {
+        for queue in [QueueKey::Tenant(TenantId(7)), QueueKey::Destination(TenantId(u128::MAX), DestinationId(3))] {
+            assert_eq!(parse_queue(&queue_name(queue)), Some(queue));
+        }
+        assert_eq!(parse_queue("x:1"), None);
+    }
+
+    #[test]
+    fn all_keys_of_a_shard_share_its_tag() {
+        let keys = Keys::new("tg").shard(Shard(5));
+        let all = [keys.own.clone(), keys.index(TenantId(1)), keys.bucket(9), keys.dedup(&[0; 32]), keys.lane(Lane::Held).into()];
+        assert!(all.iter().all(|key| key.starts_with("{tg:5}:")), "{all:?}");
+    }
+}

@@ -1,0 +1,159 @@
+//! Writing what happened: one script for a batch.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use redis::Cmd;
+
+use super::hold::{Effect, Hand, Pen, stream_id};
+use super::jobs::{grave, rest};
+use super::keys::{lane_index, queue_name};
+use super::piece::{End, Finished, Outcome, Piece, Row, bucket_of};
+use super::{Inner, scripts};
+use crate::event::{DeliveryId, Lane};
+use crate::store::{DeliveryRecord, DeliveryState, Lease, Origin, Record, StoreError};
+
+/// The most entries that one `XACK` names: Lua's stack is bounded.
+const MAX_ACK: usize = 1000;
+
+pub(super) async fn record(inner: &Arc<Inner>, lease: &Lease, batch: &[Record]) -> Result<(), StoreError> {
+    for delivery in batch.iter().flat_map(|record| &record.deliveries) {
+        check(delivery)?;
+    }
+    let mut pen = Pen::of(inner, lease).await?;
+    let plan = Plan::of(batch, &pen.hold.hand());
+    let Some(plan) = plan else { return inner.check_token(&pen.hold).await };
+    let Plan { arguments, gone, written } = plan;
+    super::detached(async move {
+        let add = |call: &mut Cmd| {
+            for argument in &arguments {
+                call.arg(&argument[..]);
+            }
+        };
+        pen.write(&scripts::RECORD, Effect::Recorded { gone, written }, add).await.map(drop)
+    })
+    .await
+}
+
+fn check(delivery: &DeliveryRecord) -> Result<(), StoreError> {
+    let refuse = |text: &str| Err(StoreError::Refused(text.to_owned()));
+    match &delivery.state {
+        DeliveryState::Scheduled { .. } | DeliveryState::Parked { .. } | DeliveryState::DeadLettered { .. } if delivery.job.is_none() => {
+            refuse("a state that goes on, or a dead letter, needs its job")
+        }
+        DeliveryState::Parked { queue: None, .. } => refuse("a parked delivery needs its queue"),
+        _ => Ok(()),
+    }
+}
+
+/// What a batch changes.
+struct Plan {
+    arguments: Vec<Vec<u8>>,
+    gone: Vec<Origin>,
+    written: Vec<(Origin, u64)>,
+}
+
+impl Plan {
+    /// None if nothing of the batch is in hand.
+    fn of(batch: &[Record], hand: &Hand) -> Option<Self> {
+        let mut plan = Self { arguments: Vec::new(), gone: Vec::new(), written: Vec::new() };
+        let mut acks: [Vec<Vec<u8>>; 3] = Default::default();
+        let mut history: BTreeMap<u64, (Vec<Outcome<'_>>, usize)> = BTreeMap::new();
+        let mut gone: HashSet<OriginKey> = HashSet::new();
+        for record in batch {
+            let Some((end, known)) = in_hand(record, hand, &gone) else { continue };
+            let rows: Vec<Row<'_>> = record.deliveries.iter().map(Row::of).collect();
+            if !record.finished {
+                let hashes: Vec<_> = rows.iter().map(|row| (record.origin, row.hash())).collect();
+                if hashes.iter().all(|row| known.contains(&row.1) || plan.written.contains(row)) {
+                    continue;
+                }
+                plan.written.extend(hashes);
+            }
+            let outcome = Outcome { event: record.event, tenant: record.tenant, end, rows };
+            plan.moves(record, &mut gone);
+            if let (Origin::Entry(ticket), true) = (record.origin, record.finished) {
+                acks[lane_index(ticket.lane)].push(stream_id(ticket).into_bytes());
+            }
+            let (outcomes, bytes) = history.entry(bucket_of(record.event)).or_default();
+            *bytes += if let End::Entry(finished) = end { finished.bytes as usize } else { 0 };
+            outcomes.push(outcome);
+        }
+        for (lane, ids) in Lane::ALL.iter().zip(acks) {
+            for ids in ids.chunks(MAX_ACK) {
+                plan.arguments.extend([b"a".to_vec(), lane.as_str().into(), ids.len().to_string().into()]);
+                plan.arguments.extend_from_slice(ids);
+            }
+        }
+        for (bucket, (outcomes, bytes)) in history {
+            let piece = Piece { outcomes }.encode();
+            let bytes = bytes + piece.len();
+            plan.arguments.extend([b"h".to_vec(), bucket.to_string().into(), bytes.to_string().into(), piece]);
+        }
+        (!plan.arguments.is_empty()).then_some(plan)
+    }
+
+    /// Where the record's jobs go, and what of its origin is left.
+    fn moves(&mut self, record: &Record, gone: &mut HashSet<OriginKey>) {
+        if record.finished {
+            gone.insert(key(record.origin));
+            self.gone.push(record.origin);
+            let put_again = |id: DeliveryId| record.deliveries.iter().any(|delivery| delivery.job.as_ref().is_some_and(|job| job.id == id));
+            if let Origin::Job(id) = record.origin
+                && !put_again(id)
+            {
+                self.arguments.extend([b"x".to_vec(), id.0.to_be_bytes().to_vec()]);
+            }
+        }
+        for delivery in &record.deliveries {
+            let Some(job) = &delivery.job else { continue };
+            let (place, rest) = match &delivery.state {
+                DeliveryState::Scheduled { due } => (format!("r{}", due.0).into_bytes(), rest(job, None)),
+                DeliveryState::Parked { queue: Some(queue), .. } => (format!("q|{}", queue_name(*queue)).into_bytes(), rest(job, None)),
+                DeliveryState::DeadLettered { reason } => {
+                    (grave(delivery.at, record.tenant), rest(job, Some((delivery.at, reason))))
+                }
+                _ => continue,
+            };
+            self.arguments.extend([b"p".to_vec(), job.id.0.to_be_bytes().to_vec(), place, rest]);
+            let moved = Origin::Job(job.id);
+            if gone.insert(key(moved)) {
+                self.gone.push(moved);
+            }
+        }
+    }
+}
+
+type OriginKey = (u8, u64, u128);
+
+fn key(origin: Origin) -> OriginKey {
+    match origin {
+        Origin::Entry(ticket) => (lane_index(ticket.lane) as u8, ticket.major, u128::from(ticket.minor)),
+        Origin::Job(id) => (u8::MAX, 0, id.0),
+    }
+}
+
+/// What the record ends and what was written for its origin; none if the origin is not in hand.
+fn in_hand<'a>(record: &Record, hand: &'a Hand, gone: &HashSet<OriginKey>) -> Option<(End, &'a [u64])> {
+    if gone.contains(&key(record.origin)) {
+        return None;
+    }
+    match record.origin {
+        Origin::Entry(ticket) => {
+            let entry = hand.entries.get(&ticket)?;
+            let finished = Finished { ticket, accepted_at: entry.accepted_at, source: entry.source, bytes: entry.bytes };
+            let end = if record.finished && entry.event == record.event { End::Entry(finished) } else { End::Open };
+            Some((end, &entry.written))
+        }
+        Origin::Job(id) => {
+            let job = hand.jobs.get(&id)?;
+            let own = record.deliveries.iter().filter(|delivery| delivery.id == id);
+            let last = own.flat_map(|delivery| &delivery.attempts).map(|attempt| attempt.number).max();
+            // An attempt that the job has behind it was recorded, and the job handed out again since.
+            if last.is_some_and(|number| number <= job.attempts) {
+                return None;
+            }
+            Some((if record.finished { End::Job(id) } else { End::Open }, &job.written))
+        }
+    }
+}

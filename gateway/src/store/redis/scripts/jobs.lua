@@ -1,0 +1,72 @@
+-- A job's value: a byte with the length of its place, its place, 8 hex digits with the size of its request, the job.
+-- Places: 'r' due | 'q' sequence '|' queue | 'd' time (8 bytes) tenant (32 hex digits).
+local base = string.sub(KEYS[1], 1, -4)
+local jobs = base .. 'j'
+
+local function place_of(value)
+  return string.sub(value, 2, 1 + string.byte(value, 1))
+end
+
+local function size_of(value)
+  local from = 2 + string.byte(value, 1)
+  return tonumber(string.sub(value, from, from + 7), 16)
+end
+
+local function move(value, place)
+  return string.char(#place) .. place .. string.sub(value, 2 + string.byte(value, 1))
+end
+
+local function queue_of(place)
+  local bar = string.find(place, '|', 1, true)
+  return string.sub(place, 2, bar - 1), string.sub(place, bar + 1)
+end
+
+local function unqueue(queue, id)
+  local gone = redis.call('ZREM', base .. 'q:' .. queue, id)
+  if gone == 1 and redis.call('HINCRBY', base .. 'qs', queue, -1) <= 0 then redis.call('HDEL', base .. 'qs', queue) end
+  return gone
+end
+
+-- Takes the job out of wherever it stands.
+local function leave(id)
+  local value = redis.call('HGET', jobs, id)
+  if not value then return end
+  local place = place_of(value)
+  local kind = string.sub(place, 1, 1)
+  if kind == 'r' then
+    if redis.call('ZREM', base .. 'rt', id) == 0 then redis.call('ZREM', base .. 'tr', id) end
+  elseif kind == 'q' then
+    local _, queue = queue_of(place)
+    if unqueue(queue, id) == 0 then redis.call('ZREM', base .. 'tq', id) end
+  else
+    local at, tenant = string.sub(place, 2, 9), string.sub(place, 10)
+    redis.call('ZREM', base .. 'dl', at .. id .. tenant)
+    redis.call('ZREM', base .. 'dl:' .. tenant, at .. id)
+  end
+end
+
+-- Puts the job at a place that it names; `rest` is its size and itself.
+local function put(id, place, rest)
+  leave(id)
+  local kind = string.sub(place, 1, 1)
+  if kind == 'r' then
+    redis.call('ZADD', base .. 'rt', string.sub(place, 2), id)
+  elseif kind == 'q' then
+    local _, queue = queue_of(place)
+    local sequence = redis.call('INCR', base .. 'sq')
+    redis.call('ZADD', base .. 'q:' .. queue, sequence, id)
+    redis.call('HINCRBY', base .. 'qs', queue, 1)
+    place = string.format('q%d|%s', sequence, queue)
+  else
+    local at, tenant = string.sub(place, 2, 9), string.sub(place, 10)
+    redis.call('ZADD', base .. 'dl', 0, at .. id .. tenant)
+    redis.call('ZADD', base .. 'dl:' .. tenant, 0, at .. id)
+  end
+  redis.call('HSET', jobs, id, string.char(#place) .. place .. rest)
+end
+
+local function keep_history(bucket, bytes, piece)
+  redis.call('RPUSH', base .. 'h:' .. bucket, piece)
+  redis.call('ZADD', base .. 'hb', bucket, bucket)
+  redis.call('INCRBY', base .. 'hs', bytes)
+end

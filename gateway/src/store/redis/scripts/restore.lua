@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- KEYS: own   ARGV: token, count   Answers how many it put back: fewer than count means that all are back.
+if redis.call('HGET', KEYS[1], 't') ~= ARGV[1] then return redis.error_reply('FENCED another owner has the shard') end
+--#jobs
+local back = 0
+for _, name in ipairs({'tr', 'tq'}) do
+  for _, id in ipairs(redis.call('ZRANGE', base .. name, 0, tonumber(ARGV[2]) - back - 1)) do
+    local value = redis.call('HGET', jobs, id)
+    if value then
+      local place = place_of(value)
+      if name == 'tr' then
+        redis.call('ZADD', base .. 'rt', string.sub(place, 2), id)
+      else
+        local sequence, queue = queue_of(place)
+        redis.call('ZADD', base .. 'q:' .. queue, sequence, id)
+        redis.call('HINCRBY', base .. 'qs', queue, 1)
+      end
+    end
+    redis.call('ZREM', base .. name, id)
+    back = back + 1
+  end
+  if back >= tonumber(ARGV[2]) then break end
+end
+return back

@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- KEYS: own   ARGV: token, bucket, length seen, bytes gone, number of pieces left, pieces..., then operations:
+--   'x' lane count ids...   delete entries        'i' tenant count members...   delete from a tenant's index
+-- Answers 0 and changes nothing if the bucket has grown since it was read.
+if redis.call('HGET', KEYS[1], 't') ~= ARGV[1] then return redis.error_reply('FENCED another owner has the shard') end
+local base = string.sub(KEYS[1], 1, -4)
+local bucket = base .. 'h:' .. ARGV[2]
+if redis.call('LLEN', bucket) ~= tonumber(ARGV[3]) then return 0 end
+local left = tonumber(ARGV[5])
+redis.call('DEL', bucket)
+for i = 6, 5 + left do redis.call('RPUSH', bucket, ARGV[i]) end
+if left == 0 then redis.call('ZREM', base .. 'hb', ARGV[2]) end
+redis.call('DECRBY', base .. 'hs', ARGV[4])
+local i = 6 + left
+while i <= #ARGV do
+  local count = tonumber(ARGV[i + 2])
+  if ARGV[i] == 'x' then
+    redis.call('XDEL', base .. 'in:' .. ARGV[i + 1], unpack(ARGV, i + 3, i + 2 + count))
+  else
+    redis.call('ZREM', base .. 'ix:' .. ARGV[i + 1], unpack(ARGV, i + 3, i + 2 + count))
+  end
+  i = i + 3 + count
+end
+return 1

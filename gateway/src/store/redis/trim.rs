@@ -1,0 +1,200 @@
+//! Retention: bucket by bucket from the oldest on, what is terminal goes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use redis::{Pipeline, cmd};
+
+use super::error::odd;
+use super::hold::{Hold, Pen, stream_id};
+use super::keys::{BUCKET_MS, lane_index};
+use super::piece::{Finished, IndexMember, Merged, Piece, merge};
+use super::{Inner, scripts};
+use crate::clock::Timestamp;
+use crate::event::{EventId, Lane, TenantId};
+use crate::store::{Lease, Retention, StoreError, Trimmed};
+
+/// How many buckets, and how many events, one step looks at.
+const STEP_BUCKETS: usize = 64;
+const STEP_EVENTS: usize = 2000;
+const STEP_DEAD_LETTERS: usize = 500;
+/// The most arguments that one command of a script gets.
+const MAX_ARGUMENTS: usize = 1000;
+
+pub(super) async fn trim(inner: &Arc<Inner>, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError> {
+    let mut pen = Pen::of(inner, lease).await?;
+    super::detached(async move {
+        let mut trimmed = Trimmed::default();
+        dead_letters(&pen, retention, now, &mut trimmed).await?;
+        history(&mut pen, retention, now, &mut trimmed).await?;
+        Ok(trimmed)
+    })
+    .await
+}
+
+async fn dead_letters(pen: &Pen, retention: Retention, now: Timestamp, trimmed: &mut Trimmed) -> Result<(), StoreError> {
+    let Pen { inner, hold, .. } = pen;
+    let bound = now.before(retention.dead_letter_age);
+    let mut call = scripts::TRIM_DEAD.call(&[&hold.keys.own]);
+    call.arg(&hold.token).arg(&bound.0.to_be_bytes()[..]).arg(STEP_DEAD_LETTERS);
+    let answer = inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
+    let gone: usize = redis::from_redis_value(answer).map_err(|_| odd("a trim"))?;
+    trimmed.dead_letters = gone as u64;
+    trimmed.more |= gone == STEP_DEAD_LETTERS;
+    Ok(())
+}
+
+async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &mut Trimmed) -> Result<(), StoreError> {
+    let Pen { inner, hold, writer } = pen;
+    let mut ask = Pipeline::new();
+    let from = format!("({}", writer.trimmed_to);
+    ask.cmd("GET").arg(&hold.keys.history_bytes);
+    ask.cmd("ZRANGEBYSCORE").arg(&hold.keys.buckets).arg(from).arg("+inf").arg("LIMIT").arg(0).arg(STEP_BUCKETS);
+    let mut answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?.into_iter();
+    let held: Option<i64> = redis::from_redis_value(answers.next().unwrap_or_default()).map_err(|_| odd("history's size"))?;
+    let buckets: Vec<u64> = redis::from_redis_value(answers.next().unwrap_or_default()).map_err(|_| odd("history's buckets"))?;
+    let mut held = u64::try_from(held.unwrap_or(0)).unwrap_or(0);
+    let mut events = 0;
+    for (position, bucket) in buckets.iter().enumerate() {
+        let old = now.since(Timestamp(bucket * BUCKET_MS)) > retention.age;
+        if !old && held <= retention.bytes {
+            // All that follow are younger; the next step starts anew, for what has become terminal meanwhile.
+            writer.trimmed_to = 0;
+            return Ok(());
+        }
+        if events >= STEP_EVENTS {
+            trimmed.more = true;
+            return Ok(());
+        }
+        let gone = bucket_step(inner, hold, *bucket, retention, now, &mut held).await?;
+        trimmed.events += gone.events;
+        events += gone.looked_at;
+        writer.trimmed_to = *bucket;
+        trimmed.more |= gone.again || (position + 1 == buckets.len() && buckets.len() == STEP_BUCKETS);
+        if gone.again {
+            writer.trimmed_to = bucket.saturating_sub(1);
+            return Ok(());
+        }
+    }
+    if buckets.len() < STEP_BUCKETS {
+        writer.trimmed_to = 0;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Gone {
+    events: u64,
+    looked_at: usize,
+    /// Somebody added to the bucket meanwhile.
+    again: bool,
+}
+
+async fn bucket_step(
+    inner: &Inner,
+    hold: &Hold,
+    bucket: u64,
+    retention: Retention,
+    now: Timestamp,
+    held: &mut u64,
+) -> Result<Gone, StoreError> {
+    let ask = cmd("LRANGE").arg(hold.keys.bucket(bucket)).arg(0).arg(-1).to_owned();
+    let answer = inner.owner.repeat(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
+    let pieces: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a bucket of history"))?;
+    let all: BTreeMap<EventId, Merged> = merge(&pieces, |_| true)?.into_iter().collect();
+    let orphans = orphans(inner, hold, &all).await?;
+    let mut going: BTreeMap<EventId, Option<(TenantId, Finished)>> = BTreeMap::new();
+    let before: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let share = before / (all.len() as u64).max(1);
+    for (event, merged) in &all {
+        if orphans.contains(event) {
+            going.insert(*event, None);
+        }
+        let (Some(tenant), Some(finished), true) = (merged.tenant, merged.finished, merged.is_terminal()) else { continue };
+        if now.since(finished.accepted_at) > retention.age || *held > retention.bytes {
+            *held = held.saturating_sub(u64::from(finished.bytes) + share);
+            going.insert(*event, Some((tenant, finished)));
+        }
+    }
+    let mut gone = Gone { looked_at: all.len(), ..Gone::default() };
+    if going.is_empty() {
+        return Ok(gone);
+    }
+    let left = rest_of(&pieces, &going)?;
+    let bodies: u64 = going.values().flatten().map(|(_, finished)| u64::from(finished.bytes)).sum();
+    let after: u64 = left.iter().map(|piece| piece.len() as u64).sum();
+    let mut call = scripts::TRIM.call(&[&hold.keys.own]);
+    call.arg(&hold.token).arg(bucket).arg(pieces.len()).arg((before + bodies).saturating_sub(after)).arg(left.len());
+    for piece in &left {
+        call.arg(&piece[..]);
+    }
+    deletions(&going, &mut call);
+    let answer = inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
+    let done: u64 = redis::from_redis_value(answer).map_err(|_| odd("a trim"))?;
+    if done == 1 {
+        gone.events = going.values().flatten().count() as u64;
+    } else {
+        gone.again = true;
+    }
+    Ok(gone)
+}
+
+/// What is left of the pieces without the events that go.
+fn rest_of(pieces: &[Vec<u8>], going: &BTreeMap<EventId, Option<(TenantId, Finished)>>) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut left = Vec::new();
+    for bytes in pieces {
+        let mut piece = Piece::decode(bytes)?;
+        piece.outcomes.retain(|outcome| !going.contains_key(&outcome.event));
+        if !piece.outcomes.is_empty() {
+            left.push(piece.encode());
+        }
+    }
+    Ok(left)
+}
+
+fn deletions(going: &BTreeMap<EventId, Option<(TenantId, Finished)>>, call: &mut redis::Cmd) {
+    let mut entries: [Vec<String>; 3] = Default::default();
+    let mut members: BTreeMap<TenantId, Vec<[u8; 41]>> = BTreeMap::new();
+    for (event, known) in going {
+        let Some((tenant, finished)) = known else { continue };
+        let Finished { ticket, accepted_at, source, .. } = *finished;
+        entries[lane_index(ticket.lane)].push(stream_id(ticket));
+        let member = IndexMember { event: *event, accepted_at, source, lane: ticket.lane };
+        members.entry(*tenant).or_default().push(member.to_bytes());
+    }
+    for (lane, ids) in Lane::ALL.iter().zip(&entries) {
+        for ids in ids.chunks(MAX_ARGUMENTS) {
+            call.arg("x").arg(lane.as_str()).arg(ids.len()).arg(ids);
+        }
+    }
+    for (tenant, members) in &members {
+        for members in members.chunks(MAX_ARGUMENTS) {
+            call.arg("i").arg(format!("{:032x}", tenant.0)).arg(members.len());
+            for member in members {
+                call.arg(&member[..]);
+            }
+        }
+    }
+}
+
+/// Events without a finished entry that are not in their tenant's index any more: history of what was trimmed before, written by a
+/// retry that came after.
+async fn orphans(inner: &Inner, hold: &Hold, all: &BTreeMap<EventId, Merged>) -> Result<HashSet<EventId>, StoreError> {
+    let open: Vec<(EventId, TenantId)> =
+        all.iter().filter(|(_, merged)| merged.finished.is_none()).filter_map(|(event, merged)| Some((*event, merged.tenant?))).collect();
+    let mut ask = Pipeline::new();
+    for (event, tenant) in &open {
+        let id = event.0.to_be_bytes();
+        let last = [&b"["[..], &id, &[0xff]].concat();
+        ask.cmd("ZLEXCOUNT").arg(hold.keys.index(*tenant)).arg([b"[", &id[..]].concat()).arg(last);
+    }
+    let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
+    let mut orphans = HashSet::new();
+    for ((event, _), answer) in open.iter().zip(answers) {
+        let listed: u64 = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
+        if listed == 0 {
+            orphans.insert(*event);
+        }
+    }
+    Ok(orphans)
+}

@@ -1,0 +1,325 @@
+//! What only a server of its own can do to an engine: break, stall, fill up, forget.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate::clock::Clock;
+use tidegate::event::{Event, EventId, Lane};
+use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Timeouts};
+use tidegate::store::{Accepted, PageRequest, Store, StoreError};
+use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
+
+use super::proxy::{Fault, Proxy};
+use crate::world::*;
+
+const SPAN: Duration = Duration::from_millis(400);
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+fn config(url: &str, durability: Durability) -> RedisConfig {
+    RedisConfig {
+        durability,
+        shards: 8,
+        check_every: Duration::from_millis(50),
+        ..RedisConfig::standalone(url.parse().expect("a Redis URL"))
+    }
+}
+
+async fn connect(config: RedisConfig) -> Arc<RedisStore> {
+    Arc::new(RedisStore::connect(config, Clock::system()).await.expect("the server is as the engine demands"))
+}
+
+fn make(number: u64) -> Event {
+    event(number, TENANT, Clock::system().now(), Bytes::from(vec![7; 1000]))
+}
+
+async fn all_ids(store: &RedisStore, node: &str) -> Vec<EventId> {
+    let lease = eventually(async || store.acquire(SHARD, node, SPAN).await.ok().flatten()).await;
+    let mut seen = Vec::new();
+    loop {
+        let claimed = eventually(async || store.claim(&lease, Lane::Normal, ALL).await.ok()).await;
+        if claimed.is_empty() {
+            return seen;
+        }
+        seen.extend(claimed_ids(&claimed));
+    }
+}
+
+/// `appendfsync always`, and Redis is killed in mid load: what was acknowledged is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_killed_under_fsync_loses_nothing_acknowledged() {
+    let mut server = Server::start(Config::new(Flavor::Redis, Fsync::Always)).await;
+    let mut config = config(&server.url(), Durability::Fsync);
+    config.timeouts = Timeouts { operation: Duration::from_secs(60), ..Timeouts::default() };
+    let store = connect(config).await;
+    let mut senders = Vec::new();
+    let (progress, mut progressed) = tokio::sync::watch::channel(0_u64);
+    for sender in 0..4_u64 {
+        let (store, progress) = (store.clone(), progress.clone());
+        senders.push(tokio::spawn(async move {
+            let mut acknowledged = HashSet::new();
+            for batch in 0..60_u64 {
+                let events: Vec<_> = (0..16).map(|i| make(sender << 32 | batch << 16 | i)).collect();
+                // A refusal leaves it open what became of them: they are not counted on.
+                if store.accept(events.iter().map(acceptance).collect()).await.is_ok() {
+                    acknowledged.extend(ids(&events));
+                }
+                progress.send_modify(|count| *count += 1);
+            }
+            acknowledged
+        }));
+    }
+    for at in [40, 120] {
+        progressed.wait_for(|count| *count >= at).await.unwrap();
+        server.kill();
+        server.restart().await;
+    }
+    let mut acknowledged = HashSet::new();
+    for sender in senders {
+        acknowledged.extend(sender.await.unwrap());
+    }
+    let seen = all_ids(&store, "a").await;
+    let kept: HashSet<_> = seen.iter().copied().collect();
+    let missing: Vec<_> = acknowledged.difference(&kept).collect();
+    assert!(missing.is_empty(), "{} of {} acknowledged events are gone", missing.len(), acknowledged.len());
+    assert_eq!(seen.len(), kept.len(), "and none is there twice");
+    assert!(acknowledged.len() > 2000, "most were acknowledged: {}", acknowledged.len());
+}
+
+/// The answer to `EXEC` (or the request) is lost with its connection: the accept still answers truthfully, and once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_asked_for() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let proxy = Proxy::before(server.port()).await;
+    let store = connect(config(&proxy.url(), Durability::EverySec)).await;
+    let mut sent = Vec::new();
+    let mut number = 0;
+    for fault in [Fault::DropAnswer, Fault::DropRequest, Fault::None, Fault::DropAnswer] {
+        proxy.arm(fault);
+        let events: Vec<_> = (0..20)
+            .map(|_| {
+                number += 1;
+                make(number)
+            })
+            .collect();
+        let answers = store.accept(events.iter().map(acceptance).collect()).await.unwrap();
+        assert_eq!(answers, vec![Accepted::New; 20], "{fault:?}");
+        sent.extend(ids(&events));
+    }
+    assert_eq!(proxy.faults(), 3);
+    assert_eq!(all_ids(&store, "a").await, sent);
+}
+
+/// The same for events with a dedup key: the engine's own second try is not a duplicate, a producer's is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_keeps_dedup_truthful() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let proxy = Proxy::before(server.port()).await;
+    let store = connect(config(&proxy.url(), Durability::EverySec)).await;
+    let (first, repeat, other) = (make(1), make(2), make(3));
+    proxy.arm(Fault::DropAnswer);
+    assert_eq!(store.accept(vec![once(&first, 1, FOR_EVER)]).await.unwrap(), [Accepted::New]);
+    proxy.arm(Fault::DropAnswer);
+    let answers = store.accept(vec![once(&repeat, 1, FOR_EVER), once(&other, 2, FOR_EVER)]).await.unwrap();
+    assert_eq!(answers, [Accepted::Duplicate(first.id), Accepted::New]);
+    assert_eq!(proxy.faults(), 2);
+    assert_eq!(all_ids(&store, "a").await, [first.id, other.id]);
+}
+
+/// Redis stalls for longer than the engine waits, with the batch in its socket: it is not executed twice when Redis goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_does_not_double_a_batch() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let mut config = config(&server.url(), Durability::EverySec);
+    config.timeouts = Timeouts { response: Duration::from_millis(150), connect: Duration::from_millis(150), ..Timeouts::default() };
+    let store = connect(config).await;
+    let events: Vec<_> = (1..=20).map(make).collect();
+    store.accept(vec![acceptance(&events[0])]).await.unwrap();
+    server.pause();
+    let accepting = tokio::spawn({
+        let (store, batch) = (store.clone(), events[1..].iter().map(acceptance).collect());
+        async move { store.accept(batch).await }
+    });
+    // The checks notice the stall by their own time-out, which is as long as that of the batch.
+    eventually(async || store.ready().err()).await;
+    eventually(async || store.ready().err()).await;
+    server.resume();
+    assert_eq!(accepting.await.unwrap().unwrap(), vec![Accepted::New; 19]);
+    assert_eq!(all_ids(&store, "a").await, ids(&events));
+}
+
+/// A lost answer to an owner's write is settled too: nothing is written twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_does_not_double_a_record() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let mut config = config(&server.url(), Durability::EverySec);
+    config.timeouts = Timeouts {
+        response: Duration::from_millis(150),
+        connect: Duration::from_millis(150),
+        operation: Duration::from_millis(400),
+        ..Timeouts::default()
+    };
+    let store = connect(config).await;
+    let event = make(1);
+    store.accept(vec![acceptance(&event)]).await.unwrap();
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap().remove(0);
+    let now = Clock::system().now();
+    let batch = [finish(&claimed, vec![scheduled(&event, 0, now, 1)])];
+    server.pause();
+    let failed = store.record(&lease, &batch).await;
+    assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+    server.resume();
+    // The next write settles it first; the batch sent again then finds nothing left to do.
+    let taken = eventually(async || store.due(&lease, now, ALL).await.ok()).await;
+    assert_eq!(taken, [job(&event, 0, 1)]);
+    store.record(&lease, &batch).await.unwrap();
+    assert!(store.due(&lease, now, ALL).await.unwrap().is_empty());
+    let row = store.event(HOME, event.id).await.unwrap().unwrap().summary.deliveries.remove(0);
+    assert_eq!(row.attempts.len(), 1);
+}
+
+/// An owner that stalls past its lease: the next one has its work, and nothing of what it still sends is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_owner_is_fenced() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let stalled = connect(config(&server.url(), Durability::EverySec)).await;
+    let next = connect(config(&server.url(), Durability::EverySec)).await;
+    let (event, second) = (make(1), make(2));
+    stalled.accept(vec![acceptance(&event), acceptance(&second)]).await.unwrap();
+    let old = stalled.acquire(SHARD, "a", SPAN).await.unwrap().unwrap();
+    let claimed = stalled.claim(&old, Lane::Normal, ALL).await.unwrap();
+    let new = eventually(async || next.acquire(SHARD, "b", SPAN).await.unwrap()).await;
+    let late = [finish(&claimed[0], vec![scheduled(&event, 0, Clock::system().now(), 1)])];
+    assert!(is_fenced(stalled.record(&old, &late).await));
+    assert!(is_fenced(stalled.claim(&old, Lane::Normal, ALL).await));
+    assert!(is_fenced(stalled.renew(&old).await));
+    assert_eq!(next.depth(SHARD).await.unwrap().scheduled, 0);
+    let again = next.reclaim(&new, &HashSet::new(), ALL).await.unwrap();
+    assert_eq!(claimed_ids(&again), [event.id, second.id]);
+    next.record(&new, &[finish(&again[0], vec![delivered(&event, 0)])]).await.unwrap();
+    assert!(next.event(HOME, event.id).await.unwrap().unwrap().summary.finished);
+}
+
+/// While the store stalls nobody loses a lease: a challenger that could not look has seen nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_of_the_store_ends_no_lease() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let mut config = config(&server.url(), Durability::EverySec);
+    config.timeouts = Timeouts {
+        response: Duration::from_millis(100),
+        connect: Duration::from_millis(100),
+        operation: Duration::from_millis(200),
+        ..Timeouts::default()
+    };
+    let (owner, challenger) = (connect(config.clone()).await, connect(config).await);
+    let lease = owner.acquire(SHARD, "a", SPAN).await.unwrap().unwrap();
+    assert_eq!(challenger.acquire(SHARD, "b", SPAN).await.unwrap(), None);
+    server.pause();
+    let started = tidegate::clock::monotonic();
+    while started.elapsed() < 2 * SPAN {
+        assert!(challenger.acquire(SHARD, "b", SPAN).await.is_err());
+    }
+    server.resume();
+    eventually(async || challenger.ready().ok()).await;
+    assert_eq!(eventually(async || challenger.acquire(SHARD, "b", SPAN).await.ok()).await, None, "the look starts anew");
+    eventually(async || owner.renew(&lease).await.ok()).await;
+}
+
+/// At maxmemory accepts are refused as full, and what was accepted goes on: acks, retries, dead letters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_still_takes_records() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let config = RedisConfig { check_every: FOR_EVER, ..config(&server.url(), Durability::EverySec) };
+    let store = connect(config).await;
+    let events: Vec<_> = (1..=3).map(make).collect();
+    store.accept(events.iter().map(acceptance).collect()).await.unwrap();
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+    server.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    let refused = store.accept(vec![acceptance(&make(4)), once(&make(5), 1, FOR_EVER)]).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    let refused = store.accept(vec![once(&make(6), 2, FOR_EVER)]).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    let now = Clock::system().now();
+    let outcomes = [scheduled(&events[0], 0, now, 1), dead(&events[1], 0, now), parked(&events[2], 0, TENANT_QUEUE)];
+    let batch: Vec<_> = claimed.iter().zip(outcomes).map(|(entry, outcome)| finish(entry, vec![outcome])).collect();
+    store.record(&lease, &batch).await.unwrap();
+    store.renew(&lease).await.unwrap();
+    assert_eq!(store.due(&lease, now, ALL).await.unwrap().len(), 1);
+    assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().len(), 1);
+    assert_eq!(store.dead_letters(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap().items.len(), 1);
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(store.accept(vec![acceptance(&make(7))]).await.unwrap(), [Accepted::New]);
+}
+
+/// The checks see it coming: ingest is refused before the server is full, and taken again when there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nearly_full_server_takes_nothing_new() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(config(&server.url(), Durability::EverySec)).await;
+    let used: u64 = server.info("used_memory").await.parse().unwrap();
+    server.command(&["CONFIG", "SET", "maxmemory", &(used * 11 / 10).to_string()]).await;
+    let error = eventually(async || store.ready().err()).await;
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+    assert!(matches!(store.accept(vec![acceptance(&make(1))]).await, Err(StoreError::Full(_))));
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    eventually(async || store.ready().ok()).await;
+    store.accept(vec![acceptance(&make(2))]).await.unwrap();
+}
+
+/// Somebody removes the group: it comes back, with what is unfinished, and without what is finished.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_group_is_made_anew() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(config(&server.url(), Durability::EverySec)).await;
+    let events: Vec<_> = (1..=4).map(make).collect();
+    store.accept(events.iter().map(acceptance).collect()).await.unwrap();
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+    let done: Vec<_> = [0, 2].iter().map(|i| finish(&claimed[*i], vec![delivered(&claimed[*i].event, 0)])).collect();
+    store.record(&lease, &done).await.unwrap();
+    server.command(&["XGROUP", "DESTROY", "{tg:3}:in:normal", "g"]).await;
+    let mut again = Vec::new();
+    while again.len() < 2 {
+        let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+        again.extend(claimed_ids(&claimed));
+    }
+    assert_eq!(again, [events[1].id, events[3].id]);
+    assert!(store.claim(&lease, Lane::Normal, ALL).await.unwrap().is_empty());
+    let later = make(5);
+    store.accept(vec![acceptance(&later)]).await.unwrap();
+    assert_eq!(claimed_ids(&store.claim(&lease, Lane::Normal, ALL).await.unwrap()), [later.id]);
+}
+
+/// A pending entry that somebody deleted is a loss, and counted as one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_is_counted() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(config(&server.url(), Durability::EverySec)).await;
+    let events: Vec<_> = (1..=3).map(make).collect();
+    store.accept(events.iter().map(acceptance).collect()).await.unwrap();
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+    let gone = claimed[1].ticket;
+    server.command(&["XDEL", "{tg:3}:in:normal", &format!("{}-{}", gone.major, gone.minor)]).await;
+    let again = store.reclaim(&lease, &HashSet::new(), ALL).await.unwrap();
+    assert_eq!(claimed_ids(&again), [events[0].id, events[2].id]);
+    assert_eq!(store.lost_entries(), 1);
+}
+
+/// Scripts that somebody flushed come back by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushed_scripts_come_back() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(config(&server.url(), Durability::EverySec)).await;
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    server.command(&["SCRIPT", "FLUSH"]).await;
+    store.renew(&lease).await.unwrap();
+    server.command(&["SCRIPT", "FLUSH"]).await;
+    let event = make(1);
+    let answers = eventually(async || store.accept(vec![once(&event, 1, FOR_EVER)]).await.ok()).await;
+    assert_eq!(answers, [Accepted::New]);
+    assert_eq!(all_ids(&store, "a").await, [event.id]);
+}

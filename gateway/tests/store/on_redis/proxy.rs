@@ -1,0 +1,96 @@
+//! A proxy that breaks a connection at the worst moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the proxy does with the next `EXEC`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fault {
+    None = 0,
+    /// The server executes it, and the connection breaks before the answer is passed on.
+    DropAnswer = 1,
+    /// The connection breaks before the server has seen it.
+    DropRequest = 2,
+}
+
+pub(crate) struct Proxy {
+    port: u16,
+    state: Arc<State>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+struct State {
+    fault: AtomicU8,
+    faults: AtomicU64,
+}
+
+impl Proxy {
+    pub(crate) async fn before(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State { fault: AtomicU8::new(0), faults: AtomicU64::new(0) });
+        let shared = state.clone();
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server, shared.clone()));
+            }
+        });
+        Self { port, state, accepting }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Arms it for one `EXEC`.
+    pub(crate) fn arm(&self, fault: Fault) {
+        self.state.fault.store(fault as u8, Ordering::SeqCst);
+    }
+
+    /// How often it broke a connection.
+    pub(crate) fn faults(&self) -> u64 {
+        self.state.faults.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn carry(mut client: TcpStream, server: u16, state: Arc<State>) {
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
+    let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let Ok(1..) = read else { return };
+                let request = &asked[..read.unwrap()];
+                // The engine sends MULTI to EXEC in one write, which ends with EXEC; large ones come in parts, of which the last counts.
+                let fault = if request.ends_with(b"\r\nEXEC\r\n") { state.fault.swap(0, Ordering::SeqCst) } else { 0 };
+                if fault != Fault::None as u8 {
+                    state.faults.fetch_add(1, Ordering::SeqCst);
+                }
+                if fault == Fault::DropRequest as u8 || server.write_all(request).await.is_err() {
+                    return;
+                }
+                if fault == Fault::DropAnswer as u8 {
+                    // The first byte of the answer says that the server is at it; a transaction is executed as a whole.
+                    let _executed = server.read(&mut answered).await;
+                    return;
+                }
+            }
+            read = server.read(&mut answered) => {
+                let Ok(1..) = read else { return };
+                if client.write_all(&answered[..read.unwrap()]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
