@@ -71,7 +71,7 @@ build_std() {
     (
         cd "$source"
         unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS
-        export RUSTC=$DIR/rustc RUSTC_BOOTSTRAP=1 __CARGO_DEFAULT_LIB_METADATA=std CARGO_PROFILE_DIST_DEBUG=0
+        export CARGO_BUILD_BUILD_DIR=$build RUSTC=$DIR/rustc RUSTC_BOOTSTRAP=1 __CARGO_DEFAULT_LIB_METADATA=std CARGO_PROFILE_DIST_DEBUG=0
         export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-Zforce-unstable-if-unmarked --remap-path-prefix=$source=/rust/library --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
         cargo build --quiet --locked --profile dist -p sysroot --target $TARGET --target-dir "$build" \
             --no-default-features --features panic-unwind,compiler-builtins-mem
