@@ -1,5 +1,6 @@
-//! What can be known about `deploy/` without a container engine and a cluster: that it fits the gateway and itself.
+//! What can be known about `deploy/` without a container engine, a cluster and a Prometheus: that it fits the gateway and itself.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -153,5 +154,53 @@ fn kubernetes_runs_the_gateway_with_a_configuration_it_takes() {
     let labels = &object(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"];
     for service in objects.iter().filter(|object| object["kind"] == "Service") {
         assert_eq!(&service["spec"]["selector"], labels);
+    }
+}
+
+/// Names as Prometheus has them: `tidegate.store.write.duration` in seconds is `tidegate_store_write_duration_seconds`.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("tidegate_")).map(str::to_owned).collect()
+}
+
+fn base(metric: &str) -> String {
+    let mut name = metric;
+    for suffix in ["_bucket", "_sum", "_count", "_total", "_seconds", "_bytes"] {
+        name = name.strip_suffix(suffix).unwrap_or(name);
+    }
+    name.to_owned()
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_exist() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry/metrics.rs");
+    let source = fs::read_to_string(source).expect("the metrics are defined there");
+    let defined: BTreeSet<_> =
+        source.split('"').filter(|word| word.starts_with("tidegate.")).map(|name| name.replace('.', "_")).collect();
+
+    let alerts = yaml("prometheus/alerts.yaml");
+    let rules = alerts["groups"][0]["rules"].as_array().expect("rules");
+    assert!(rules.len() >= 10);
+    for rule in rules {
+        let expression = rule["expr"].as_str().expect("an expression");
+        let severity = rule["labels"]["severity"].as_str().expect("a severity");
+        assert!(["page", "ticket"].contains(&severity), "{}", rule["alert"]);
+        assert!(rule["annotations"]["summary"].is_string() && rule["annotations"]["description"].is_string(), "{}", rule["alert"]);
+        for metric in metrics_in(expression) {
+            assert!(defined.contains(&base(&metric)), "{} asks for {metric}", rule["alert"]);
+        }
+    }
+
+    let dashboard: Value = serde_json::from_str(&text("grafana/tidegate.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    assert!(panels.len() >= 10);
+    for panel in panels {
+        for target in panel["targets"].as_array().expect("targets") {
+            let metrics = metrics_in(target["expr"].as_str().expect("an expression"));
+            assert!(!metrics.is_empty(), "{}", panel["title"]);
+            for metric in metrics {
+                assert!(defined.contains(&base(&metric)), "{} asks for {metric}", panel["title"]);
+            }
+        }
     }
 }
