@@ -19,6 +19,7 @@ use crate::event::VersionHash;
 use crate::ingest::receive;
 use crate::plugin::{Components, Limits, PluginConfig};
 use crate::store::embedded::{self, Embedded};
+use crate::store::redis::{self, RedisConfig, RedisStore};
 use crate::store::{Retention, Store};
 
 /// Work of one tenant on one node at once, before its plan is known.
@@ -42,7 +43,11 @@ pub(super) async fn store(config: &Config, clock: &Clock) -> Result<Opened, Star
             let watched = store.clone();
             Ok(Opened { store, failed: Box::pin(async move { watched.failed().await }) })
         }
-        config::Store::Redis(_) => Err(StartError::Setting("redis".into())),
+        config::Store::Redis(settings) => {
+            let store = Arc::new(RedisStore::connect(redis_config(settings, config.dispatch.shards)?, clock.clone()).await?);
+            // A server that is away may come back; `ready` says so meanwhile.
+            Ok(Opened { store, failed: Box::pin(std::future::pending()) })
+        }
     }
 }
 
@@ -55,6 +60,38 @@ fn embedded_options(settings: &config::Embedded, clock: &Clock) -> embedded::Opt
     options.cache_bytes = settings.cache;
     options.clock = clock.clone();
     options
+}
+
+fn redis_config(settings: &config::Redis, shards: u16) -> Result<RedisConfig, StartError> {
+    let parse =
+        |url: &crate::secret::Secret| url.expose().parse().map_err(|error| StartError::Setting(format!("store.urls: {error}")));
+    let mut urls = settings.urls.iter().map(parse).collect::<Result<Vec<redis::RedisUrl>, _>>()?;
+    let topology = match settings.mode {
+        config::RedisMode::Standalone if urls.len() == 1 => redis::Topology::Standalone(urls.remove(0)),
+        config::RedisMode::Standalone => {
+            return Err(StartError::Setting("store.urls: a standalone server has exactly one URL".into()));
+        }
+        config::RedisMode::Sentinel => {
+            let missing = || StartError::Setting("store.sentinel_master: must be set in the mode `sentinel`".into());
+            redis::Topology::Sentinel { urls, master: settings.sentinel_master.clone().ok_or_else(missing)? }
+        }
+        config::RedisMode::Cluster => redis::Topology::Cluster(urls),
+    };
+    let durability = match settings.durability {
+        config::Durability::Ephemeral => redis::Durability::Ephemeral,
+        config::Durability::Everysec => redis::Durability::EverySec,
+        config::Durability::Fsync => redis::Durability::Fsync,
+        config::Durability::Replicated => redis::Durability::Replicated,
+    };
+    Ok(RedisConfig {
+        topology,
+        durability,
+        namespace: settings.namespace.clone(),
+        shards,
+        timeouts: redis::Timeouts::default(),
+        check_every: Duration::from_secs(2),
+        vouched: settings.assume_settings,
+    })
 }
 
 /// Reads components out of the store for the plugin runtime.

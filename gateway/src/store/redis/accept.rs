@@ -276,7 +276,8 @@ impl Ingest {
         for once in &unit.once {
             let first = self.link.ask(live, cmd("GET").arg(&once.key)).await?;
             // A key that ran out meanwhile was this event's or an earlier one's; New is the answer that a retry is safe with.
-            let answer = if let Value::BulkString(first) = first { once.verdict(&first).map_err(Fault::Unsent)? } else { Accepted::New };
+            let answer =
+                if let Value::BulkString(first) = first { once.verdict(&first).map_err(Fault::Unsent)? } else { Accepted::New };
             answers.push((once.event, answer));
         }
         if self.durability == Durability::Replicated {

@@ -96,7 +96,11 @@ async fn read(inner: &Inner, hold: &Hold, reader: &mut Reader, lane: Lane, count
     // One try: what a read with a lost answer took is pending, and `reclaim` finds it.
     let answer = match inner.owner.once(&call).await {
         Err(fault) if fault.is("NOGROUP") => {
-            tracing::error!(shard = hold.shard.0, lane = lane.as_str(), "the lane's consumer group is gone: redis lost data or somebody removed it; made anew from the first entry");
+            tracing::error!(
+                shard = hold.shard.0,
+                lane = lane.as_str(),
+                "the lane's consumer group is gone: redis lost data or somebody removed it; made anew from the first entry"
+            );
             reader.again(lease::groups(inner, hold).await?);
             return Ok(Vec::new());
         }
@@ -193,7 +197,10 @@ async fn pending(inner: &Inner, hold: &Hold, lane: Lane, from: &str) -> Result<V
         answer => answer.map_err(|fault| inner.fault(hold, fault))?,
     };
     let rows: Vec<(String, String, u64, u32)> = redis::from_redis_value(answer).map_err(|_| odd("XPENDING"))?;
-    rows.into_iter().map(|(id, _, _, claims)| Some((ticket(lane, id.as_bytes())?, claims))).collect::<Option<_>>().ok_or_else(|| odd("XPENDING"))
+    rows.into_iter()
+        .map(|(id, _, _, claims)| Some((ticket(lane, id.as_bytes())?, claims)))
+        .collect::<Option<_>>()
+        .ok_or_else(|| odd("XPENDING"))
 }
 
 async fn take_pending(
@@ -272,7 +279,11 @@ async fn drop_finished(inner: &Inner, hold: &Hold, claimed: Vec<Claimed>) -> Res
 }
 
 /// What history says of these events.
-async fn history(inner: &Inner, hold: &Hold, events: impl Iterator<Item = EventId>) -> Result<HashMap<EventId, Merged>, StoreError> {
+async fn history(
+    inner: &Inner,
+    hold: &Hold,
+    events: impl Iterator<Item = EventId>,
+) -> Result<HashMap<EventId, Merged>, StoreError> {
     let wanted: HashSet<EventId> = events.collect();
     let buckets: std::collections::BTreeSet<u64> = wanted.iter().map(|event| bucket_of(*event)).collect();
     let mut ask = Pipeline::new();

@@ -66,7 +66,9 @@ pub(super) fn explain(error: &RedisError) -> StoreError {
             "CLUSTERDOWN" => unavailable("the redis cluster is down: some of its slots have no master"),
             "TRYAGAIN" | "MOVED" | "ASK" => unavailable("the redis cluster is moving slots; trying again helps"),
             "MASTERDOWN" => unavailable("the redis replica lost its master: a failover is going on"),
-            "NOAUTH" | "WRONGPASS" => StoreError::Refused("redis wants other credentials: check user and password in the URL".into()),
+            "NOAUTH" | "WRONGPASS" => {
+                StoreError::Refused("redis wants other credentials: check user and password in the URL".into())
+            }
             "NOPERM" => StoreError::Refused(format!("the redis user lacks a permission: {error}")),
             "BUSY" => unavailable("redis is busy running somebody's script"),
             _ => continue,

@@ -93,7 +93,9 @@ impl Facts {
         }
         let policy = self.info("maxmemory_policy");
         if policy != "noeviction" {
-            return Err(format!("redis would evict data under memory pressure: set maxmemory-policy to noeviction (it is `{policy}`)"));
+            return Err(format!(
+                "redis would evict data under memory pressure: set maxmemory-policy to noeviction (it is `{policy}`)"
+            ));
         }
         if config.durability == Durability::Ephemeral {
             return Ok(());

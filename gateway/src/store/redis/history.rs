@@ -13,9 +13,7 @@ use super::piece::{IndexMember, Merged, bucket_of, merge};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Lane, decode_event};
-use crate::store::{
-    Depth, EventHistory, EventSummary, Home, LaneDepth, MAX_PAGE, Page, PageRequest, StoreError, Ticket,
-};
+use crate::store::{Depth, EventHistory, EventSummary, Home, LaneDepth, MAX_PAGE, Page, PageRequest, StoreError, Ticket};
 
 /// How many entries one script looks at, and how many are looked at in all, to find an unfinished event's body.
 const FIND_STEP: usize = 256;

@@ -108,7 +108,9 @@ pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Vec<Job>, StoreEr
     for pair in values.chunks_exact(2) {
         match open(&pair[1]) {
             Ok((_, stored)) => jobs.push(stored.job),
-            Err(error) => tracing::error!(shard = hold.shard.0, id = %hex::encode(&pair[0]), %error, "a job is unreadable; it stays taken"),
+            Err(error) => {
+                tracing::error!(shard = hold.shard.0, id = %hex::encode(&pair[0]), %error, "a job is unreadable; it stays taken")
+            }
         }
     }
     let mut hand = hold.hand();
@@ -124,7 +126,8 @@ pub(super) async fn next_due(inner: &Arc<Inner>, lease: &Lease) -> Result<Option
     ask.cmd("HGET").arg(&hold.keys.own).arg("t");
     ask.cmd("ZRANGE").arg(&hold.keys.schedule).arg(0).arg(0).arg("WITHSCORES");
     let answers = inner.fenced_reads(&hold, &ask).await?;
-    let first: Vec<(Vec<u8>, f64)> = answers.into_iter().next().and_then(|answer| redis::from_redis_value(answer).ok()).unwrap_or_default();
+    let first: Vec<(Vec<u8>, f64)> =
+        answers.into_iter().next().and_then(|answer| redis::from_redis_value(answer).ok()).unwrap_or_default();
     Ok(first.first().map(|(_, due)| Timestamp(*due as u64)))
 }
 
@@ -205,7 +208,12 @@ pub(super) async fn retry(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId], no
             let place = place.to_vec();
             let job = job.afresh(now);
             let piece = retried(&job, now).encode();
-            call.arg(&id.0.to_be_bytes()[..]).arg(place).arg(rest(&job, None)).arg(bucket_of(job.event())).arg(piece.len()).arg(piece);
+            call.arg(&id.0.to_be_bytes()[..])
+                .arg(place)
+                .arg(rest(&job, None))
+                .arg(bucket_of(job.event()))
+                .arg(piece.len())
+                .arg(piece);
             some = true;
         }
         if some {

@@ -80,8 +80,10 @@ pub(super) async fn acquire(inner: &Arc<Inner>, shard: Shard, node: &str, ttl: D
 async fn look(inner: &Inner, shard: Shard) -> Result<Option<Holder>, StoreError> {
     let ask = cmd("HMGET").arg(&inner.keys(shard)?.own).arg(&["t", "h", "n", "l"]).to_owned();
     let answer = inner.owner.repeat(&ask).await.map_err(Fault::into_store)?;
-    let [token, heartbeat, node, ttl]: [Option<String>; 4] =
-        redis::from_redis_value::<Vec<Option<String>>>(answer).ok().and_then(|all| all.try_into().ok()).ok_or_else(|| odd("an owner"))?;
+    let [token, heartbeat, node, ttl]: [Option<String>; 4] = redis::from_redis_value::<Vec<Option<String>>>(answer)
+        .ok()
+        .and_then(|all| all.try_into().ok())
+        .ok_or_else(|| odd("an owner"))?;
     let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(None) };
     let ttl = Duration::from_millis(ttl.and_then(|ttl| ttl.parse().ok()).unwrap_or(0));
     Ok(Some(Holder { token, heartbeat: heartbeat.unwrap_or_default(), node: node.unwrap_or_default(), ttl }))

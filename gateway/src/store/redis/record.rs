@@ -38,7 +38,9 @@ pub(super) async fn record(inner: &Arc<Inner>, lease: &Lease, batch: &[Record]) 
 fn check(delivery: &DeliveryRecord) -> Result<(), StoreError> {
     let refuse = |text: &str| Err(StoreError::Refused(text.to_owned()));
     match &delivery.state {
-        DeliveryState::Scheduled { .. } | DeliveryState::Parked { .. } | DeliveryState::DeadLettered { .. } if delivery.job.is_none() => {
+        DeliveryState::Scheduled { .. } | DeliveryState::Parked { .. } | DeliveryState::DeadLettered { .. }
+            if delivery.job.is_none() =>
+        {
             refuse("a state that goes on, or a dead letter, needs its job")
         }
         DeliveryState::Parked { queue: None, .. } => refuse("a parked delivery needs its queue"),
@@ -98,7 +100,8 @@ impl Plan {
         if record.finished {
             gone.insert(key(record.origin));
             self.gone.push(record.origin);
-            let put_again = |id: DeliveryId| record.deliveries.iter().any(|delivery| delivery.job.as_ref().is_some_and(|job| job.id == id));
+            let put_again =
+                |id: DeliveryId| record.deliveries.iter().any(|delivery| delivery.job.as_ref().is_some_and(|job| job.id == id));
             if let Origin::Job(id) = record.origin
                 && !put_again(id)
             {
@@ -109,7 +112,9 @@ impl Plan {
             let Some(job) = &delivery.job else { continue };
             let (place, rest) = match &delivery.state {
                 DeliveryState::Scheduled { due } => (format!("r{}", due.0).into_bytes(), rest(job, None)),
-                DeliveryState::Parked { queue: Some(queue), .. } => (format!("q|{}", queue_name(*queue)).into_bytes(), rest(job, None)),
+                DeliveryState::Parked { queue: Some(queue), .. } => {
+                    (format!("q|{}", queue_name(*queue)).into_bytes(), rest(job, None))
+                }
                 DeliveryState::DeadLettered { reason } => {
                     (grave(delivery.at, record.tenant), rest(job, Some((delivery.at, reason))))
                 }

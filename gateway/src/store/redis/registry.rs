@@ -15,8 +15,11 @@ pub(super) async fn config(inner: &Arc<Inner>) -> Result<(Revision, Vec<(String,
     let mut ask = Pipeline::new();
     ask.atomic().cmd("GET").arg(inner.names.revision()).cmd("HGETALL").arg(inner.names.config());
     let answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?;
-    let (revision, records): (Option<u64>, Vec<(String, Vec<u8>)>) =
-        answers.into_iter().next().and_then(|answer| redis::from_redis_value(answer).ok()).ok_or_else(|| odd("the configuration"))?;
+    let (revision, records): (Option<u64>, Vec<(String, Vec<u8>)>) = answers
+        .into_iter()
+        .next()
+        .and_then(|answer| redis::from_redis_value(answer).ok())
+        .ok_or_else(|| odd("the configuration"))?;
     let records = records.into_iter().map(|(key, value)| (key, Bytes::from(value))).collect();
     Ok((Revision(revision.unwrap_or(0)), records))
 }

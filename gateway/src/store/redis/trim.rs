@@ -180,8 +180,11 @@ fn deletions(going: &BTreeMap<EventId, Option<(TenantId, Finished)>>, call: &mut
 /// Events without a finished entry that are not in their tenant's index any more: history of what was trimmed before, written by a
 /// retry that came after.
 async fn orphans(inner: &Inner, hold: &Hold, all: &BTreeMap<EventId, Merged>) -> Result<HashSet<EventId>, StoreError> {
-    let open: Vec<(EventId, TenantId)> =
-        all.iter().filter(|(_, merged)| merged.finished.is_none()).filter_map(|(event, merged)| Some((*event, merged.tenant?))).collect();
+    let open: Vec<(EventId, TenantId)> = all
+        .iter()
+        .filter(|(_, merged)| merged.finished.is_none())
+        .filter_map(|(event, merged)| Some((*event, merged.tenant?)))
+        .collect();
     let mut ask = Pipeline::new();
     for (event, tenant) in &open {
         let id = event.0.to_be_bytes();
