@@ -4,4 +4,5 @@ mod accept;
 mod limits;
 mod receive;
 mod stub;
+mod telemetry;
 mod world;
