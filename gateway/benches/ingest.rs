@@ -55,6 +55,11 @@ fn main() {
     // Under `cargo test` a bench only has to start.
     let requests = if arguments.iter().any(|argument| argument == "--bench") { REQUESTS } else { 1000 };
     runtime.block_on(async {
+        if arguments.iter().any(|argument| argument == "receive") {
+            // Alone, for a profiler.
+            println!("receive {:.2} us of CPU a request", receive(requests).await);
+            return;
+        }
         for callers in [1, 64, 512] {
             committer(callers, requests).await;
         }
@@ -116,7 +121,8 @@ async fn bare(requests: usize) -> f64 {
                     #[allow(clippy::disallowed_methods)] // Limited.
                     let body = Limited::new(request.into_body(), BODY).collect().await.expect("a body").to_bytes();
                     assert_eq!(body.len(), BODY);
-                    let mut response = http::Response::new(Full::new(Bytes::from_static(b"{\"id\":\"evt_00000000000000000000000000\"}")));
+                    let mut response =
+                        http::Response::new(Full::new(Bytes::from_static(b"{\"id\":\"evt_00000000000000000000000000\"}")));
                     *response.status_mut() = http::StatusCode::ACCEPTED;
                     Ok::<_, Infallible>(response)
                 });

@@ -74,7 +74,7 @@ struct Pending {
 }
 
 /// What a queued event holds until its write has ended.
-type Room = (OwnedSemaphorePermit, (Gauged, Gauged));
+type Room = (OwnedSemaphorePermit, Gauged);
 
 impl Acceptor {
     /// Starts the writers on the current runtime.

@@ -16,6 +16,8 @@ use crate::event::{Lane, TenantId};
 const SHARDS: usize = 64;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 const NANOS_PER_SECOND: f64 = 1e9;
+/// 146 years: what a rate may come to, so that sums of times don't overflow.
+const LONGEST: u64 = u64::MAX / 4;
 
 /// A tenant's throughput.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,9 +72,8 @@ fn take(full_at: &AtomicU64, throughput: Throughput, now: Timestamp) -> Lane {
         return Lane::Low;
     }
     let now = now.0.saturating_mul(NANOS_PER_MILLI);
-    // Casts saturate: an absurd rate or burst becomes no limit, or an endless one.
-    let one = (NANOS_PER_SECOND / throughput.rate) as u64;
-    let depth = (NANOS_PER_SECOND / throughput.rate * f64::from(throughput.burst.max(1))) as u64;
+    let one = ((NANOS_PER_SECOND / throughput.rate) as u64).min(LONGEST);
+    let depth = ((NANOS_PER_SECOND / throughput.rate * f64::from(throughput.burst.max(1))) as u64).min(LONGEST);
     let taken = full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
         let next = full_at.max(now).saturating_add(one);
         (next - now <= depth).then_some(next)

@@ -154,7 +154,7 @@ struct Instruments {
 }
 
 /// What gauges read when they are collected.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     shards: Mutex<HashMap<Shard, QueueSample>>,
     connections: AtomicU64,
@@ -295,12 +295,12 @@ impl Metrics {
 
     /// Counts an ingest connection until the guard is dropped.
     pub fn connection(&self) -> Gauged {
-        Gauged::add(self, |state| &state.connections, 1)
+        Gauged::count(self, Counted::Connection)
     }
 
-    /// Counts an accepted request that waits for the store, until the guard is dropped.
-    pub fn in_flight(&self, bytes: usize) -> (Gauged, Gauged) {
-        (Gauged::add(self, |state| &state.in_flight, 1), Gauged::add(self, |state| &state.in_flight_bytes, bytes as u64))
+    /// Counts an event that waits for the store, until the guard is dropped.
+    pub fn in_flight(&self, bytes: usize) -> Gauged {
+        Gauged::count(self, Counted::Event { bytes: bytes as u64 })
     }
 
     /// Spans were dropped because the queue to the exporter was full.
@@ -320,28 +320,41 @@ impl Metrics {
 
 /// Something counted while this lives.
 #[must_use = "what it counts is gone once it is dropped"]
+#[derive(Debug)]
 pub struct Gauged {
-    instruments: Arc<Instruments>,
-    of: fn(&State) -> &AtomicU64,
-    amount: u64,
+    state: Arc<State>,
+    counted: Counted,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Counted {
+    Connection,
+    Event { bytes: u64 },
 }
 
 impl Gauged {
-    fn add(metrics: &Metrics, of: fn(&State) -> &AtomicU64, amount: u64) -> Self {
-        of(&metrics.0.state).fetch_add(amount, Ordering::Relaxed);
-        Self { instruments: metrics.0.clone(), of, amount }
+    fn count(metrics: &Metrics, counted: Counted) -> Self {
+        let state = metrics.0.state.clone();
+        match counted {
+            Counted::Connection => state.connections.fetch_add(1, Ordering::Relaxed),
+            Counted::Event { bytes } => {
+                state.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
+                state.in_flight.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+        Self { state, counted }
     }
 }
 
 impl Drop for Gauged {
     fn drop(&mut self) {
-        (self.of)(&self.instruments.state).fetch_sub(self.amount, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for Gauged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gauged({})", self.amount)
+        match self.counted {
+            Counted::Connection => self.state.connections.fetch_sub(1, Ordering::Relaxed),
+            Counted::Event { bytes } => {
+                self.state.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                self.state.in_flight.fetch_sub(1, Ordering::Relaxed)
+            }
+        };
     }
 }
 

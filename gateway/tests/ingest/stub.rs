@@ -20,6 +20,7 @@ pub(crate) enum Mode {
     Keep,
     Fail(StoreError),
     /// Says yes and forgets.
+    #[allow(dead_code)] // The bench's.
     Discard,
     /// Waits for the next mode.
     Hold,

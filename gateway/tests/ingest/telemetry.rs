@@ -101,7 +101,8 @@ async fn answer(
     if !grpc {
         return Ok(http::Response::new(Full::new(Bytes::new()).boxed()));
     }
-    let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]);
+    let trailers =
+        http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))]);
     let frames = [Ok(Frame::data(Bytes::from_static(&[0; 5]))), Ok(Frame::trailers(trailers))];
     let response = http::Response::builder().header("content-type", "application/grpc");
     Ok(response.body(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames)))).expect("a response"))
@@ -162,21 +163,11 @@ const PEER: Peer<'static> = Peer { host: "example.test", port: 443, scheme: "htt
 /// What dispatch would tell of an event; gives the `traceparent` of the attempt.
 fn dispatch(spans: &Spans, event: &Event, failed: Option<Failure>) -> Option<String> {
     let connection = ConnectionId(5);
-    let planned = Planned {
-        connection,
-        started_at: NOW.after(Duration::from_millis(1)),
-        took: Duration::from_micros(700),
-        outcome: Ok(1),
-    };
+    let planned =
+        Planned { connection, started_at: NOW.after(Duration::from_millis(1)), took: Duration::from_micros(700), outcome: Ok(1) };
     spans.planned(event, planned);
-    let run = PluginRun {
-        version: VersionHash([9; 32]),
-        fuel: 1234,
-        memory: 65536,
-        took_us: 400,
-        outcome: Ok(1),
-        logs: Vec::new(),
-    };
+    let run =
+        PluginRun { version: VersionHash([9; 32]), fuel: 1234, memory: 65536, took_us: 400, outcome: Ok(1), logs: Vec::new() };
     spans.plugin_run(event, connection, "reshape", NOW.after(Duration::from_millis(1)), &run);
     let span = AttemptSpan::start(event.trace);
     let due = Timestamp(NOW.0 + 60_000);

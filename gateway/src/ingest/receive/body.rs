@@ -37,13 +37,13 @@ pub(super) struct Room<'a> {
     total: &'a std::sync::Arc<Semaphore>,
     holders: [Option<&'a Holder>; 2],
     permit: Option<OwnedSemaphorePermit>,
-    shares: Vec<Share>,
+    shares: [Option<Share>; 2],
     taken: usize,
 }
 
 impl<'a> Room<'a> {
     pub(super) fn new(total: &'a std::sync::Arc<Semaphore>, peer: Option<&'a Holder>, source: &'a Holder) -> Self {
-        Self { total, holders: [peer, Some(source)], permit: None, shares: Vec::new(), taken: 0 }
+        Self { total, holders: [peer, Some(source)], permit: None, shares: [None, None], taken: 0 }
     }
 
     /// Makes room for `bytes` in all.
@@ -53,8 +53,13 @@ impl<'a> Room<'a> {
             return Ok(());
         }
         let permits = u32::try_from(more).map_err(|_| BodyError::NoRoom)?;
-        for holder in self.holders.into_iter().flatten() {
-            self.shares.push(holder.take(more).ok_or(BodyError::NoRoom)?);
+        for (holder, held) in self.holders.into_iter().zip(&mut self.shares) {
+            let Some(holder) = holder else { continue };
+            let share = holder.take(more).ok_or(BodyError::NoRoom)?;
+            match held {
+                Some(held) => held.merge(share),
+                None => *held = Some(share),
+            }
         }
         let permit = self.total.clone().try_acquire_many_owned(permits).map_err(|_| BodyError::NoRoom)?;
         match &mut self.permit {

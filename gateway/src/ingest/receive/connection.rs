@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -32,6 +32,13 @@ pub(super) struct Peer {
     pub(super) _gauge: Gauged,
 }
 
+/// What a connection's requests share: one count to keep for each of them.
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) peer: Peer,
+    pub(super) activity: Arc<Activity>,
+}
+
 pub(super) async fn serve(shared: Arc<Shared>, tls: Option<tokio_rustls::TlsAcceptor>, stream: TcpStream, peer: Peer) {
     // Fails only on a socket that is dead already, which the first read will tell.
     let _ = stream.set_nodelay(true);
@@ -51,10 +58,10 @@ where
     let limits = &shared.limits;
     let http = protocol(limits);
     let io = TokioIo::new(Watched::new(stream, activity.clone(), limits));
-    let peer = Arc::new(peer);
+    let context = Arc::new(Context { shared: shared.clone(), peer, activity: activity.clone() });
     let service = service_fn(|request| {
-        let (shared, peer, activity) = (shared.clone(), peer.clone(), activity.clone());
-        async move { Ok::<_, Infallible>(request::handle(&shared, &peer, &activity, request).await) }
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(request::handle(&context, request).await) }
     });
     let connection = http.serve_connection(io, service);
     let watch = tokio::time::sleep(look_again(limits));
@@ -80,8 +87,10 @@ where
                 if deadline.is_some_and(|deadline| deadline <= now) {
                     return;
                 }
-                let soon = now + look_again(limits);
-                watch.as_mut().reset(deadline.map_or(soon, |deadline| deadline.min(soon)).into());
+                // A request that is overdue notices when the connection is polled again, which is next.
+                let overdue = activity.look_at_request(now, limits);
+                let next = [deadline, overdue].into_iter().flatten().fold(now + look_again(limits), Instant::min);
+                watch.as_mut().reset(next.into());
             }
         }
     }
@@ -89,7 +98,7 @@ where
 
 /// Deadlines are looked at this often at least, so that one that begins while another is waited for is not met late.
 fn look_again(limits: &Limits) -> Duration {
-    limits.head.min(limits.idle).min(limits.write)
+    limits.head.min(limits.idle).min(limits.write).min(limits.total)
 }
 
 fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {

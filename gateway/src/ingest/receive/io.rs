@@ -24,6 +24,9 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// Since when the peer takes nothing of what we write.
     write_since: AtomicU64,
+    /// When the request that is being dealt with began, and whether it took too long. HTTP/1 only: there is one at a time.
+    busy_since: AtomicU64,
+    overdue: AtomicBool,
     /// HTTP/2: bytes between requests (pings, window updates) are no head.
     multiplexed: AtomicBool,
     /// A refused body is still being sent.
@@ -42,6 +45,8 @@ impl Activity {
             quiet_since: AtomicU64::new(1),
             head_since: AtomicU64::new(1),
             write_since: AtomicU64::new(0),
+            busy_since: AtomicU64::new(0),
+            overdue: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
             linger: AtomicBool::new(false),
         }
@@ -50,11 +55,38 @@ impl Activity {
     /// A head is complete.
     pub(super) fn busy(&self, multiplexed: bool) -> Busy<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.overdue.store(false, Ordering::Relaxed);
+        self.mark(&self.busy_since);
         self.head_since.store(0, Ordering::Relaxed);
         if multiplexed {
             self.multiplexed.store(true, Ordering::Relaxed);
         }
         Busy(self)
+    }
+
+    /// Ends `work` with nothing once the request is overdue by the connection's watch, which polls it: so a request costs no
+    /// timer of its own. HTTP/2 streams are polled by tasks of their own and need one.
+    pub(super) async fn within<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+        if self.multiplexed.load(Ordering::Relaxed) {
+            return tokio::time::timeout_at(deadline.into(), work).await.ok();
+        }
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.overdue.load(Ordering::Relaxed) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// The watch's look at the request being dealt with: when it will be overdue, unless it is.
+    pub(super) fn look_at_request(&self, now: Instant, limits: &Limits) -> Option<Instant> {
+        if self.in_flight.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let end = self.since(&self.busy_since)? + limits.total;
+        self.overdue.store(end <= now, Ordering::Relaxed);
+        Some(end).filter(|end| *end > now)
     }
 
     /// Before the connection is closed, the peer gets a chance to finish sending and to read our answer.
@@ -64,10 +96,7 @@ impl Activity {
 
     /// When this connection is to be given up if nothing happens.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        let since = |mark: &AtomicU64| match mark.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(self.start + Duration::from_micros(micros - 1)),
-        };
+        let since = |mark: &AtomicU64| self.since(mark);
         let write = since(&self.write_since).map(|since| since + limits.write);
         if self.in_flight.load(Ordering::Relaxed) > 0 {
             return write;
@@ -75,6 +104,13 @@ impl Activity {
         let head = since(&self.head_since).filter(|_| !self.multiplexed.load(Ordering::Relaxed)).map(|since| since + limits.head);
         let idle = since(&self.quiet_since).map(|since| since + limits.idle);
         write.or(head).or(idle)
+    }
+
+    fn since(&self, mark: &AtomicU64) -> Option<Instant> {
+        match mark.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(self.start + Duration::from_micros(micros - 1)),
+        }
     }
 
     fn mark(&self, mark: &AtomicU64) {

@@ -11,8 +11,7 @@ use hyper::body::{Body, Incoming};
 
 use super::answer::{self, Answer, Extra, Refusal};
 use super::body::{self, BodyError, Room};
-use super::connection::Peer;
-use super::io::Activity;
+use super::connection::Context;
 use super::{Limits, Shared, dedup};
 use crate::clock::{self, Timestamp};
 use crate::control::snapshot::Source;
@@ -28,14 +27,15 @@ use crate::telemetry::trace::{self, Incoming as Trace, Trust};
 const PREFIX: &str = "/in/";
 
 /// Takes a request as far as it goes, and answers.
-pub(super) async fn handle(shared: &Shared, peer: &Peer, activity: &Activity, request: Request<Incoming>) -> Answer {
+pub(super) async fn handle(context: &Context, request: Request<Incoming>) -> Answer {
+    let (shared, activity) = (&*context.shared, &*context.activity);
     let _busy = activity.busy(request.version() == Version::HTTP_2);
     let started = clock::monotonic();
     let now = shared.parts.clock.now();
     let (head, body) = request.into_parts();
     let has_body = !body.is_end_stream();
     let mut seen = Seen { started, now, trace: Trace::default(), source: None, lane: None, bytes: 0 };
-    let outcome = take(shared, peer, &mut seen, &head, body).await;
+    let outcome = take(context, &mut seen, &head, body).await;
     let took = started.elapsed();
     let (answer, result, event) = match &outcome {
         Ok((id, Accepted::New)) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
@@ -63,7 +63,8 @@ struct Seen {
     bytes: usize,
 }
 
-async fn take(shared: &Shared, peer: &Peer, seen: &mut Seen, head: &Head, body: Incoming) -> Result<(EventId, Accepted), Refusal> {
+async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -> Result<(EventId, Accepted), Refusal> {
+    let shared = &*context.shared;
     let limits = &shared.limits;
     let (source, revision) = find(shared, head.uri.path())?;
     let source = &*seen.source.insert(source);
@@ -74,7 +75,7 @@ async fn take(shared: &Shared, peer: &Peer, seen: &mut Seen, head: &Head, body: 
     let cap = source.max_body;
     check_length(head, cap)?;
     let share = shared.source_bodies.of(source.id);
-    let mut room = Room::new(&shared.bodies, peer.bodies.as_ref(), &share);
+    let mut room = Room::new(&shared.bodies, context.peer.bodies.as_ref(), &share);
     let body = body::read(body, cap, seen.started, limits, &mut room).await.map_err(|error| refuse_body(error, cap, limits))?;
     seen.bytes = body.len();
 
@@ -95,9 +96,9 @@ async fn take(shared: &Shared, peer: &Peer, seen: &mut Seen, head: &Head, body: 
     seen.lane = Some(lane);
     let acceptance = Acceptance { event, shard: source.tenant.shard, lane, dedup };
     let deadline = seen.started + limits.total;
-    match tokio::time::timeout_at(deadline.into(), shared.parts.acceptor.accept(acceptance)).await {
-        Ok(accepted) => accepted.map_err(|error| not_accepted(&error, limits)),
-        Err(_) => Err(Refusal::unavailable(
+    match context.activity.within(deadline, shared.parts.acceptor.accept(acceptance)).await {
+        Some(accepted) => accepted.map_err(|error| not_accepted(&error, limits)),
+        None => Err(Refusal::unavailable(
             "store_timeout",
             "The store did not confirm the event in time. It may have been accepted; sending it again is safe if the source drops duplicates.",
             Ingested::StoreFailed,

@@ -71,6 +71,11 @@ impl Share {
     pub(super) fn none() -> Self {
         Self { held: None, amount: 0 }
     }
+
+    /// Takes over what `other` holds of the same count.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        self.amount += std::mem::take(&mut other.amount);
+    }
 }
 
 impl Drop for Share {
