@@ -54,7 +54,7 @@ pub enum StartError {
     #[error("{0}")]
     Setting(String),
     /// A key that can't be read.
-    #[error("{field}: {error}. `tidegate init` makes the keys")]
+    #[error("{field}: {error}")]
     Key {
         /// The setting.
         field: String,

@@ -1,0 +1,177 @@
+//! A dispatcher over a real store, a real configuration and real HTTP, without the ingest wing: events are put into the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidegate::clock::Clock;
+use tidegate::control::apply::{ApplySpec, Mode};
+use tidegate::control::service::{Access, Control, Options};
+use tidegate::control::{Preparer, seal};
+use tidegate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
+use tidegate::egress::policy::AddressPolicy;
+use tidegate::egress::{Egress, EgressConfig};
+use tidegate::event::{Event, EventId, Lane, Request, Shard, SourceId, TenantId, VersionHash};
+use tidegate::ingest::verify::VerifiedEvent;
+use tidegate::plugin::{Components, Limits, PluginConfig, Runtime};
+use tidegate::store::embedded::{Embedded, Options as StoreOptions};
+use tidegate::store::{Acceptance, DeliveryState, EventSummary, Home, Retention, Store};
+use tidegate::telemetry::Telemetry;
+use tidegate::telemetry::otel::Otel;
+use tidegate_test_support::eventually;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const LEASE: Duration = Duration::from_millis(600);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SHARD: Shard = Shard(0);
+
+pub(crate) struct World {
+    pub(crate) store: Arc<dyn Store>,
+    control: Arc<Control>,
+    plugins: Runtime,
+    clock: Clock,
+    _directory: TempDir,
+}
+
+struct Shelf(Arc<dyn Store>);
+
+#[async_trait::async_trait]
+impl Components for Shelf {
+    async fn fetch(&self, version: VersionHash) -> Result<Option<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.component(version).await?)
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(StoreOptions::new(directory.path().join("data"))).unwrap());
+        let mut config = PluginConfig::new(directory.path().join("artifacts")).unwrap();
+        config.compiler = env!("CARGO_BIN_EXE_tidegate").into();
+        let plugins = Runtime::start(config, Arc::new(Shelf(store.clone()))).unwrap();
+        let clock = Clock::system();
+        let preparer = Preparer {
+            sealer: seal::Sealer::new(&seal::generate_key().unwrap(), &[]).unwrap(),
+            max_body: 1 << 20,
+            ceilings: Limits::default(),
+            policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
+        };
+        let options =
+            Options { store: store.clone(), preparer, inspector: Arc::new(plugins.clone()), clock: clock.clone(), shards: 1 };
+        let control = Control::load(options).await.unwrap();
+        Self { store, control, plugins, clock, _directory: directory }
+    }
+
+    /// Declares a tenant; `more` has its sources, destinations and connections.
+    pub(crate) async fn declare(&self, tenant: &str, mut more: Value) {
+        more["name"] = json!(tenant);
+        let spec: ApplySpec = serde_json::from_value(json!({ "tenants": [more] })).unwrap();
+        self.control.apply(Access::Operator, &spec, Mode { dry_run: false, prune: true }).await.unwrap();
+    }
+
+    /// A dispatcher that runs until it is stopped or killed.
+    pub(crate) fn dispatch(&self, node: &str) -> Node {
+        let config = DispatchConfig {
+            node: node.to_owned(),
+            shards: 1,
+            in_flight: 256,
+            in_flight_bytes: 16 << 20,
+            default_window: 64,
+            lease_ttl: LEASE,
+            progress_after: Duration::from_millis(200),
+            drain: Duration::from_millis(300),
+            retention: Retention { age: SOON * 1000, bytes: 1 << 30, dead_letter_age: SOON * 1000 },
+        };
+        let egress = EgressConfig {
+            policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
+            ..EgressConfig::default()
+        };
+        let telemetry = Telemetry::start(Otel::default()).unwrap();
+        let parts = DispatchParts {
+            store: self.store.clone(),
+            snapshots: self.control.snapshots(),
+            plugins: self.plugins.clone(),
+            egress: Egress::new(egress).unwrap(),
+            clock: self.clock.clone(),
+            metrics: telemetry.metrics(),
+            spans: telemetry.spans(),
+        };
+        let stop = CancellationToken::new();
+        Node { running: tokio::spawn(Dispatcher::new(config, parts).run(stop.clone())), stop }
+    }
+
+    /// Keeps an event of a tenant's source, as the ingest wing would.
+    pub(crate) async fn accept(&self, tenant: &str, source: &str, body: &str) -> EventId {
+        let state = self.control.state();
+        let tenant = state.find_tenant(tenant).expect("declared");
+        let source = tenant.sources.named(source).expect("declared").id;
+        self.accept_as(tenant.id(), source, body).await
+    }
+
+    pub(crate) async fn accept_as(&self, tenant: TenantId, source: SourceId, body: &str) -> EventId {
+        let now = self.clock.now();
+        let event = Event {
+            id: EventId::new(now, rand::random()),
+            tenant,
+            source,
+            revision: self.control.state().revision,
+            accepted_at: now,
+            request: Request { method: "POST".into(), body: Bytes::copy_from_slice(body.as_bytes()), ..Request::default() },
+            pins: Vec::new(),
+            trace: None,
+        };
+        let id = event.id;
+        let acceptance =
+            Acceptance { event: VerifiedEvent::unverified_for_tests(event), shard: SHARD, lane: Lane::Normal, dedup: None };
+        self.store.accept(vec![acceptance]).await.unwrap();
+        id
+    }
+
+    pub(crate) fn home(&self, tenant: &str) -> Home {
+        Home { tenant: self.control.state().find_tenant(tenant).expect("declared").id(), shard: SHARD }
+    }
+
+    /// Waits until the event's rows are as wanted, and gives them.
+    pub(crate) async fn settled(&self, tenant: &str, id: EventId, wanted: impl Fn(&EventSummary) -> bool) -> EventSummary {
+        let home = self.home(tenant);
+        eventually("the event's rows", SOON, async || {
+            let history = self.store.event(home, id).await.unwrap()?;
+            wanted(&history.summary).then_some(history.summary)
+        })
+        .await
+    }
+}
+
+pub(crate) struct Node {
+    running: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// A graceful stop.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap();
+    }
+}
+
+pub(crate) fn is_delivered(summary: &EventSummary) -> bool {
+    summary.finished && !summary.deliveries.is_empty() && summary.deliveries.iter().all(|row| row.state == DeliveryState::Delivered)
+}
+
+/// A source `in` with a connection to each of these destinations, retried at once and often.
+pub(crate) fn fan_out(destinations: &[(&str, String)], in_flight: usize) -> Value {
+    let retry = json!({"max_attempts": 3, "base": "1ms", "max_delay": "5ms"});
+    json!({
+        "sources": [{"name": "in"}],
+        "destinations": destinations.iter().map(|(name, url)| {
+            json!({"name": name, "url": url, "retry": retry, "in_flight": in_flight, "timeout": "30s"})
+        }).collect::<Vec<_>>(),
+        "connections": destinations.iter().map(|(name, _)| {
+            json!({"name": name, "source": "in", "destination": name})
+        }).collect::<Vec<_>>(),
+    })
+}
