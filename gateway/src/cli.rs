@@ -21,6 +21,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Run a gateway
     Serve(serve::ServeArgs),
+    /// Measure the gateway on this machine
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -29,6 +31,8 @@ impl Cli {
         match self.command {
             Command::Dev(args) => dev::run(args).await,
             Command::Serve(args) => serve::run(args).await,
+            // It makes runtimes of its own, each as its part needs it.
+            Command::Bench(args) => Ok(tokio::task::spawn_blocking(|| bench::run(args)).await??),
         }
     }
 }

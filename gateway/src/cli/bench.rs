@@ -29,7 +29,6 @@ mod report;
 mod statistics;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -112,11 +111,11 @@ enum PluginChoice {
     Both,
 }
 
-/// Runs a case, or one of its parts. Makes its own runtime: call it outside of any.
+/// Runs a case, or one of its parts. Makes its own runtime, so it must not be called from a task.
 ///
 /// # Errors
 /// When something could not be started or measured, and when an accepted event did not arrive.
-pub fn run(args: BenchArgs) -> Result<ExitCode, BenchError> {
+pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.case {
         Case::Accept(options) => cases::run(options, cases::Plan::Accept),
         Case::Deliver(DeliverOptions { options, plugin }) => cases::run(options, cases::Plan::Deliver(plugin)),

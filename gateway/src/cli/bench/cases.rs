@@ -5,7 +5,6 @@ mod deliver;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::process::ExitCode;
 
 use super::error::BenchError;
 use super::lab::{Lab, Measured};
@@ -56,7 +55,7 @@ impl Stores {
 }
 
 /// Runs a case and prints it.
-pub(super) fn run(options: Options, plan: Plan) -> Result<ExitCode, BenchError> {
+pub(super) fn run(options: Options, plan: Plan) -> Result<(), BenchError> {
     if !cfg!(target_os = "linux") {
         return Err(BenchError::NotLinux);
     }
@@ -69,7 +68,7 @@ pub(super) fn run(options: Options, plan: Plan) -> Result<ExitCode, BenchError> 
     })
 }
 
-async fn conduct(options: &Options, plan: Plan) -> Result<ExitCode, BenchError> {
+async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let lab = Lab::set_up(options)?;
     let stores = options.store.list();
     let redis = match stores.contains(&Store::Redis) {
@@ -87,7 +86,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<ExitCode, BenchError> 
     } else {
         println!("{report}");
     }
-    if faults.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(BenchError::Lost(faults.join("\n"))) }
+    if faults.is_empty() { Ok(()) } else { Err(BenchError::Lost(faults.join("\n"))) }
 }
 
 /// Figures, and why they don't count, if so.

@@ -18,12 +18,17 @@ use super::error::BenchError;
 use super::http;
 use super::lab::Lab;
 use super::redis_server::{RedisServer, free_port};
+use crate::control::seal;
 use crate::event::{ConnectionId, SourceId};
+use crate::secret::Secret;
 
 /// How long it may take to be ready; the first start makes keys and directories.
 const START: Duration = Duration::from_secs(30);
 /// How often it is asked meanwhile.
 const ASK: Duration = Duration::from_millis(20);
+/// Where the gateway finds its keys.
+const OPERATOR_KEY: &str = "TIDEGATE_BENCH_OPERATOR_KEY";
+const ENCRYPTION_KEY: &str = "TIDEGATE_BENCH_ENCRYPTION_KEY";
 /// How much of its log an error shows.
 const TAIL: u64 = 2048;
 
@@ -41,7 +46,7 @@ pub(super) struct Gateway {
     ingest: SocketAddr,
     admin: SocketAddr,
     log: PathBuf,
-    key: String,
+    key: Secret,
 }
 
 /// A source with its only connection, or without one.
@@ -57,16 +62,21 @@ impl Gateway {
         let (ingest, admin) = (loopback(free_port()?), loopback(free_port()?));
         let config = room.join("tidegate.toml");
         std::fs::write(&config, settings(ingest, admin, backend)).map_err(BenchError::io(config.display().to_string()))?;
-        initialise(lab, &config).await?;
-        let key_file = room.join("keys/operator.key");
-        let key = std::fs::read_to_string(&key_file).map_err(BenchError::io(key_file.display().to_string()))?;
+        let (key, encryption) = (make_key()?, make_key()?);
         let log = room.join("gateway.log");
         let failed = |source| BenchError::Start { name: "gateway", program: lab.program.clone(), source };
         let output = File::create(&log).map_err(failed)?;
-        let child = Command::new(&lab.program)
+        let mut command = Command::new(&lab.program);
+        // Without an exporter, whatever the shell has set.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OTEL_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .args(["serve", "--role", role, "--config"])
             .arg(&config)
             .env("TOKIO_WORKER_THREADS", lab.threads.to_string())
+            .env(OPERATOR_KEY, key.expose())
+            .env(ENCRYPTION_KEY, encryption.expose())
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output)
@@ -74,7 +84,7 @@ impl Gateway {
             .spawn()
             .map_err(failed)?;
         let pid = child.id().ok_or_else(|| failed(std::io::Error::other("it ended at once")))?;
-        let mut gateway = Self { child, pid, ingest, admin, log, key: key.trim().to_owned() };
+        let mut gateway = Self { child, pid, ingest, admin, log, key };
         gateway.wait_until_ready().await?;
         Ok(gateway)
     }
@@ -130,7 +140,7 @@ impl Gateway {
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Value, BenchError> {
         let what = format!("{method} {path}");
-        let (status, answer) = http::call(self.admin, request(method, path, Some(&self.key), body)).await?;
+        let (status, answer) = http::call(self.admin, request(method, path, Some(self.key.expose()), body)).await?;
         let refused = || BenchError::Api {
             request: what.clone(),
             status: status.as_u16(),
@@ -188,21 +198,13 @@ fn settings(ingest: SocketAddr, admin: SocketAddr, backend: Backend<'_>) -> Stri
     };
     format!(
         "[ingest]\nlisten = \"{ingest}\"\n\n[admin]\nlisten = \"{admin}\"\n\n[store]\n{store}\n\n\
-         [egress]\nallow = [\"127.0.0.1/32\"]\n\n[plugins]\ncache = \"artifacts\"\n"
+         [egress]\nallow = [\"127.0.0.1/32\"]\n\n[plugins]\ncache = \"artifacts\"\n\n\
+         [keys]\noperator = \"env:{OPERATOR_KEY}\"\nencryption = \"env:{ENCRYPTION_KEY}\"\n"
     )
 }
 
-/// Makes the keys.
-async fn initialise(lab: &Lab, config: &Path) -> Result<(), BenchError> {
-    let mut command = Command::new(&lab.program);
-    command.args(["init", "--config"]).arg(config).stdin(Stdio::null()).kill_on_drop(true);
-    let failed = |source| BenchError::Start { name: "init", program: lab.program.clone(), source };
-    let output = command.output().await.map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(BenchError::Part { name: "init", what: format!("ended with {}", output.status), log })
+fn make_key() -> Result<Secret, BenchError> {
+    seal::generate_key().map_err(|error| BenchError::io("a key")(std::io::Error::other(error)))
 }
 
 fn request(method: Method, path: &str, key: Option<&str>, body: Bytes) -> Request<Full<Bytes>> {

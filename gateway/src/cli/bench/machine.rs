@@ -83,7 +83,7 @@ impl Machine {
             runtime_threads: threads,
             tidegate: env!("CARGO_PKG_VERSION"),
             profile: if is_release() { "release" } else { "debug" },
-            defaults: "trace sampling, signatures and history as they are by default",
+            defaults: "trace sampling and history as they are by default, no trace exporter, deliveries signed with one secret",
         })
     }
 }
