@@ -17,13 +17,12 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use prost::Message;
 use tidegate::clock::Timestamp;
 use tidegate::event::{
-    Attempt, ConnectionId, Delivery, DeliveryId, DestinationId, Event, Failure, Lane, Party, PluginRun, Request, Shard,
-    TraceContext, VersionHash,
+    Attempt, ConnectionId, DeliveryId, DestinationId, Event, Failure, Lane, Party, PluginRun, Shard, TraceContext, VersionHash,
 };
 use tidegate::telemetry::Telemetry;
 use tidegate::telemetry::metrics::{Ingested, LeaseChange, QueueSample, TenantClass, Write};
 use tidegate::telemetry::otel::{Batching, Otel, Protocol, Target};
-use tidegate::telemetry::trace::{AttemptSpan, Peer, Planned, Root, Sampler, Settled, Spans};
+use tidegate::telemetry::trace::{AttemptOf, AttemptSpan, Peer, Planned, Root, Sampler, Settled, Spans};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -132,16 +131,16 @@ fn failure(code: &str) -> Failure {
     Failure { party: Party::Destination, code: code.into(), detail: "it refused".into(), retryable: true }
 }
 
-fn delivery(event: &Event) -> Delivery {
-    Delivery {
+fn delivery(event: &Event) -> AttemptOf<'static> {
+    AttemptOf {
         id: DeliveryId::derive(event.id, ConnectionId(5), 0),
         event: event.id,
         tenant: event.tenant,
         connection: ConnectionId(5),
         destination: DestinationId(6),
-        output: 0,
         accepted_at: event.accepted_at,
-        request: Request { method: "POST".into(), ..Request::default() },
+        method: "POST",
+        bytes: 0,
         trace: event.trace,
     }
 }
@@ -172,7 +171,7 @@ fn dispatch(spans: &Spans, event: &Event, failed: Option<Failure>) -> Option<Str
     let span = AttemptSpan::start(event.trace);
     let due = Timestamp(NOW.0 + 60_000);
     let settled = if failed.is_some() { Settled::Scheduled { due } } else { Settled::Delivered };
-    spans.attempt(span, &delivery(event), PEER, &attempt(1, failed), settled);
+    spans.attempt(span, delivery(event), PEER, &attempt(1, failed), settled);
     span.traceparent()
 }
 
