@@ -1,9 +1,15 @@
 //! The command line.
 
+pub mod apply;
 pub mod bench;
+mod client;
 pub mod dev;
+pub mod events;
 mod files;
+pub mod init;
+pub mod plugin;
 pub mod serve;
+mod table;
 
 use clap::{Parser, Subcommand};
 
@@ -19,10 +25,18 @@ pub struct Cli {
 enum Command {
     /// Run everything on this machine, with a sample to look at
     Dev(dev::DevArgs),
+    /// Make the keys and a configuration to start from
+    Init(init::InitArgs),
     /// Run a gateway
     Serve(serve::ServeArgs),
     /// Measure the gateway on this machine
     Bench(bench::BenchArgs),
+    /// Bring tenants to what files declare
+    Apply(apply::ApplyArgs),
+    /// Look at events, and try them again
+    Events(events::EventsArgs),
+    /// Check, build and push plugins
+    Plugin(plugin::PluginArgs),
 }
 
 impl Cli {
@@ -30,9 +44,13 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Dev(args) => dev::run(args).await,
+            Command::Init(args) => init::run(&args),
             Command::Serve(args) => serve::run(args).await,
             // It makes runtimes of its own, each as its part needs it.
             Command::Bench(args) => Ok(tokio::task::spawn_blocking(|| bench::run(args)).await??),
+            Command::Apply(args) => apply::run(args).await,
+            Command::Events(args) => events::run(args).await,
+            Command::Plugin(args) => plugin::run(args).await,
         }
     }
 }

@@ -54,6 +54,22 @@ impl<'i> Document<'i> {
         Err(errors.iter().take(MAX_FAULTS).map(fault).collect())
     }
 
+    /// Puts the texts of secrets in the places of their references, `{ env = "NAME" }` or `{ file = "PATH" }`; `resolve` fetches one.
+    /// Places are paths like `auth/keys/*`. What can't be fetched is a fault, and an empty text.
+    pub fn resolve_secrets(&mut self, places: &[String], resolve: &Resolve<'_>) -> Vec<Fault> {
+        let mut found = Vec::new();
+        for place in places {
+            resolve_table(self.root.get_mut(), place, resolve, &mut found);
+        }
+        found.truncate(MAX_FAULTS);
+        let fault = |(span, message): (Range<usize>, String)| Fault {
+            field: find(self.root.get_ref(), &span).unwrap_or_default(),
+            line: Some(line_at(self.text, span.start)),
+            message,
+        };
+        found.into_iter().map(fault).collect()
+    }
+
     /// Reads it as a `T`. Beside faults there may still be a `T`, made of what is right, so that further checks can run.
     pub fn read<T: DeserializeOwned>(&self) -> (Option<T>, Vec<Fault>) {
         let mut root = self.root.clone();
@@ -101,6 +117,48 @@ impl<'i> Document<'i> {
             }
         }
         line
+    }
+}
+
+/// Fetches a secret by a variable's name or a file's path.
+pub type Resolve<'a> = dyn Fn(Option<&str>, Option<&str>) -> Result<String, String> + 'a;
+
+fn resolve_table(table: &mut DeTable<'_>, place: &str, resolve: &Resolve<'_>, found: &mut Vec<(Range<usize>, String)>) {
+    let (head, rest) = place.split_once('/').unwrap_or((place, ""));
+    for (key, value) in table.iter_mut() {
+        if head == "*" || key.get_ref() == head {
+            resolve_value(value, rest, resolve, found);
+        }
+    }
+}
+
+fn resolve_value(
+    value: &mut toml::Spanned<DeValue<'_>>,
+    place: &str,
+    resolve: &Resolve<'_>,
+    found: &mut Vec<(Range<usize>, String)>,
+) {
+    let span = value.span();
+    if place.is_empty() {
+        let part =
+            |name: &str| value.get_ref().as_table().and_then(|table| table.get(name)).and_then(|value| value.get_ref().as_str());
+        let text = resolve(part("env"), part("file")).unwrap_or_else(|message| {
+            found.push((span, message));
+            String::new()
+        });
+        *value.get_mut() = DeValue::String(text.into());
+        return;
+    }
+    match value.get_mut() {
+        DeValue::Table(table) => resolve_table(table, place, resolve, found),
+        DeValue::Array(list) => {
+            if let Some(rest) = place.strip_prefix('*') {
+                for item in list.iter_mut() {
+                    resolve_value(item, rest.trim_start_matches('/'), resolve, found);
+                }
+            }
+        }
+        _ => {}
     }
 }
 

@@ -33,6 +33,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
+pub(crate) use extract::without_values;
 pub use problem::Problem;
 pub use serve::serve;
 
