@@ -73,7 +73,9 @@ impl Config {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read_text(path, MAX_FILE).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let base = path.parent().unwrap_or(Path::new(""));
+        // Absolute, so that it does not matter who joins it to what later.
+        let absolute = std::path::absolute(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let base = absolute.parent().unwrap_or(Path::new("/"));
         Self::parse(&text, base).map_err(|faults| ConfigError::Invalid { path: path.to_owned(), faults })
     }
 

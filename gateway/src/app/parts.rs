@@ -55,9 +55,10 @@ fn embedded_options(settings: &config::Embedded, clock: &Clock) -> embedded::Opt
     let mut options = embedded::Options::new(settings.path.clone());
     options.durability = match settings.durability {
         config::EmbeddedDurability::Fsync => embedded::Durability::Fsync,
-        config::EmbeddedDurability::Buffered => embedded::Durability::Everysec,
+        config::EmbeddedDurability::Everysec => embedded::Durability::Everysec,
     };
     options.cache_bytes = settings.cache;
+    options.reserve_bytes = settings.reserve;
     options.clock = clock.clone();
     options
 }

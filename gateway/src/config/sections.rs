@@ -151,7 +151,7 @@ pub(super) struct RawStore {
     #[serde(deserialize_with = "units::size_option::deserialize")]
     pub(super) cache: Option<u64>,
     #[serde(deserialize_with = "units::size_option::deserialize")]
-    pub(super) max_bytes: Option<u64>,
+    pub(super) reserve: Option<u64>,
     pub(super) urls: Option<Vec<String>>,
     pub(super) mode: Option<RedisMode>,
     pub(super) sentinel_master: Option<String>,
@@ -170,7 +170,6 @@ pub(super) enum StoreKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RawDurability {
-    Buffered,
     Ephemeral,
     Everysec,
     Fsync,
@@ -195,13 +194,13 @@ pub struct Embedded {
     pub durability: EmbeddedDurability,
     /// The page cache. Default 64 MiB.
     pub cache: u64,
-    /// Queued events take at most this much; more is answered with 503. Default 10 GiB.
-    pub max_bytes: u64,
+    /// Free space on the disk below which events are refused with 503, so that acks and retries still find room. Default 256 MiB.
+    pub reserve: u64,
 }
 
 impl Default for Embedded {
     fn default() -> Self {
-        Self { path: "data".into(), durability: EmbeddedDurability::Fsync, cache: 64 << 20, max_bytes: 10 << 30 }
+        Self { path: "data".into(), durability: EmbeddedDurability::Fsync, cache: 64 << 20, reserve: 256 << 20 }
     }
 }
 
@@ -210,8 +209,8 @@ impl Default for Embedded {
 pub enum EmbeddedDurability {
     /// After fsync: survives power loss.
     Fsync,
-    /// Handed to the operating system: survives a crash of the gateway, not of the machine.
-    Buffered,
+    /// Handed to the operating system, with an fsync each second: survives a crash of the gateway, not all of one of the machine.
+    Everysec,
 }
 
 /// Redis or Valkey. Any number of gateways.

@@ -127,3 +127,17 @@ fn a_missing_file_is_named() {
     let error = Config::load(Path::new("/nonexistent/tidegate.toml")).expect_err("is not there");
     assert!(error.to_string().contains("/nonexistent/tidegate.toml"), "{error}");
 }
+
+#[test]
+fn paths_start_at_the_file_and_settings_of_the_other_store_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tidegate.toml");
+    std::fs::write(&file, "[store]\npath = \"here\"\ndurability = \"everysec\"\n").expect("writes");
+    let config = Config::load(&file).expect("is valid");
+    let Store::Embedded(store) = config.store else { panic!("not embedded") };
+    assert_eq!((store.path, store.durability), (dir.path().join("here"), EmbeddedDurability::Everysec));
+    let SecretRef::File(key) = config.keys.operator else { panic!("not a file") };
+    assert_eq!(key, dir.path().join("keys/operator.key"));
+    let found = faults("[store]\nurls = []\ndurability = \"replicated\"\n");
+    assert!(found[0].contains("belongs to kind = \"redis\"") && found[1].contains("fsync"), "{found:?}");
+}

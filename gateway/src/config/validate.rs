@@ -158,7 +158,7 @@ fn check_telemetry(telemetry: &Telemetry, checks: &mut Checks) {
 }
 
 fn check_embedded(raw: RawStore, base: &Path, checks: &mut Checks) -> Embedded {
-    let RawStore { kind: _, durability, path, cache, max_bytes, urls, mode, sentinel_master, namespace, assume_settings } = raw;
+    let RawStore { kind: _, durability, path, cache, reserve, urls, mode, sentinel_master, namespace, assume_settings } = raw;
     let foreign = [
         ("store.urls", urls.is_some()),
         ("store.mode", mode.is_some()),
@@ -169,32 +169,27 @@ fn check_embedded(raw: RawStore, base: &Path, checks: &mut Checks) -> Embedded {
     checks.foreign(&foreign, "kind = \"redis\"");
     let durability = match durability {
         None | Some(RawDurability::Fsync) => EmbeddedDurability::Fsync,
-        Some(RawDurability::Buffered) => EmbeddedDurability::Buffered,
+        Some(RawDurability::Everysec) => EmbeddedDurability::Everysec,
         Some(_) => {
-            checks.fault("store.durability", "must be \"fsync\" or \"buffered\" with the embedded store");
+            checks.fault("store.durability", "must be \"fsync\" or \"everysec\" with the embedded store");
             EmbeddedDurability::Fsync
         }
     };
     let defaults = Embedded::default();
-    let max_bytes = max_bytes.unwrap_or(defaults.max_bytes);
-    checks.range("store.max_bytes", max_bytes, 1 << 20, u64::MAX);
-    Embedded { path: base.join(path.unwrap_or(defaults.path)), durability, cache: cache.unwrap_or(defaults.cache), max_bytes }
+    let reserve = reserve.unwrap_or(defaults.reserve);
+    checks.range("store.reserve", reserve, 1 << 20, 1 << 50);
+    Embedded { path: base.join(path.unwrap_or(defaults.path)), durability, cache: cache.unwrap_or(defaults.cache), reserve }
 }
 
 fn check_redis(raw: RawStore, base: &Path, checks: &mut Checks) -> Redis {
-    let RawStore { kind: _, durability, path, cache, max_bytes, urls, mode, sentinel_master, namespace, assume_settings } = raw;
-    let foreign = [("store.path", path.is_some()), ("store.cache", cache.is_some()), ("store.max_bytes", max_bytes.is_some())];
+    let RawStore { kind: _, durability, path, cache, reserve, urls, mode, sentinel_master, namespace, assume_settings } = raw;
+    let foreign = [("store.path", path.is_some()), ("store.cache", cache.is_some()), ("store.reserve", reserve.is_some())];
     checks.foreign(&foreign, "kind = \"embedded\"");
     let durability = match durability {
         None | Some(RawDurability::Everysec) => Durability::Everysec,
         Some(RawDurability::Ephemeral) => Durability::Ephemeral,
         Some(RawDurability::Fsync) => Durability::Fsync,
         Some(RawDurability::Replicated) => Durability::Replicated,
-        Some(RawDurability::Buffered) => {
-            let message = "must be \"ephemeral\", \"everysec\", \"fsync\" or \"replicated\" with Redis";
-            checks.fault("store.durability", message);
-            Durability::Everysec
-        }
     };
     let (urls, mode) = (urls.unwrap_or_default(), mode.unwrap_or_default());
     let namespace = namespace.unwrap_or_else(|| "tidegate".into());
