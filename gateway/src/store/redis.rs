@@ -6,10 +6,11 @@
 //! | key | type | what it holds |
 //! |---|---|---|
 //! | `{ns:S}:in:<lane>` | stream, group `g`, consumer `o` | accepted events: one field with the encoded event; stays after its ack, for history |
-//! | `{ns:S}:ix:<tenant>` | ZSET in order of its members | the tenant's events: id, time, source, lane |
+//! | `{ns:S}:ix:<tenant>` | ZSET in order of its members | the tenant's events, packed by batch and bucket: id, time, source, lane |
 //! | `{ns:S}:n` | hash | how many entries of each lane are not finished (the group's own `lag` is wrong after a restart) |
 //! | `{ns:S}:dd:<key>` | string, lifetime | the first event with this dedup key |
 //! | `{ns:S}:own` | hash | owner: token, heartbeat, epoch, node, lease time, sequence of the last write |
+//! | `{ns:S}:tok` | string | the token alone, which claims watch |
 //! | `{ns:S}:h:<bucket>` | list | history: packed outcomes of the events whose ids were made in the same 32 ms |
 //! | `{ns:S}:hb`, `{ns:S}:hs` | ZSET, number | the buckets; bytes of history |
 //! | `{ns:S}:j` | hash | every job: its place, its size, itself |
@@ -24,19 +25,24 @@
 //!
 //! # Costs, in round trips
 //! accept 1 (cluster: one for each shard in the batch) · acquire 4, a take-over from another node 3 more · renew, release, claim,
-//! record, due, unpark, next due, queues 1 · reclaim 2 for each 1000 pending, 1 for each 256 that it takes, 1 for their progress ·
+//! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
 //! trim 2, and 2 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
-//! 256 entries of its lane around its time) · listing of events 1, and 1 for each bucket that the page touches (a bucket holds what
+//! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
 //! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · depth 1, and 2 to 3 for each lane that is not empty.
 //!
 //! # Why it is like this
 //! - **History is found by the event's id alone**: the id carries its time, the time names the bucket. A log of outcomes in order of
 //!   time would have to be searched from the acceptance to wherever the outcome is, which is hours away after a backlog; an entry
 //!   for each event would cost as much as the event's own write. A batch of acks touches one or two buckets.
+//! - **A claim is a transaction that watches the token**, not a script: Lua would copy every entry twice and costs three times as
+//!   much as the read itself. Each claim ends by watching the token again for the next, so that it is one round trip. On a cluster,
+//!   where the client can't watch, it is a script.
+//! - **The index is packed**: a member for each event would cost more than the event's stream entry.
 //! - **Leases do not expire by the server's clock**: see [`lease`].
 //! - **Writes of an owner carry a sequence** and are sent one at a time for each shard, so that one whose answer was lost is sent
 //!   again until it is known to be done, and never done twice.
-//! - **Reads ahead** of a budget are kept and handed out by the next claim. When the owner dies, they count as claimed.
+//! - **What was read beyond a budget is given back** at once (one more round trip): kept here, it would count as claimed when the
+//!   owner dies. How many entries fit is guessed by their average size, so that this is rare.
 //! - **A group that is gone** (somebody removed it, or part of the data was lost) is made anew from the first entry; what history
 //!   calls finished is then acked instead of handed out.
 //!
@@ -102,6 +108,7 @@ pub struct RedisStore {
 /// What all operations share.
 struct Inner {
     clock: Clock,
+    connector: Arc<Connector>,
     names: Keys,
     shards: Arc<[ShardKeys]>,
     ingest: Arc<Ingest>,
@@ -144,6 +151,7 @@ impl RedisStore {
         });
         let inner = Arc::new(Inner {
             clock,
+            connector: connector.clone(),
             names: names.clone(),
             shards,
             ingest,
@@ -232,7 +240,7 @@ impl Inner {
         if let Some(hold) = self.installed(lease.shard).filter(|hold| hold.token == token) {
             return Ok(hold);
         }
-        let hold = Arc::new(Hold::new(lease, self.keys(lease.shard)?.clone(), None));
+        let hold = Arc::new(Hold::new(self, lease, self.keys(lease.shard)?.clone(), None));
         self.check_token(&hold).await?;
         self.install(hold.clone());
         Ok(self.installed(lease.shard).filter(|present| present.token == token).unwrap_or(hold))

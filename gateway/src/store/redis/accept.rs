@@ -15,7 +15,7 @@ use super::config::Durability;
 use super::error::{Fault, explain, odd};
 use super::keys::{Keys, ShardKeys};
 use super::link::{Identity, Link, Live, Patience};
-use super::piece::IndexMember;
+use super::piece::{Listed, bucket_of, page};
 use super::scripts;
 use crate::event::{EventId, Lane, Shard, TenantId, encode_event};
 use crate::store::{Acceptance, Accepted, StoreError};
@@ -134,39 +134,39 @@ impl Ingest {
         unit.transaction.atomic();
         let kept = u64::try_from(SEQUENCE_KEPT.as_millis()).unwrap_or(u64::MAX);
         unit.transaction.cmd("SET").arg(&unit.sequence_key).arg(sequence).arg("PX").arg(kept);
-        let mut listed: BTreeMap<(Shard, TenantId), Vec<IndexMember>> = BTreeMap::new();
+        let mut listed: BTreeMap<(Shard, TenantId), BTreeMap<u64, Vec<Listed>>> = BTreeMap::new();
         let mut unfinished: BTreeMap<(Shard, Lane), u64> = BTreeMap::new();
         let mut touched: Vec<Shard> = Vec::new();
         for &index in indices {
             let Acceptance { event, shard, lane, dedup } = &batch[index];
             let event = event.event();
             let keys = &self.shards[usize::from(shard.0)];
-            let member = IndexMember::of(event, *lane);
+            let (bucket, row) = (bucket_of(event.id), Listed::of(event, *lane));
             let entry = encode_event(event);
             unit.slots.push((unit.transaction.len(), index));
             if let Some(dedup) = dedup {
                 let key = keys.dedup(&dedup.key);
                 let window = u64::try_from(dedup.window.as_millis()).unwrap_or(u64::MAX).max(1);
                 let mut call = scripts::ACCEPT_ONCE.call(&[&key, keys.lane(*lane), &keys.index(event.tenant), &keys.unfinished]);
-                call.arg(&event.id.0.to_be_bytes()[..]).arg(window).arg(&entry[..]).arg(&member.to_bytes()[..]).arg(lane.as_str());
+                call.arg(&event.id.0.to_be_bytes()[..]).arg(window).arg(&entry[..]).arg(page(bucket, &[row])).arg(lane.as_str());
                 unit.transaction.add_command(call);
                 unit.once.push(Once { event: index, id: event.id, key });
             } else {
                 let mut add = Cmd::with_capacity(5, entry.len() + 64);
                 add.arg("XADD").arg(keys.lane(*lane)).arg("*").arg("e").arg(&entry[..]);
                 unit.transaction.add_command(add);
-                listed.entry((*shard, event.tenant)).or_default().push(member);
+                listed.entry((*shard, event.tenant)).or_default().entry(bucket).or_default().push(row);
                 *unfinished.entry((*shard, *lane)).or_default() += 1;
             }
             if !touched.contains(shard) {
                 touched.push(*shard);
             }
         }
-        for ((shard, tenant), members) in listed {
+        for ((shard, tenant), buckets) in listed {
             let mut add = cmd("ZADD");
             add.arg(self.shards[usize::from(shard.0)].index(tenant));
-            for member in members {
-                add.arg(0).arg(&member.to_bytes()[..]);
+            for (bucket, rows) in buckets {
+                add.arg(0).arg(page(bucket, &rows));
             }
             unit.transaction.add_command(add);
         }

@@ -1,12 +1,12 @@
 //! Reading lanes. No read blocks: one that still waits when its owner is fenced would take entries from the next.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::{Pipeline, Value, cmd};
 
-use super::error::odd;
+use super::error::{Fault, odd};
 use super::hold::{Hold, Reader, stream_id, ticket};
 use super::keys::lane_index;
 use super::piece::{Merged, bucket_of, merge};
@@ -38,23 +38,21 @@ impl Room {
     }
 
     /// Takes it if it fits; one that is larger than the whole budget fits when it is alone.
-    fn take(&mut self, one: Claimed) -> Result<(), Claimed> {
+    fn takes(&mut self, one: Claimed) -> bool {
         let size = one.event.request.size();
         if self.count == 0 || (size > self.bytes && !self.out.is_empty()) {
-            return Err(one);
+            return false;
         }
         self.count -= 1;
         self.bytes = self.bytes.saturating_sub(size);
         self.out.push(one);
-        Ok(())
+        true
     }
 
-    /// Takes what fits; the rest is kept in order, for the next time.
-    fn fill(&mut self, entries: Vec<Claimed>, rest: &mut VecDeque<Claimed>) {
-        for one in entries {
-            let refused = if rest.is_empty() { self.take(one).err() } else { Some(one) };
-            rest.extend(refused);
-        }
+    /// How many entries of this size may fit.
+    fn guess(&self, average: usize) -> usize {
+        let average = if average == 0 { FIRST_GUESS } else { average };
+        self.count.min(MAX_READ).min((self.bytes / average).max(1))
     }
 }
 
@@ -62,27 +60,27 @@ pub(super) async fn claim(inner: &Arc<Inner>, lease: &Lease, lane: Lane, budget:
     let hold = inner.hold(lease).await?;
     let mut room = Room::new(budget);
     let mut reader = hold.reader.lock().await;
-    let state = &mut reader.lanes[lane_index(lane)];
-    while let Some(one) = state.ahead.pop_front() {
-        if let Err(one) = room.take(one) {
-            state.ahead.push_front(one);
-            hold.take_in_hand(&room.out);
-            return Ok(room.out);
-        }
-    }
     while !room.is_full() {
-        let average = reader.lanes[lane_index(lane)].average;
-        let guess = if average == 0 { FIRST_GUESS } else { average };
-        let wanted = room.count.min(room.bytes / guess + 1).min(MAX_READ);
+        let wanted = room.guess(reader.lanes[lane_index(lane)].average);
         let entries = match read(inner, &hold, &mut reader, lane, wanted).await {
             Err(error) if room.out.is_empty() => return Err(error),
-            // What is in `room` was claimed before: hand it out, the error comes again.
+            // What is in `room` is claimed: hand it out, the error comes again.
             Err(_) => break,
             Ok(entries) => entries,
         };
         let got = entries.len();
-        room.fill(entries, &mut reader.lanes[lane_index(lane)].ahead);
-        if got < wanted || !reader.lanes[lane_index(lane)].ahead.is_empty() {
+        let mut beyond = Vec::new();
+        for one in entries {
+            let ticket = one.ticket;
+            if !beyond.is_empty() || !room.takes(one) {
+                beyond.push(ticket);
+            }
+        }
+        if !beyond.is_empty() {
+            unread(inner, &hold, lane, &room.out, &beyond).await?;
+            break;
+        }
+        if got < wanted {
             break;
         }
     }
@@ -90,11 +88,69 @@ pub(super) async fn claim(inner: &Arc<Inner>, lease: &Lease, lane: Lane, budget:
     Ok(room.out)
 }
 
+/// Reads in a transaction that fails if the token has changed since it was last seen, and sees it again for the next one.
+async fn watched(hold: &Hold, reader: &mut Reader, lane: Lane, count: usize) -> Result<Value, Fault> {
+    let live = hold.reading.live().await.map_err(Fault::Unsent)?;
+    let watch = |pipe: &mut Pipeline| {
+        pipe.cmd("WATCH").arg(&hold.keys.token).cmd("GET").arg(&hold.keys.token);
+    };
+    let is_ours = |token: Option<Value>| matches!(token, Some(Value::BulkString(token)) if token == hold.token.as_bytes());
+    if reader.watching != Some(live.generation) {
+        let mut pipe = Pipeline::new();
+        watch(&mut pipe);
+        let answers = hold.reading.exchange(&live, &pipe, 0, 2).await?;
+        if !is_ours(answers.into_iter().nth(1)) {
+            return Err(Fault::fenced());
+        }
+    }
+    reader.watching = None;
+    let mut pipe = Pipeline::new();
+    pipe.cmd("MULTI").cmd("XREADGROUP").arg("GROUP").arg("g").arg("o").arg("COUNT").arg(count);
+    pipe.arg("STREAMS").arg(hold.keys.lane(lane)).arg(">").cmd("EXEC");
+    watch(&mut pipe);
+    let mut answers = hold.reading.exchange(&live, &pipe, 0, 5).await?.into_iter().skip(2);
+    let (read, token) = (answers.next().unwrap_or_default(), answers.nth(1));
+    if is_ours(token) {
+        reader.watching = Some(live.generation);
+    } else if matches!(read, Value::Nil) {
+        return Err(Fault::fenced());
+    }
+    let Value::Array(read) = read.extract_error().map_err(Fault::of)? else {
+        return Err(Fault::Unsent(StoreError::Unavailable("the owner's token was touched; try again".into())));
+    };
+    match read.into_iter().next().unwrap_or_default().extract_error().map_err(Fault::of)? {
+        Value::Nil => Ok(Value::Array(Vec::new())),
+        streams => entries_of(streams).ok_or_else(|| Fault::Unsent(odd("XREADGROUP"))),
+    }
+}
+
+/// The entries in `[[stream, entries]]`.
+fn entries_of(streams: Value) -> Option<Value> {
+    let Value::Array(streams) = streams else { return None };
+    let Some(Value::Array(stream)) = streams.into_iter().next() else { return None };
+    stream.into_iter().nth(1)
+}
+
+/// Gives back what was read beyond the budget: the group goes back to the last entry that is handed out.
+async fn unread(inner: &Inner, hold: &Hold, lane: Lane, out: &[Claimed], beyond: &[Ticket]) -> Result<(), StoreError> {
+    let Some(last) = out.last() else { return Ok(()) };
+    let mut call = scripts::UNREAD.call(&[&hold.keys.own, hold.keys.lane(lane)]);
+    call.arg(&hold.token).arg(stream_id(last.ticket));
+    for ticket in beyond {
+        call.arg(stream_id(*ticket));
+    }
+    inner.owner.repeat(&call).await.map(drop).map_err(|fault| inner.fault(hold, fault))
+}
+
 async fn read(inner: &Inner, hold: &Hold, reader: &mut Reader, lane: Lane, count: usize) -> Result<Vec<Claimed>, StoreError> {
-    let mut call = scripts::CLAIM.call(&[&hold.keys.own, hold.keys.lane(lane)]);
-    call.arg(&hold.token).arg(count);
     // One try: what a read with a lost answer took is pending, and `reclaim` finds it.
-    let answer = match inner.owner.once(&call).await {
+    let answer = if inner.connector.is_cluster() {
+        let mut call = scripts::CLAIM.call(&[&hold.keys.own, hold.keys.lane(lane)]);
+        inner.owner.once(call.arg(&hold.token).arg(count)).await
+    } else {
+        watched(hold, reader, lane, count).await
+    };
+    let answer = match answer {
         Err(fault) if fault.is("NOGROUP") => {
             tracing::error!(
                 shard = hold.shard.0,
@@ -132,17 +188,10 @@ pub(super) async fn reclaim(
     let hold = inner.hold(lease).await?;
     let mut room = Room::new(budget);
     let mut reader = hold.reader.lock().await;
-    while let Some(one) = reader.reclaimed.pop_front() {
-        if let Err(one) = room.take(one) {
-            reader.reclaimed.push_front(one);
-            break;
-        }
-    }
     for lane in Lane::ALL {
-        if room.is_full() || !reader.reclaimed.is_empty() {
+        if room.is_full() || !reclaim_lane(inner, &hold, &mut reader, lane, held, &mut room).await? {
             break;
         }
-        reclaim_lane(inner, &hold, &mut reader, lane, held, &mut room).await?;
     }
     let out = drop_finished(inner, &hold, room.out).await?;
     hold.take_in_hand(out.iter().map(|(one, _)| one));
@@ -153,6 +202,7 @@ pub(super) async fn reclaim(
     Ok(handed_out.collect())
 }
 
+/// False if there was more than there is room for.
 async fn reclaim_lane(
     inner: &Inner,
     hold: &Hold,
@@ -160,30 +210,116 @@ async fn reclaim_lane(
     lane: Lane,
     held: &HashSet<Ticket>,
     room: &mut Room,
-) -> Result<(), StoreError> {
-    let skip: HashSet<Ticket> = reader.lanes[lane_index(lane)]
-        .ahead
-        .iter()
-        .map(|one| one.ticket)
-        .chain(room.out.iter().map(|one| one.ticket))
-        .chain(reader.unreadable.iter().copied())
-        .collect();
+) -> Result<bool, StoreError> {
     let mut from = "-".to_owned();
-    while !room.is_full() && reader.reclaimed.is_empty() {
+    loop {
         let page = pending(inner, hold, lane, &from).await?;
-        let last = page.last().map(|(ticket, _)| *ticket);
-        let free: Vec<(Ticket, u32)> =
-            page.iter().filter(|(ticket, _)| !held.contains(ticket) && !skip.contains(ticket)).copied().collect();
-        for chunk in free.chunks(MAX_READ) {
-            if room.is_full() || !reader.reclaimed.is_empty() {
-                return Ok(());
+        let free = |ticket: &Ticket| !held.contains(ticket) && !reader.unreadable.contains(ticket);
+        let free: Vec<(Ticket, u32)> = page.iter().filter(|(ticket, _)| free(ticket)).copied().collect();
+        let mut rest = &free[..];
+        while !rest.is_empty() {
+            if room.is_full() {
+                return Ok(false);
             }
-            let chunk = &chunk[..chunk.len().min(room.count)];
-            let taken = take_pending(inner, hold, reader, lane, chunk).await?;
-            room.fill(taken, &mut reader.reclaimed);
+            let (chunk, later) = rest.split_at(rest.len().min(room.guess(reader.lanes[lane_index(lane)].average)));
+            rest = later;
+            if !take_pending(inner, hold, reader, chunk, room).await? {
+                return Ok(false);
+            }
         }
-        let (Some(last), true) = (last, page.len() == PENDING_PAGE) else { return Ok(()) };
-        from = format!("({}", stream_id(last));
+        let (Some((last, _)), true) = (page.last(), page.len() == PENDING_PAGE) else { return Ok(true) };
+        from = format!("({}", stream_id(*last));
+    }
+}
+
+/// Looks at pending entries and takes over those that fit; false if one did not.
+async fn take_pending(
+    inner: &Inner,
+    hold: &Hold,
+    reader: &mut Reader,
+    chunk: &[(Ticket, u32)],
+    room: &mut Room,
+) -> Result<bool, StoreError> {
+    let mut ask = Pipeline::new();
+    for (ticket, _) in chunk {
+        let id = stream_id(*ticket);
+        ask.cmd("XRANGE").arg(hold.keys.lane(ticket.lane)).arg(&id).arg(&id);
+    }
+    let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
+    let mut all_fit = true;
+    let mut lost = 0_usize;
+    let mut taken: BTreeMap<u32, Vec<Ticket>> = BTreeMap::new();
+    for ((ticket, claims), answer) in chunk.iter().zip(answers) {
+        let claims = claims.saturating_add(1);
+        if matches!(&answer, Value::Array(rows) if rows.is_empty()) {
+            // Claiming it takes it off the list of what is pending.
+            lost += 1;
+            taken.entry(claims).or_default().push(*ticket);
+            continue;
+        }
+        for one in parse(answer, ticket.lane, |_| claims, &mut reader.unreadable)? {
+            all_fit = room.takes(one);
+            if all_fit {
+                taken.entry(claims).or_default().push(*ticket);
+            }
+        }
+        if !all_fit {
+            break;
+        }
+    }
+    take_over(inner, hold, taken).await?;
+    if lost > 0 {
+        count_lost(inner, hold, chunk[0].0.lane, lost).await?;
+    }
+    Ok(all_fit)
+}
+
+/// Makes entries claimed so and so often.
+async fn take_over(inner: &Inner, hold: &Hold, taken: BTreeMap<u32, Vec<Ticket>>) -> Result<(), StoreError> {
+    for (claims, tickets) in taken {
+        let mut call = scripts::RECLAIM.call(&[&hold.keys.own, hold.keys.lane(tickets[0].lane)]);
+        call.arg(&hold.token).arg(claims);
+        for ticket in tickets {
+            call.arg(stream_id(ticket));
+        }
+        inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
+    }
+    Ok(())
+}
+
+async fn count_lost(inner: &Inner, hold: &Hold, lane: Lane, lost: usize) -> Result<(), StoreError> {
+    inner.count_lost(lost);
+    tracing::error!(shard = hold.shard.0, lane = lane.as_str(), lost, "pending entries no longer exist: events are lost");
+    let fewer = cmd("HINCRBY").arg(&hold.keys.unfinished).arg(lane.as_str()).arg(format!("-{lost}")).to_owned();
+    inner.owner.once(&fewer).await.map(drop).map_err(|fault| inner.fault(hold, fault))
+}
+
+/// Takes entries in hand that this engine did not hand out under this lease, if they are claimed and unfinished: what was in flight
+/// when the lease was lost and taken again is still worth to be recorded.
+pub(super) async fn adopt(inner: &Inner, hold: &Hold, unknown: HashSet<Ticket>) -> Result<(), StoreError> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let mut reader = hold.reader.lock().await;
+    let unknown: Vec<Ticket> = unknown.into_iter().collect();
+    let mut claimed = Vec::new();
+    for chunk in unknown.chunks(MAX_READ) {
+        let mut ask = Pipeline::new();
+        for ticket in chunk {
+            let (key, id) = (hold.keys.lane(ticket.lane), stream_id(*ticket));
+            ask.cmd("XPENDING").arg(key).arg("g").arg(&id).arg(&id).arg(1).cmd("XRANGE").arg(key).arg(&id).arg(&id);
+        }
+        let mut answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?.into_iter();
+        for ticket in chunk {
+            let (pending, entry) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
+            if matches!(pending, Value::Array(rows) if !rows.is_empty()) {
+                claimed.extend(parse(entry, ticket.lane, |_| 1, &mut reader.unreadable)?);
+            }
+        }
+    }
+    for (one, merged) in drop_finished(inner, hold, claimed).await? {
+        hold.take_in_hand([&one]);
+        hold.remember_written(one.ticket, merged.written);
     }
     Ok(())
 }
@@ -201,33 +337,6 @@ async fn pending(inner: &Inner, hold: &Hold, lane: Lane, from: &str) -> Result<V
         .map(|(id, _, _, claims)| Some((ticket(lane, id.as_bytes())?, claims)))
         .collect::<Option<_>>()
         .ok_or_else(|| odd("XPENDING"))
-}
-
-async fn take_pending(
-    inner: &Inner,
-    hold: &Hold,
-    reader: &mut Reader,
-    lane: Lane,
-    chunk: &[(Ticket, u32)],
-) -> Result<Vec<Claimed>, StoreError> {
-    let mut call = scripts::RECLAIM.call(&[&hold.keys.own, hold.keys.lane(lane)]);
-    call.arg(&hold.token);
-    for (ticket, _) in chunk {
-        call.arg(stream_id(*ticket));
-    }
-    let answer = inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
-    let before: HashMap<Ticket, u32> = chunk.iter().copied().collect();
-    let claims = |ticket: &Ticket| before.get(ticket).copied().unwrap_or(0).saturating_add(1);
-    let unreadable = reader.unreadable.len();
-    let entries = parse(answer, lane, claims, &mut reader.unreadable)?;
-    let lost = chunk.len().saturating_sub(entries.len() + reader.unreadable.len() - unreadable);
-    if lost > 0 {
-        inner.count_lost(lost);
-        let fewer = cmd("HINCRBY").arg(&hold.keys.unfinished).arg(lane.as_str()).arg(format!("-{lost}")).to_owned();
-        inner.owner.once(&fewer).await.map_err(|fault| inner.fault(hold, fault))?;
-        tracing::error!(shard = hold.shard.0, lane = lane.as_str(), lost, "pending entries no longer exist: events are lost");
-    }
-    Ok(entries)
 }
 
 /// Reads `[[id, [field, entry]], ...]`. What can't be read stays pending and is left to a release that can.
@@ -285,7 +394,7 @@ async fn history(
     events: impl Iterator<Item = EventId>,
 ) -> Result<HashMap<EventId, Merged>, StoreError> {
     let wanted: HashSet<EventId> = events.collect();
-    let buckets: std::collections::BTreeSet<u64> = wanted.iter().map(|event| bucket_of(*event)).collect();
+    let buckets: BTreeSet<u64> = wanted.iter().map(|event| bucket_of(*event)).collect();
     let mut ask = Pipeline::new();
     for bucket in buckets {
         ask.cmd("LRANGE").arg(hold.keys.bucket(bucket)).arg(0).arg(-1);

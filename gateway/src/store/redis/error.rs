@@ -20,6 +20,11 @@ impl Fault {
         if codes(&error).is_empty() { Self::Lost(error) } else { Self::Answered(error) }
     }
 
+    /// What a script of the owner answers when another has the shard.
+    pub(super) fn fenced() -> Self {
+        Self::Answered(redis::make_extension_error("FENCED".into(), None))
+    }
+
     pub(super) fn into_store(self) -> StoreError {
         match self {
             Self::Unsent(error) => error,

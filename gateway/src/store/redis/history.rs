@@ -9,7 +9,7 @@ use super::claim::parse_entry;
 use super::error::{Fault, odd};
 use super::hold::stream_id;
 use super::keys::ShardKeys;
-use super::piece::{IndexMember, Merged, bucket_of, merge};
+use super::piece::{Listed, Merged, bucket_of, merge, pages_of, read_page};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Lane, decode_event};
@@ -18,21 +18,24 @@ use crate::store::{Depth, EventHistory, EventSummary, Home, LaneDepth, MAX_PAGE,
 /// How many entries one script looks at, and how many are looked at in all, to find an unfinished event's body.
 const FIND_STEP: usize = 256;
 const FIND_MAX: usize = 16_384;
+/// How many members of an index are read in one round trip.
+const INDEX_STEP: usize = 64;
 /// How far apart the clocks of a gateway and of Redis may be for a body to be found at once.
 const SKEW_MS: u64 = 10_000;
 
 pub(super) async fn event(inner: &Arc<Inner>, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError> {
     let keys = inner.keys(home.shard)?;
     let mut ask = Pipeline::new();
-    let bytes = id.0.to_be_bytes();
-    let end = id.0.checked_add(1).map_or_else(|| b"+".to_vec(), |next| [b"(", &next.to_be_bytes()[..]].concat());
-    ask.cmd("ZRANGEBYLEX").arg(keys.index(home.tenant)).arg([b"[", &bytes[..]].concat()).arg(end).arg("LIMIT").arg(0).arg(1);
+    ask.add_command(pages_of(&keys.index(home.tenant), bucket_of(id)));
     ask.cmd("LRANGE").arg(keys.bucket(bucket_of(id))).arg(0).arg(-1);
     let mut answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?.into_iter();
     let mut next = || answers.next().unwrap_or_default();
-    let members: Vec<Vec<u8>> = redis::from_redis_value(next()).map_err(|_| odd("a tenant's index"))?;
-    let Some(member) = members.first() else { return Ok(None) };
-    let member = IndexMember::from_bytes(member)?;
+    let pages: Vec<Vec<u8>> = redis::from_redis_value(next()).map_err(|_| odd("a tenant's index"))?;
+    let mut listed = Vec::new();
+    for page in &pages {
+        listed.extend(read_page(page)?);
+    }
+    let Some(member) = listed.into_iter().find(|listed| listed.event == id) else { return Ok(None) };
     let pieces: Vec<Vec<u8>> = redis::from_redis_value(next()).map_err(|_| odd("a bucket of history"))?;
     let merged = merge(&pieces, |event| event == id)?.remove(&id).unwrap_or_default();
     let event = match &merged.finished {
@@ -42,7 +45,7 @@ pub(super) async fn event(inner: &Arc<Inner>, home: Home, id: EventId) -> Result
     Ok(Some(EventHistory { summary: summary(&member, merged), event }))
 }
 
-fn summary(member: &IndexMember, merged: Merged) -> EventSummary {
+fn summary(member: &Listed, merged: Merged) -> EventSummary {
     EventSummary {
         id: member.event,
         source: member.source,
@@ -61,7 +64,7 @@ async fn body(inner: &Inner, keys: &ShardKeys, ticket: Ticket) -> Result<Option<
 }
 
 /// Looks for the body of an event that has no outcome yet among the entries of its time, and then from the first entry on.
-async fn find(inner: &Inner, keys: &ShardKeys, member: &IndexMember) -> Result<Option<Event>, StoreError> {
+async fn find(inner: &Inner, keys: &ShardKeys, member: &Listed) -> Result<Option<Event>, StoreError> {
     let near = format!("{}-0", member.event.made_at().0.saturating_sub(SKEW_MS));
     for start in [near, "-".to_owned()] {
         let mut from = start;
@@ -85,26 +88,50 @@ async fn find(inner: &Inner, keys: &ShardKeys, member: &IndexMember) -> Result<O
 pub(super) async fn events(inner: &Arc<Inner>, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
     let keys = inner.keys(home.shard)?;
     let limit = page.limit.clamp(1, MAX_PAGE);
-    let from = match &page.cursor {
-        None => b"+".to_vec(),
+    let before = match &page.cursor {
+        None => None,
         Some(cursor) => {
-            let last: EventId = cursor.parse().map_err(|_| StoreError::Refused("the cursor is not one of this store's".into()))?;
-            [b"(", &last.0.to_be_bytes()[..]].concat()
+            Some(cursor.parse::<EventId>().map_err(|_| StoreError::Refused("the cursor is not one of this store's".into()))?)
         }
     };
-    let mut ask = cmd("ZREVRANGEBYLEX");
-    ask.arg(keys.index(home.tenant)).arg(from).arg("-").arg("LIMIT").arg(0).arg(limit + 1);
-    let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
-    let members: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
+    let mut members = listed(inner, &keys.index(home.tenant), before, limit + 1).await?;
     let more = members.len() > limit;
-    let members = members.iter().take(limit).map(|member| IndexMember::from_bytes(member)).collect::<Result<Vec<_>, _>>()?;
+    members.truncate(limit);
     let mut known = outcomes(inner, keys, &members).await?;
     let next = more.then(|| members.last().map(|member| member.event.to_string())).flatten();
     let items = members.iter().map(|member| summary(member, known.remove(&member.event).unwrap_or_default())).collect();
     Ok(Page { items, next })
 }
 
-async fn outcomes(inner: &Inner, keys: &ShardKeys, members: &[IndexMember]) -> Result<HashMap<EventId, Merged>, StoreError> {
+/// The newest `count` of a tenant's events that are older than `before`.
+async fn listed(inner: &Inner, index: &str, before: Option<EventId>, count: usize) -> Result<Vec<Listed>, StoreError> {
+    let mut rows: Vec<Listed> = Vec::new();
+    let mut from = match before {
+        None => b"+".to_vec(),
+        Some(before) => [b"(", &(bucket_of(before) + 1).to_be_bytes()[..]].concat(),
+    };
+    loop {
+        let mut ask = cmd("ZREVRANGEBYLEX");
+        ask.arg(index).arg(&from).arg("-").arg("LIMIT").arg(0).arg(INDEX_STEP);
+        let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
+        let pages: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
+        for page in &pages {
+            rows.extend(read_page(page)?.into_iter().filter(|row| before.is_none_or(|before| row.event < before)));
+        }
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.event));
+        // The last bucket may go on in the next pages: what is newer than it is complete.
+        let last = pages.last().filter(|_| pages.len() == INDEX_STEP);
+        let open = last.and_then(|page| page.first_chunk()).map(|bucket| u64::from_be_bytes(*bucket));
+        let complete = rows.iter().take_while(|row| open.is_none_or(|open| bucket_of(row.event) > open)).count();
+        if complete >= count || open.is_none() {
+            rows.truncate(count);
+            return Ok(rows);
+        }
+        from = last.map(|page| [b"(", &page[..]].concat()).unwrap_or_default();
+    }
+}
+
+async fn outcomes(inner: &Inner, keys: &ShardKeys, members: &[Listed]) -> Result<HashMap<EventId, Merged>, StoreError> {
     let wanted: HashSet<EventId> = members.iter().map(|member| member.event).collect();
     let buckets: BTreeSet<u64> = wanted.iter().map(|event| bucket_of(*event)).collect();
     let mut all = HashMap::new();

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::error::odd;
 use super::keys::{ShardKeys, queue_name};
+use super::link::Link;
 use super::{Inner, jobs, scripts};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Lane, Shard, SourceId};
@@ -22,6 +23,8 @@ pub(super) struct Hold {
     /// Writes are sent one at a time, so that one whose answer was lost is settled before the next.
     pub(super) writer: Arc<AsyncMutex<Writer>>,
     pub(super) reader: AsyncMutex<Reader>,
+    /// For claims alone: it watches the token.
+    pub(super) reading: Link,
     hand: Mutex<Hand>,
 }
 
@@ -54,10 +57,10 @@ pub(super) enum Effect {
 #[derive(Default)]
 pub(super) struct Reader {
     pub(super) lanes: [LaneReader; 3],
-    /// Claimed again beyond a budget: handed out by the next reclaim.
-    pub(super) reclaimed: VecDeque<Claimed>,
     /// Entries that can't be read by this release. They stay pending.
     pub(super) unreadable: HashSet<Ticket>,
+    /// The connection that watches the token, which was this owner's when it began to.
+    pub(super) watching: Option<u64>,
 }
 
 impl Reader {
@@ -72,8 +75,6 @@ impl Reader {
 /// The state of reading one lane.
 #[derive(Default)]
 pub(super) struct LaneReader {
-    /// Read beyond a budget: handed out by the next claim.
-    pub(super) ahead: VecDeque<Claimed>,
     /// What an entry takes on average, to guess how many fit into a budget.
     pub(super) average: usize,
     /// Entries up to this may be finished already: the group was made anew.
@@ -108,7 +109,7 @@ pub(super) struct Entry {
 }
 
 impl Hold {
-    pub(super) fn new(lease: &Lease, keys: ShardKeys, sequence: Option<u64>) -> Self {
+    pub(super) fn new(inner: &Inner, lease: &Lease, keys: ShardKeys, sequence: Option<u64>) -> Self {
         Self {
             shard: lease.shard,
             epoch: lease.epoch,
@@ -116,6 +117,7 @@ impl Hold {
             keys,
             writer: Arc::new(AsyncMutex::new(Writer { sequence, ..Writer::default() })),
             reader: AsyncMutex::default(),
+            reading: Link::new(inner.connector.clone()),
             hand: Mutex::default(),
         }
     }

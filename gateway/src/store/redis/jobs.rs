@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use super::error::{Fault, odd};
 use super::hold::{Effect, From, Hold, JobInHand, Pen};
 use super::keys::parse_queue;
-use super::piece::{End, Outcome, Piece, Row, bucket_of};
+use super::piece::{End, Outcome, Piece, bucket_of};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, Failure, TenantId, decode, encode};
+use crate::store::row::Row;
 use crate::store::{
     Budget, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, MAX_PAGE, Page, PageRequest, QueueKey, StoreError, Work,
 };
@@ -207,7 +208,7 @@ pub(super) async fn retry(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId], no
             }
             let place = place.to_vec();
             let job = job.afresh(now);
-            let piece = retried(&job, now).encode();
+            let piece = retried(&job, now);
             call.arg(&id.0.to_be_bytes()[..])
                 .arg(place)
                 .arg(rest(&job, None))
@@ -232,7 +233,7 @@ pub(super) async fn retry(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId], no
 }
 
 /// The record that says that a dead letter was put back.
-fn retried(job: &Job, now: Timestamp) -> Piece<'static> {
+fn retried(job: &Job, now: Timestamp) -> Vec<u8> {
     let (connection, destination, output) = match &job.work {
         Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output),
         Work::Plan { connection, .. } => (*connection, None, 0),
@@ -248,6 +249,6 @@ fn retried(job: &Job, now: Timestamp) -> Piece<'static> {
         runs: Vec::new(),
         job: None,
     };
-    let rows = vec![Row::of(&row).into_owned()];
-    Piece { outcomes: vec![Outcome { event: job.event(), tenant: job.tenant(), end: End::Open, rows }] }
+    let rows = vec![Row::of(&row)];
+    Piece { outcomes: vec![Outcome { event: job.event(), tenant: job.tenant(), end: End::Open, rows }] }.encode()
 }

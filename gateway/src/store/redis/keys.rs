@@ -64,6 +64,8 @@ pub(super) struct ShardKeys {
     pub(super) base: String,
     /// Hash: who owns the shard.
     pub(super) own: String,
+    /// String: the owner's token once more, by itself, so that it can be watched.
+    pub(super) token: String,
     /// Hash: how many entries of each lane are not finished.
     pub(super) unfinished: String,
     /// Hash: every job by its id.
@@ -91,6 +93,7 @@ impl ShardKeys {
         let key = |name: &str| format!("{base}{name}");
         Self {
             own: key("own"),
+            token: key("tok"),
             unfinished: key("n"),
             jobs: key("j"),
             schedule: key("rt"),
@@ -110,7 +113,7 @@ impl ShardKeys {
         &self.lanes[lane_index(lane)]
     }
 
-    /// ZSET in order of its members: a tenant's events.
+    /// ZSET in order of its members: pages of a tenant's events.
     pub(super) fn index(&self, tenant: TenantId) -> String {
         format!("{}ix:{:032x}", self.base, tenant.0)
     }

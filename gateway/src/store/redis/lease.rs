@@ -116,7 +116,7 @@ async fn take_over(
     let keys = inner.keys(shard)?;
     let (expected, heartbeat) = from.map_or(("", ""), |holder| (&holder.token, &holder.heartbeat));
     let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-    let mut call = scripts::TAKE_OVER.call(&[&keys.own]);
+    let mut call = scripts::TAKE_OVER.call(&[&keys.own, &keys.token]);
     call.arg(expected).arg(heartbeat).arg(format!("{incarnation:016x}")).arg(node).arg(millis);
     let answer = inner.owner.repeat(&call).await.map_err(Fault::into_store)?;
     let epoch = match answer {
@@ -129,19 +129,9 @@ async fn take_over(
     };
     let epoch = epoch.split(':').next().and_then(|epoch| epoch.parse().ok()).ok_or_else(|| odd("an epoch"))?;
     let lease = Lease { shard, epoch, incarnation, ttl };
-    let hold = Arc::new(Hold::new(&lease, keys.clone(), Some(0)));
+    let hold = Arc::new(Hold::new(inner, &lease, keys.clone(), Some(0)));
     let until = groups(inner, &hold).await?;
-    {
-        let mut reader = hold.reader.lock().await;
-        if let Some(earlier) = inner.installed(shard) {
-            // What this process had read ahead was never handed out: it is still to be claimed.
-            let mut earlier = earlier.reader.lock().await;
-            for (lane, earlier) in reader.lanes.iter_mut().zip(&mut earlier.lanes) {
-                lane.ahead = std::mem::take(&mut earlier.ahead);
-            }
-        }
-        reader.again(until);
-    }
+    hold.reader.lock().await.again(until);
     restore(inner, &hold).await?;
     inner.install(hold);
     Ok(Some(lease))
@@ -172,7 +162,8 @@ async fn restore(inner: &Inner, hold: &Hold) -> Result<(), StoreError> {
 }
 
 pub(super) async fn keep(inner: &Arc<Inner>, lease: &Lease, how: &'static str) -> Result<(), StoreError> {
-    let mut call = scripts::KEEP.call(&[&inner.keys(lease.shard)?.own]);
+    let keys = inner.keys(lease.shard)?;
+    let mut call = scripts::KEEP.call(&[&keys.own, &keys.token]);
     call.arg(token(lease)).arg(how);
     match inner.owner.repeat(&call).await {
         Ok(_) => {

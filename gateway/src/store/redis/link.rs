@@ -43,7 +43,7 @@ pub(super) enum Wire {
 /// A connection that works as far as is known.
 pub(super) struct Live {
     wire: Wire,
-    generation: u64,
+    pub(super) generation: u64,
     /// The server's id of this connection and of its own run; none on a cluster.
     pub(super) identity: Option<Identity>,
 }

@@ -1,55 +1,77 @@
 //! What history is made of: pieces, each with the outcomes of one batch for events of one bucket; and how they merge.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 
+use redis::Cmd;
 use serde::{Deserialize, Serialize};
 
 use super::keys::BUCKET_MS;
 use crate::clock::Timestamp;
-use crate::event::{
-    Attempt, ConnectionId, DecodeError, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, SourceId, TenantId,
-    decode, encode,
-};
-use crate::store::{DeliveryRecord, DeliveryState, StoreError, Ticket};
+use crate::event::{DecodeError, DeliveryId, Event, EventId, Lane, SourceId, TenantId, decode, encode};
+use crate::store::row::{self, Row};
+use crate::store::{DeliveryRecord, StoreError, Ticket};
 
 /// The bucket of an event: known from its id alone, so that a look-up needs no index.
 pub(super) fn bucket_of(event: EventId) -> u64 {
     event.made_at().0 / BUCKET_MS
 }
 
-/// An event in its tenant's index: 41 bytes that sort by id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct IndexMember {
+/// An event in its tenant's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
     pub(super) event: EventId,
     pub(super) accepted_at: Timestamp,
     pub(super) source: SourceId,
     pub(super) lane: Lane,
 }
 
-impl IndexMember {
+/// Bytes of one event in a page.
+const LISTED: usize = 41;
+
+impl Listed {
     pub(super) fn of(event: &Event, lane: Lane) -> Self {
         Self { event: event.id, accepted_at: event.accepted_at, source: event.source, lane }
     }
 
-    pub(super) fn to_bytes(self) -> [u8; 41] {
-        let mut bytes = [0; 41];
-        bytes[..16].copy_from_slice(&self.event.0.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.accepted_at.0.to_be_bytes());
-        bytes[24..40].copy_from_slice(&self.source.0.to_be_bytes());
-        bytes[40] = super::keys::lane_index(self.lane) as u8;
-        bytes
+    fn write(self, page: &mut Vec<u8>) {
+        page.extend_from_slice(&self.event.0.to_be_bytes());
+        page.extend_from_slice(&self.accepted_at.0.to_be_bytes());
+        page.extend_from_slice(&self.source.0.to_be_bytes());
+        page.push(super::keys::lane_index(self.lane) as u8);
     }
 
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, StoreError> {
-        let damaged = || StoreError::Damaged("a member of a tenant's index".into());
-        let bytes: &[u8; 41] = bytes.try_into().map_err(|_| damaged())?;
-        let wide = |from: usize| u128::from_be_bytes(bytes[from..from + 16].try_into().unwrap_or_default());
-        let at = u64::from_be_bytes(bytes[16..24].try_into().unwrap_or_default());
-        let lane = Lane::ALL.get(usize::from(bytes[40])).ok_or_else(damaged)?;
-        Ok(Self { event: EventId(wide(0)), accepted_at: Timestamp(at), source: SourceId(wide(24)), lane: *lane })
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (event, rest) = bytes.split_first_chunk()?;
+        let (at, rest) = rest.split_first_chunk()?;
+        let (source, rest) = rest.split_first_chunk()?;
+        let lane = *Lane::ALL.get(usize::from(*rest.first()?))?;
+        let (event, source) = (EventId(u128::from_be_bytes(*event)), SourceId(u128::from_be_bytes(*source)));
+        Some(Self { event, accepted_at: Timestamp(u64::from_be_bytes(*at)), source, lane })
     }
+}
+
+/// A member of a tenant's index: the bucket, and the events of that bucket that were accepted together.
+pub(super) fn page(bucket: u64, events: &[Listed]) -> Vec<u8> {
+    let mut page = Vec::with_capacity(8 + LISTED * events.len());
+    page.extend_from_slice(&bucket.to_be_bytes());
+    events.iter().for_each(|event| event.write(&mut page));
+    page
+}
+
+/// Reads what [`page`] wrote.
+pub(super) fn read_page(page: &[u8]) -> Result<Vec<Listed>, StoreError> {
+    let events = page.get(8..).filter(|events| events.len().is_multiple_of(LISTED));
+    let events = events.and_then(|events| events.chunks_exact(LISTED).map(Listed::read).collect());
+    events.ok_or_else(|| StoreError::Damaged("a page of a tenant's index".into()))
+}
+
+/// The command that reads all of a tenant's pages for one bucket.
+pub(super) fn pages_of(index: &str, bucket: u64) -> Cmd {
+    let mut ask = redis::cmd("ZRANGEBYLEX");
+    let end = bucket.saturating_add(1).to_be_bytes();
+    ask.arg(index).arg([b"[", &bucket.to_be_bytes()[..]].concat()).arg([b"(", &end[..]].concat());
+    ask
 }
 
 /// One batch's outcomes for the events of one bucket.
@@ -88,93 +110,11 @@ pub(super) struct Finished {
     pub(super) bytes: u32,
 }
 
-/// A [`DeliveryRecord`] as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Row<'a> {
-    id: DeliveryId,
-    connection: Option<ConnectionId>,
-    destination: Option<DestinationId>,
-    output: u32,
-    at: Timestamp,
-    state: State<'a>,
-    attempts: Cow<'a, [Attempt]>,
-    runs: Cow<'a, [PluginRun]>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum State<'a> {
-    Delivered,
-    Filtered(Cow<'a, str>),
-    Unmatched,
-    Scheduled(Timestamp),
-    Parked(Cow<'a, str>),
-    DeadLettered(Cow<'a, Failure>),
-}
-
-impl<'a> Row<'a> {
-    pub(super) fn of(record: &'a DeliveryRecord) -> Self {
-        let state = match &record.state {
-            DeliveryState::Delivered => State::Delivered,
-            DeliveryState::Filtered { by } => State::Filtered(Cow::Borrowed(by)),
-            DeliveryState::Unmatched => State::Unmatched,
-            DeliveryState::Scheduled { due } => State::Scheduled(*due),
-            DeliveryState::Parked { reason, .. } => State::Parked(Cow::Borrowed(reason)),
-            DeliveryState::DeadLettered { reason } => State::DeadLettered(Cow::Borrowed(reason)),
-        };
-        Self {
-            id: record.id,
-            connection: record.connection,
-            destination: record.destination,
-            output: record.output,
-            at: record.at,
-            state,
-            attempts: Cow::Borrowed(&record.attempts),
-            runs: Cow::Borrowed(&record.runs),
-        }
-    }
-
-    /// The same for the same row, in this process.
-    pub(super) fn hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&encode(self));
-        hasher.finish()
-    }
-
-    pub(super) fn into_owned(self) -> Row<'static> {
-        let state = match self.state {
-            State::Delivered => State::Delivered,
-            State::Filtered(by) => State::Filtered(Cow::Owned(by.into_owned())),
-            State::Unmatched => State::Unmatched,
-            State::Scheduled(due) => State::Scheduled(due),
-            State::Parked(reason) => State::Parked(Cow::Owned(reason.into_owned())),
-            State::DeadLettered(reason) => State::DeadLettered(Cow::Owned(reason.into_owned())),
-        };
-        let (attempts, runs) = (Cow::Owned(self.attempts.into_owned()), Cow::Owned(self.runs.into_owned()));
-        let Row { id, connection, destination, output, at, .. } = self;
-        Row { id, connection, destination, output, at, state, attempts, runs }
-    }
-
-    pub(super) fn into_record(self) -> DeliveryRecord {
-        let state = match self.state {
-            State::Delivered => DeliveryState::Delivered,
-            State::Filtered(by) => DeliveryState::Filtered { by: by.into_owned() },
-            State::Unmatched => DeliveryState::Unmatched,
-            State::Scheduled(due) => DeliveryState::Scheduled { due },
-            State::Parked(reason) => DeliveryState::Parked { reason: reason.into_owned(), queue: None },
-            State::DeadLettered(reason) => DeliveryState::DeadLettered { reason: reason.into_owned() },
-        };
-        DeliveryRecord {
-            id: self.id,
-            connection: self.connection,
-            destination: self.destination,
-            output: self.output,
-            at: self.at,
-            state,
-            attempts: self.attempts.into_owned(),
-            runs: self.runs.into_owned(),
-            job: None,
-        }
-    }
+/// The same for the same row, in this process.
+pub(super) fn hash(row: &Row<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&encode(row));
+    hasher.finish()
 }
 
 impl Piece<'_> {
@@ -209,21 +149,12 @@ impl Merged {
             End::Open => {}
             End::Entry(finished) => self.finished = Some(finished),
             // A job that ended without an outcome of its own became other deliveries.
-            End::Job(job) if !outcome.rows.iter().any(|row| row.id == job) => self.rows.retain(|row| row.id != job),
+            End::Job(job) if !outcome.rows.iter().any(|row| row.id() == job) => self.rows.retain(|row| row.id != job),
             End::Job(_) => {}
         }
         for row in outcome.rows {
-            self.written.push(row.hash());
-            let mut row = row.into_record();
-            let Some(known) = self.rows.iter_mut().find(|known| known.id == row.id) else {
-                self.rows.push(row);
-                continue;
-            };
-            let mut attempts = std::mem::take(&mut known.attempts);
-            let mut runs = std::mem::take(&mut known.runs);
-            attempts.append(&mut row.attempts);
-            runs.append(&mut row.runs);
-            *known = DeliveryRecord { attempts, runs, ..row };
+            self.written.push(hash(&row));
+            row::merge(&mut self.rows, row.into_record());
         }
     }
 }

@@ -8,10 +8,11 @@ use redis::Cmd;
 use super::hold::{Effect, Hand, Pen, stream_id};
 use super::jobs::{grave, rest};
 use super::keys::{lane_index, queue_name};
-use super::piece::{End, Finished, Outcome, Piece, Row, bucket_of};
-use super::{Inner, scripts};
+use super::piece::{End, Finished, Outcome, Piece, bucket_of, hash};
+use super::{Inner, claim, scripts};
 use crate::event::{DeliveryId, Lane};
-use crate::store::{DeliveryRecord, DeliveryState, Lease, Origin, Record, StoreError};
+use crate::store::row::Row;
+use crate::store::{DeliveryRecord, DeliveryState, Lease, Origin, Record, StoreError, Ticket};
 
 /// The most entries that one `XACK` names: Lua's stack is bounded.
 const MAX_ACK: usize = 1000;
@@ -21,6 +22,12 @@ pub(super) async fn record(inner: &Arc<Inner>, lease: &Lease, batch: &[Record]) 
         check(delivery)?;
     }
     let mut pen = Pen::of(inner, lease).await?;
+    let unknown: HashSet<Ticket> = {
+        let hand = pen.hold.hand();
+        let entries = batch.iter().filter_map(|record| if let Origin::Entry(ticket) = record.origin { Some(ticket) } else { None });
+        entries.filter(|ticket| !hand.entries.contains_key(ticket)).collect()
+    };
+    claim::adopt(inner, &pen.hold, unknown).await?;
     let plan = Plan::of(batch, &pen.hold.hand());
     let Some(plan) = plan else { return inner.check_token(&pen.hold).await };
     let Plan { arguments, gone, written } = plan;
@@ -66,7 +73,7 @@ impl Plan {
             let Some((end, known)) = in_hand(record, hand, &gone) else { continue };
             let rows: Vec<Row<'_>> = record.deliveries.iter().map(Row::of).collect();
             if !record.finished {
-                let hashes: Vec<_> = rows.iter().map(|row| (record.origin, row.hash())).collect();
+                let hashes: Vec<_> = rows.iter().map(|row| (record.origin, hash(row))).collect();
                 if hashes.iter().all(|row| known.contains(&row.1) || plan.written.contains(row)) {
                     continue;
                 }

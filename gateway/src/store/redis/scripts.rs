@@ -28,6 +28,8 @@ scripts! {
     KEEP = "keep.lua";
     /// Reads new entries of a lane.
     CLAIM = "claim.lua";
+    /// Gives back what was read beyond a budget.
+    UNREAD = "unread.lua";
     /// Takes over pending entries of a lane.
     RECLAIM = "reclaim.lua";
     /// Writes a batch of records.

@@ -1,6 +1,6 @@
 //! Retention: bucket by bucket from the oldest on, what is terminal goes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use redis::{Pipeline, cmd};
@@ -8,7 +8,7 @@ use redis::{Pipeline, cmd};
 use super::error::odd;
 use super::hold::{Hold, Pen, stream_id};
 use super::keys::{BUCKET_MS, lane_index};
-use super::piece::{Finished, IndexMember, Merged, Piece, merge};
+use super::piece::{Finished, Merged, Piece, merge, page, pages_of, read_page};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
 use crate::event::{EventId, Lane, TenantId};
@@ -102,12 +102,13 @@ async fn bucket_step(
     let answer = inner.owner.repeat(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
     let pieces: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a bucket of history"))?;
     let all: BTreeMap<EventId, Merged> = merge(&pieces, |_| true)?.into_iter().collect();
-    let orphans = orphans(inner, hold, &all).await?;
+    let index = index(inner, hold, bucket, &all).await?;
     let mut going: BTreeMap<EventId, Option<(TenantId, Finished)>> = BTreeMap::new();
     let before: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
     let share = before / (all.len() as u64).max(1);
     for (event, merged) in &all {
-        if orphans.contains(event) {
+        // Not listed any more: history of what was trimmed before, written by a retry that came after.
+        if merged.finished.is_none() && merged.tenant.is_none_or(|tenant| !index.lists(tenant, *event)) {
             going.insert(*event, None);
         }
         let (Some(tenant), Some(finished), true) = (merged.tenant, merged.finished, merged.is_terminal()) else { continue };
@@ -129,6 +130,7 @@ async fn bucket_step(
         call.arg(&piece[..]);
     }
     deletions(&going, &mut call);
+    index.deletions(bucket, &going, &mut call);
     let answer = inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
     let done: u64 = redis::from_redis_value(answer).map_err(|_| odd("a trim"))?;
     if done == 1 {
@@ -154,50 +156,56 @@ fn rest_of(pieces: &[Vec<u8>], going: &BTreeMap<EventId, Option<(TenantId, Finis
 
 fn deletions(going: &BTreeMap<EventId, Option<(TenantId, Finished)>>, call: &mut redis::Cmd) {
     let mut entries: [Vec<String>; 3] = Default::default();
-    let mut members: BTreeMap<TenantId, Vec<[u8; 41]>> = BTreeMap::new();
-    for (event, known) in going {
-        let Some((tenant, finished)) = known else { continue };
-        let Finished { ticket, accepted_at, source, .. } = *finished;
-        entries[lane_index(ticket.lane)].push(stream_id(ticket));
-        let member = IndexMember { event: *event, accepted_at, source, lane: ticket.lane };
-        members.entry(*tenant).or_default().push(member.to_bytes());
+    for (_, finished) in going.values().flatten() {
+        entries[lane_index(finished.ticket.lane)].push(stream_id(finished.ticket));
     }
     for (lane, ids) in Lane::ALL.iter().zip(&entries) {
         for ids in ids.chunks(MAX_ARGUMENTS) {
             call.arg("x").arg(lane.as_str()).arg(ids.len()).arg(ids);
         }
     }
-    for (tenant, members) in &members {
-        for members in members.chunks(MAX_ARGUMENTS) {
-            call.arg("i").arg(format!("{:032x}", tenant.0)).arg(members.len());
-            for member in members {
-                call.arg(&member[..]);
+}
+
+/// A bucket's part of the tenants' indices.
+struct Index(BTreeMap<TenantId, Vec<Vec<u8>>>);
+
+async fn index(inner: &Inner, hold: &Hold, bucket: u64, all: &BTreeMap<EventId, Merged>) -> Result<Index, StoreError> {
+    let tenants: BTreeSet<TenantId> = all.values().filter_map(|merged| merged.tenant).collect();
+    let mut ask = Pipeline::new();
+    for tenant in &tenants {
+        ask.add_command(pages_of(&hold.keys.index(*tenant), bucket));
+    }
+    let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
+    let mut index = BTreeMap::new();
+    for (tenant, answer) in tenants.into_iter().zip(answers) {
+        let pages: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
+        for page in &pages {
+            read_page(page)?;
+        }
+        index.insert(tenant, pages);
+    }
+    Ok(Index(index))
+}
+
+impl Index {
+    fn lists(&self, tenant: TenantId, event: EventId) -> bool {
+        let mut rows = self.0.get(&tenant).into_iter().flatten().flat_map(|page| read_page(page).unwrap_or_default());
+        rows.any(|row| row.event == event)
+    }
+
+    /// Takes out the pages with events that go, and puts what is left of them back.
+    fn deletions(&self, bucket: u64, going: &BTreeMap<EventId, Option<(TenantId, Finished)>>, call: &mut redis::Cmd) {
+        for (tenant, pages) in &self.0 {
+            for old in pages {
+                let mut rows = read_page(old).unwrap_or_default();
+                let before = rows.len();
+                rows.retain(|row| !going.get(&row.event).is_some_and(Option::is_some));
+                if rows.len() == before {
+                    continue;
+                }
+                let left = if rows.is_empty() { Vec::new() } else { page(bucket, &rows) };
+                call.arg("i").arg(format!("{:032x}", tenant.0)).arg(2).arg(&old[..]).arg(left);
             }
         }
     }
-}
-
-/// Events without a finished entry that are not in their tenant's index any more: history of what was trimmed before, written by a
-/// retry that came after.
-async fn orphans(inner: &Inner, hold: &Hold, all: &BTreeMap<EventId, Merged>) -> Result<HashSet<EventId>, StoreError> {
-    let open: Vec<(EventId, TenantId)> = all
-        .iter()
-        .filter(|(_, merged)| merged.finished.is_none())
-        .filter_map(|(event, merged)| Some((*event, merged.tenant?)))
-        .collect();
-    let mut ask = Pipeline::new();
-    for (event, tenant) in &open {
-        let id = event.0.to_be_bytes();
-        let last = [&b"["[..], &id, &[0xff]].concat();
-        ask.cmd("ZLEXCOUNT").arg(hold.keys.index(*tenant)).arg([b"[", &id[..]].concat()).arg(last);
-    }
-    let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
-    let mut orphans = HashSet::new();
-    for ((event, _), answer) in open.iter().zip(answers) {
-        let listed: u64 = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
-        if listed == 0 {
-            orphans.insert(*event);
-        }
-    }
-    Ok(orphans)
 }
