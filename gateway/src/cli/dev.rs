@@ -128,7 +128,7 @@ fn keys(directory: &Path, config: &mut Config) -> anyhow::Result<PathBuf> {
     let (encryption, operator) = (directory.join("keys/encryption.key"), directory.join("keys/operator.key"));
     for path in [&encryption, &operator] {
         if !path.exists() {
-            let key = seal::generate_key()?;
+            let key = if path == &operator { super::init::operator_key()?.text } else { seal::generate_key()? };
             super::files::write_private(path, key.expose().as_bytes()).with_context(|| format!("write {}", path.display()))?;
         }
     }
@@ -233,7 +233,9 @@ fn describe(delivered: &Delivered) -> String {
     };
     let mut text = format!("   {} {}\n", delivered.method, delivered.path);
     for name in ["content-type", "webhook-id", "webhook-timestamp", "webhook-signature", "traceparent"] {
-        text.push_str(&format!("   {name}: {}\n", delivered.header(name)));
+        if let Some(value) = delivered.header(name) {
+            text.push_str(&format!("   {name}: {value}\n"));
+        }
     }
     text.push('\n');
     for line in body.lines() {
@@ -260,7 +262,7 @@ fn suggest(url: &str, hints: &Try<'_>) {
 
    Look at what happened to them:
 
-   {program} events list --tenant dev --admin http://{admin} --key-file {}
+   {program} events list --tenant dev --url http://{admin} --key-file {}
 
    Data is in {}. Ctrl-C stops. Deliveries show up below as they come.\n",
         operator.display(),

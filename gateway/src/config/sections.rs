@@ -270,7 +270,7 @@ pub struct Dispatch {
     /// A shard is taken over when its owner was silent for this long. Default 10 s.
     #[serde(with = "units::duration")]
     pub lease_ttl: Duration,
-    /// Shards that new tenants are spread over. Default 16. May grow later, never shrink.
+    /// Shards that new tenants are spread over. Default 4. May grow later, never shrink.
     pub shards: u16,
     /// An event whose deliveries wait on something that is disabled or held is given up after this. Default 7 days.
     #[serde(with = "units::duration")]
@@ -283,7 +283,7 @@ impl Default for Dispatch {
             in_flight: 4_096,
             bytes: 64 << 20,
             lease_ttl: Duration::from_secs(10),
-            shards: 16,
+            shards: 4,
             max_wait: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
