@@ -230,7 +230,7 @@ fn interface(name: &str) -> Option<(&str, &str)> {
 fn supported(name: &str, version: &str) -> Result<bool, Refusal> {
     let mut numbers = version.split('.').map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(OFFERED_MAJOR)), Some(Ok(minor))) if minor <= OFFERED_MINOR => Ok(true),
+        (Some(Ok(OFFERED_MAJOR)), Some(Ok(minor))) if (0..=OFFERED_MINOR).contains(&minor) => Ok(true),
         _ => Err(Refusal::NewerInterface { name: name.to_owned(), offered: OFFERED }),
     }
 }

@@ -123,7 +123,7 @@ impl Versions {
     }
 
     async fn load(&self, version: VersionHash, component: Option<Bytes>) -> Result<Arc<Version>, LoadError> {
-        if let Some((compiled, bytes)) = self.from_disk(version).await? {
+        if let Some((compiled, bytes)) = self.kept(version).await? {
             return self.link(&compiled, bytes);
         }
         let component = match component {
@@ -141,7 +141,7 @@ impl Versions {
         let artifact = self.compiler.compile(&component).await?;
         let artifacts = Arc::clone(&self.artifacts);
         blocking(move || artifacts.store(version, &artifact)).await?.map_err(io)?;
-        match self.from_disk(version).await? {
+        match self.kept(version).await? {
             Some((compiled, bytes)) => self.link(&compiled, bytes),
             None => Err(LoadError::Gateway("the artifact was written, but is gone or does not verify".into())),
         }
@@ -153,7 +153,7 @@ impl Versions {
         Ok(blocking(move || screen(&component, &limits).map(|screen| (screen, VersionHash::of(&component)))).await??)
     }
 
-    async fn from_disk(&self, version: VersionHash) -> Result<Option<(Component, u64)>, LoadError> {
+    async fn kept(&self, version: VersionHash) -> Result<Option<(Component, u64)>, LoadError> {
         let artifacts = Arc::clone(&self.artifacts);
         let engine = self.engine.clone();
         blocking(move || artifacts.load(&engine, version)).await?.map_err(io)
