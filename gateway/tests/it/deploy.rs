@@ -72,7 +72,7 @@ fn compose_mounts_what_exists() {
             }
         }
     }
-    assert_eq!(files, 3);
+    assert_eq!(files, 2);
     let build = &compose["services"]["init"]["build"];
     assert!(deploy(build["context"].as_str().expect("a context")).join(build["dockerfile"].as_str().expect("a file")).is_file());
 }

@@ -52,6 +52,19 @@ impl Launch {
         format!("127.0.0.1:{}", self.admin)
     }
 
+    /// Makes its keys with `tidegate init`. A configuration comes after it: this writes one to start from.
+    pub async fn init(self) -> Self {
+        let finished = self.run(&["init", "--dir", "."]).await;
+        assert!(finished.status.success(), "tidegate init ended with {}:\n{}", finished.status, finished.output);
+        self
+    }
+
+    /// The operator's key, which [`Launch::init`] made: for `Authorization: Bearer`.
+    pub fn operator_key(&self) -> String {
+        let key = fs::read_to_string(self.directory().join("keys/operator.key")).expect("init made the operator's key");
+        key.trim_end().to_owned()
+    }
+
     /// Writes its configuration to `tidegate.toml`, and has it run `serve --config tidegate.toml` when no other argument is set.
     ///
     /// `toml` need not name listeners: they are set to the free ports. Receivers on 127.0.0.1 are allowed unless `egress.allow` is set.
@@ -144,6 +157,11 @@ impl Gateway {
     /// A URL of its API: `gateway.admin("/v1/tenants")`.
     pub fn admin(&self, path: &str) -> String {
         format!("http://{}{path}", self.launch.admin_address())
+    }
+
+    /// The operator's key, for `Authorization: Bearer`.
+    pub fn operator_key(&self) -> String {
+        self.launch.operator_key()
     }
 
     /// Its own directory.
