@@ -29,10 +29,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
     let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     telemetry::init_logs(&config.telemetry)?;
+    // Before the first listener: whoever sees it ready may tell it to stop.
+    let stop = told_to_stop()?;
     let app = App::start(config, &base, args.role).await?;
     let ingest = app.ingest_address().map(tracing::field::display);
     tracing::info!(ingest, admin = %app.admin_address(), role = ?args.role, version = env!("CARGO_PKG_VERSION"), "tidegate is up");
-    Ok(app.run(told_to_stop()?).await?)
+    Ok(app.run(stop).await?)
 }
 
 /// Resolves at the first SIGTERM or SIGINT.
