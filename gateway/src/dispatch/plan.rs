@@ -6,11 +6,12 @@ use super::Shared;
 use super::attempt::{Past, Planned};
 use super::filter::View;
 use super::schedule::{History, Next, Outcome};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage, StageKind};
 use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest, VersionHash};
 use crate::plugin::Call;
 use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
+use crate::telemetry::trace;
 
 /// What a plan gives.
 #[derive(Default)]
@@ -33,7 +34,10 @@ pub(super) async fn plan(
     let planner = Planner { shared, event: &event, past, now: shared.clock.now() };
     let connections = match planner.connections(&snapshot, only) {
         Ok(connections) => connections,
-        Err(settled) => return Plan { settled: vec![*settled], planned: Vec::new() },
+        Err(settled) => {
+            planner.tell_dead(std::slice::from_ref(&*settled));
+            return Plan { settled: vec![*settled], planned: Vec::new() };
+        }
     };
     let mut plan = Plan::default();
     if connections.is_empty() {
@@ -48,6 +52,7 @@ pub(super) async fn plan(
             planner.connect(&connection, &view, &mut plan).await;
         }
     }
+    planner.tell_dead(&plan.settled);
     plan
 }
 
@@ -58,12 +63,14 @@ pub(super) fn resume(shared: &Shared, delivery: Delivery, past: Past) -> Plan {
         Some(connection) => Plan { settled: Vec::new(), planned: vec![Planned::frozen(delivery, connection.clone())] },
         None => {
             let reason = unknown("connection", &delivery.connection);
+            let now = shared.clock.now();
+            shared.spans.dead_lettered(delivery.trace, Some(delivery.connection), delivery.id, now, &reason);
             let row = DeliveryRecord {
                 id: delivery.id,
                 connection: Some(delivery.connection),
                 destination: Some(delivery.destination),
                 output: delivery.output,
-                at: shared.clock.now(),
+                at: now,
                 state: DeliveryState::DeadLettered { reason },
                 attempts: Vec::new(),
                 runs: Vec::new(),
@@ -104,27 +111,47 @@ impl Planner<'_> {
     }
 
     async fn connect(&self, connection: &Arc<Connection>, view: &View<'_>, plan: &mut Plan) {
+        let (started_at, began) = (self.shared.clock.now(), monotonic());
+        let outcome = self.outcome(connection, view, plan).await;
+        // A plan that is tried again keeps its first span: they would have the same id.
+        if self.past.attempts == 0 {
+            let outcome = outcome.as_ref().copied();
+            let planned = trace::Planned { connection: connection.id, started_at, took: began.elapsed(), outcome };
+            self.shared.spans.planned(self.event, planned);
+        }
+    }
+
+    /// Adds what becomes of the event on one connection; tells how many requests that is, or why there are none.
+    async fn outcome(&self, connection: &Arc<Connection>, view: &View<'_>, plan: &mut Plan) -> Result<u32, Failure> {
         let first = DeliveryId::derive(self.event.id, connection.id, 0);
         match connection.filter.as_ref().map_or(Ok(true), |filter| filter.matches(view)) {
             Ok(true) => {}
             Ok(false) => {
                 let state = DeliveryState::Filtered { by: "filter".to_owned() };
-                return plan.settled.push(self.row(first, Some(connection.id), state));
+                plan.settled.push(self.row(first, Some(connection.id), state));
+                return Ok(0);
             }
             Err(error) => {
                 let reason = failure(Party::Gateway, "filter_too_costly", error.to_string(), false);
-                return plan.settled.push(self.dead(first, Some(connection.id), reason));
+                plan.settled.push(self.dead(first, Some(connection.id), reason.clone()));
+                return Err(reason);
             }
         }
         let mut runs = Vec::new();
         match self.chain(connection, &mut runs).await {
-            Chained::Outputs(outputs) => self.outputs(connection, outputs, runs, plan),
+            Chained::Outputs(outputs) => {
+                let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
+                self.outputs(connection, outputs, runs, plan);
+                Ok(count)
+            }
             Chained::DroppedBy(by) => {
                 let row = self.row(first, Some(connection.id), DeliveryState::Filtered { by });
                 plan.settled.push(DeliveryRecord { runs, ..row });
+                Ok(0)
             }
             Chained::Failed { failure, policy } => {
-                plan.settled.push(DeliveryRecord { runs, ..self.failed(connection, failure, policy) })
+                plan.settled.push(DeliveryRecord { runs, ..self.failed(connection, failure.clone(), policy) });
+                Err(failure)
             }
         }
     }
@@ -152,7 +179,7 @@ impl Planner<'_> {
             let version = pinned.and_then(|pin| pin.versions.get(position)).copied().unwrap_or(stage.version);
             let mut next = Vec::with_capacity(current.len());
             for input in current {
-                match self.stage(stage, version, &input, runs).await {
+                match self.stage(connection.id, stage, version, &input, runs).await {
                     Ok(None) => next.push(input),
                     Ok(Some(outputs)) => next.extend(outputs.into_iter().map(|request| SharedRequest::Made(Arc::new(request)))),
                     Err(_) if stage.on_failure == OnFailure::PassThrough => next.push(input),
@@ -170,6 +197,7 @@ impl Planner<'_> {
     /// Runs one plugin on one request: `None` keeps the request as it is.
     async fn stage(
         &self,
+        connection: ConnectionId,
         stage: &Stage,
         version: VersionHash,
         input: &SharedRequest,
@@ -185,6 +213,7 @@ impl Planner<'_> {
             secrets: stage.secrets.clone(),
             limits: stage.limits.clone(),
         };
+        let started_at = self.shared.clock.now();
         let plugins = &self.shared.plugins;
         let (result, run) = match stage.kind {
             StageKind::Filter => {
@@ -197,6 +226,7 @@ impl Planner<'_> {
             }
         };
         self.shared.metrics.plugin_run((&run).into());
+        self.shared.spans.plugin_run(self.event, connection, &stage.name, started_at, &run);
         runs.push(run);
         result.map_err(|error| error.to_failure())
     }
@@ -218,6 +248,15 @@ impl Planner<'_> {
         DeliveryRecord {
             job: Some(Box::new(past.job(first, self.work(Some(connection.id))))),
             ..self.row(first, Some(connection.id), state)
+        }
+    }
+
+    /// Spans for what was given up without an attempt.
+    fn tell_dead(&self, rows: &[DeliveryRecord]) {
+        for row in rows {
+            if let DeliveryState::DeadLettered { reason } = &row.state {
+                self.shared.spans.dead_lettered(self.event.trace, row.connection, row.id, row.at, reason);
+            }
         }
     }
 
