@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use super::Shared;
 use super::schedule::{History, Next, Outcome, Reason};
-use super::work::{Ended, Worker};
+use super::work::Worker;
 use crate::clock::Timestamp;
 use crate::control::snapshot::Connection;
 use crate::egress::{OutRequest, Sent};
@@ -109,8 +109,8 @@ impl Planned {
     }
 }
 
-/// Makes one attempt, unless the destination has no room, is disabled, or the lease is gone.
-pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> Ended {
+/// Makes one attempt, unless the destination has no room or is disabled.
+pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> DeliveryRecord {
     let shared = &worker.shared;
     let destination = &planned.connection.destination;
     let queue = QueueKey::Destination(planned.tenant, destination.id);
@@ -118,14 +118,12 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> E
     if !past.admitted && permit.is_none() {
         worker.windows.park(queue);
         let state = DeliveryState::Parked { reason: "destination_window".to_owned(), queue: Some(queue) };
-        return Ended::Recorded(Box::new(planned.going_on(state, past, shared.clock.now())));
+        return planned.going_on(state, past, shared.clock.now());
     }
     if !destination.enabled {
-        return Ended::Recorded(Box::new(wait_for_enabled(planned, past, shared.clock.now())));
+        return wait_for_enabled(planned, past, shared.clock.now());
     }
-    if !worker.hold.is_valid() {
-        return Ended::Abandoned;
-    }
+    worker.hold.valid().await;
     let started_at = shared.clock.now();
     if past.attempts == 0 {
         let class = if past.admitted { TenantClass::Noisy } else { TenantClass::Quiet };
@@ -142,7 +140,7 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> E
     let attempt = attempt_of(past.attempts, started_at, &sent);
     let row = decide(planned, past, &sent, now);
     tell(shared, planned, span, &attempt, &row);
-    Ended::Recorded(Box::new(DeliveryRecord { attempts: vec![attempt], ..row }))
+    DeliveryRecord { attempts: vec![attempt], ..row }
 }
 
 /// The request with everything that is made afresh for each attempt: credentials, signature, trace context.

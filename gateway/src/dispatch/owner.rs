@@ -1,10 +1,9 @@
 //! Owns shards: takes a shard's lease, keeps it alive, runs the shard's loop under it, and gives it up at the end.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -24,18 +23,21 @@ const TRIM_STEP: Duration = Duration::from_millis(20);
 pub(super) struct Hold {
     pub(super) lease: Lease,
     lost: CancellationToken,
-    valid_until: Mutex<Instant>,
+    valid_until: watch::Sender<Instant>,
 }
 
 impl Hold {
     pub(super) fn new(lease: Lease, asked_at: Instant) -> Self {
-        let valid_until = Mutex::new(asked_at + trusted(lease.ttl));
+        let valid_until = watch::Sender::new(asked_at + trusted(lease.ttl));
         Self { lease, lost: CancellationToken::new(), valid_until }
     }
 
-    /// Whether this node may still act as the owner, by its own clock: asked before each attempt.
-    pub(super) fn is_valid(&self) -> bool {
-        !self.lost.is_cancelled() && monotonic() < *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until this node may act as the owner, by its own clock: asked before each attempt. As a rule that is at once; after a
+    /// store was away it is when a renewal gets through. Never returns once the lease is lost: what waits is dropped then.
+    pub(super) async fn valid(&self) {
+        let mut renewals = self.valid_until.subscribe();
+        let valid = renewals.wait_for(|until| !self.lost.is_cancelled() && monotonic() < *until).await;
+        debug_assert!(valid.is_ok(), "the sender is our own");
     }
 
     /// Ends the hold: all work under it stops and records nothing more.
@@ -54,7 +56,7 @@ impl Hold {
     }
 
     fn renewed(&self, asked_at: Instant) {
-        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner) = asked_at + trusted(self.lease.ttl);
+        self.valid_until.send_replace(asked_at + trusted(self.lease.ttl));
     }
 }
 

@@ -43,14 +43,6 @@ pub(super) struct Worker {
     winding_up: CancellationToken,
 }
 
-/// How a delivery ended for this owner.
-pub(super) enum Ended {
-    /// With an outcome to record.
-    Recorded(Box<DeliveryRecord>),
-    /// The lease ran out before it was tried: the next owner's.
-    Abandoned,
-}
-
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, records: mpsc::Sender<Done>) -> Self {
         Self { shared, hold, windows, records, winding_up: CancellationToken::new() }
@@ -98,7 +90,6 @@ impl Records<'_> {
         let mut ready = settled;
         let mut running: FuturesUnordered<_> = planned.iter().map(|planned| attempt::deliver(worker, planned, past)).collect();
         let mut ended = HashSet::new();
-        let mut abandoned = false;
         let progress = tokio::time::sleep(worker.shared.config.progress_after);
         tokio::pin!(progress);
         let mut reported = false;
@@ -107,14 +98,13 @@ impl Records<'_> {
                 biased;
                 next = running.next() => match next {
                     None => break,
-                    Some(Ended::Recorded(record)) => {
+                    Some(record) => {
                         ended.insert(record.id);
-                        ready.push(*record);
+                        ready.push(record);
                         if reported && !running.is_empty() {
                             self.write(std::mem::take(&mut ready), false, None).await;
                         }
                     }
-                    Some(Ended::Abandoned) => abandoned = true,
                 },
                 () = &mut progress, if !reported => {
                     reported = true;
@@ -127,7 +117,7 @@ impl Records<'_> {
                 }
             }
         }
-        self.write(ready, !abandoned, Some(held)).await;
+        self.write(ready, true, Some(held)).await;
     }
 
     async fn write(&self, deliveries: Vec<DeliveryRecord>, finished: bool, held: Option<Held>) {
