@@ -107,9 +107,22 @@ impl ShardLoop {
         } else {
             hold.lose();
         }
-        self.tasks.wait().await;
-        drop(self.worker);
-        if let Err(error) = writer.await {
+        let (tasks, worker) = (self.tasks, self.worker);
+        let end = async move {
+            tasks.wait().await;
+            drop(worker);
+            writer.await
+        };
+        tokio::pin!(end);
+        let ended = match tokio::time::timeout(hold.lease.ttl, &mut end).await {
+            Ok(ended) => ended,
+            // A store that is away takes no outcomes. They are given up with the lease: the next owner finds the work where it was.
+            Err(_) => {
+                hold.lose();
+                end.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::error!(shard = hold.lease.shard.0, %error, "writer of outcomes ended abnormally");
         }
         result
