@@ -26,8 +26,8 @@ async fn a_killed_gateway_loses_nothing_on_the_embedded_store_with_fsync() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_gateway_loses_nothing_on_the_embedded_store_buffered() {
-    kill_gateway(Engine::Embedded("buffered")).await;
+async fn a_killed_gateway_loses_nothing_on_the_embedded_store_everysec() {
+    kill_gateway(Engine::Embedded("everysec")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
