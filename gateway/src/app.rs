@@ -202,7 +202,10 @@ impl App {
                 Err(error) => tracing::error!(%error, "ingest ended abnormally"),
             }
         }
-        self.acceptor.stop().await;
+        // Nobody was told that what still waits for a store that is away was accepted.
+        if tokio::time::timeout(self.deadline, self.acceptor.stop()).await.is_err() {
+            tracing::warn!("events given up that the store did not confirm in time");
+        }
         self.stops.dispatch.cancel();
         if let Some(dispatching) = self.dispatching.take()
             && let Err(error) = dispatching.await
@@ -210,9 +213,11 @@ impl App {
             tracing::error!(%error, "dispatch ended abnormally");
         }
         self.stops.rest.cancel();
-        for other in self.others {
-            if let Err(error) = other.await {
-                tracing::error!(%error, "task ended abnormally");
+        for mut other in self.others {
+            match tokio::time::timeout(self.deadline, &mut other).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "task ended abnormally"),
+                Err(_) => other.abort(),
             }
         }
         self.telemetry.shutdown(self.deadline.min(Duration::from_secs(5))).await;

@@ -105,8 +105,10 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
     hold.lose();
     match result {
         Ok(()) => {
-            if let Err(error) = shared.store.release(&hold.lease).await {
-                tracing::warn!(shard = shard.0, %error, "lease not released, it will run out");
+            match tokio::time::timeout(hold.lease.ttl, shared.store.release(&hold.lease)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(shard = shard.0, %error, "lease not released, it will run out"),
+                Err(_) => tracing::warn!(shard = shard.0, "lease not released in time, it has run out"),
             }
             tracing::info!(shard = shard.0, "shard given up");
         }
@@ -117,7 +119,12 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
 /// Trims history and measures the queues, now and then, until told to stop.
 async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToken) {
     while !done.is_cancelled() {
-        let pause = match tend(&shared, &hold).await {
+        let tended = tokio::select! {
+            biased;
+            () = done.cancelled() => return,
+            tended = tend(&shared, &hold) => tended,
+        };
+        let pause = match tended {
             Ok(Trimmed { more: true, .. }) => TRIM_STEP,
             Ok(_) => HOUSE_KEEPING,
             Err(error) => {
@@ -152,7 +159,12 @@ async fn renew(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToken) {
     let every = hold.lease.ttl / 4;
     while tokio::time::timeout(every, done.cancelled()).await.is_err() {
         let asked_at = monotonic();
-        match shared.store.renew(&hold.lease).await {
+        let renewed = tokio::select! {
+            biased;
+            () = done.cancelled() => return,
+            renewed = shared.store.renew(&hold.lease) => renewed,
+        };
+        match renewed {
             Ok(()) => hold.renewed(asked_at),
             Err(StoreError::Fenced(_)) => {
                 hold.lose();

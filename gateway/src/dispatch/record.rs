@@ -116,7 +116,12 @@ impl Notes {
 async fn write(store: &dyn Store, hold: &Hold, records: Vec<Record>) -> Result<(), StoreError> {
     let mut pause = BACKOFF.0;
     loop {
-        match store.record(&hold.lease, &records).await {
+        let recorded = tokio::select! {
+            biased;
+            () = hold.lost() => Err(StoreError::Fenced(hold.lease.shard)),
+            recorded = store.record(&hold.lease, &records) => recorded,
+        };
+        match recorded {
             Ok(()) => return Ok(()),
             // A refused batch would be refused again: the next owner starts over, and counts its claims.
             Err(error @ (StoreError::Fenced(_) | StoreError::Refused(_))) => {

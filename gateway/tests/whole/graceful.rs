@@ -50,6 +50,28 @@ async fn stop_and_restart(engine: Engine) {
     Run::end(&format!("graceful stop on {engine:?}"), &world, load, &log).await.nothing_is_lost();
 }
 
+/// What is in flight can't be recorded then; the process must end all the same, and the work be found where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_while_the_store_is_away_ends_in_time_and_loses_nothing() {
+    let mut world = World::with(REDIS, |launch| launch, "shutdown.deadline = \"1s\"").await;
+    load::set_up(&world.api, &world.receiver).await;
+    let shut = Arc::new(AtomicBool::new(true));
+    let gate = shut.clone();
+    let log = Log::keep(&world.receiver, move |_| if gate.load(Ordering::SeqCst) { Verdict::Hang } else { Verdict::Take });
+    let url = world.gateway.ingest(&format!("/in/{}", world.api.id("sources", "load").await));
+    let load = Load::start(&[url], SENDERS);
+    load.ledger.more(50, SOON).await;
+    world.receiver.wait_for(10, SOON).await;
+    world.redis().stop().await;
+    let status = world.gateway.stop(SOON).await;
+    assert!(status.success(), "{status}: {}", world.gateway.log());
+    world.redis().restart().await;
+    shut.store(false, Ordering::SeqCst);
+    world.gateway.restart().await;
+    load.ledger.more(10, SOON).await;
+    Run::end("stop while Redis is away", &world, load, &log).await.nothing_is_lost();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_gateway_gives_its_leases_to_the_next_at_once() {
     const LONG: Duration = Duration::from_secs(60);
