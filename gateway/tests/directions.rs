@@ -3,6 +3,8 @@
 //! The source is read as tokens, so comments and strings do not count and macros do. What only tests see (`#[cfg(test)]` and the like)
 //! may look where it likes. A bare path such as `redis::cmd` counts as another crate's; `crate`, `self` and `super` are resolved.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -194,6 +194,7 @@ async fn show(url: &str, mut deliveries: mpsc::Receiver<Delivered>, once: bool, 
     Ok(())
 }
 
+#[allow(clippy::disallowed_methods, reason = "the body is limited")]
 async fn send_sample(url: &str) -> anyhow::Result<String> {
     let uri: http::Uri = url.parse()?;
     let authority = uri.authority().context("the source's URL has an authority")?.to_string();

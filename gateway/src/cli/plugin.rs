@@ -175,10 +175,10 @@ async fn compile(directory: &Path) -> anyhow::Result<PathBuf> {
         bail!("cargo failed; if the target is missing: rustup target add {TARGET}");
     }
     let modules = built.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let files = modules.filter(|message| message["reason"] == "compiler-artifact").flat_map(|message| {
+    let mut files = modules.filter(|message| message["reason"] == "compiler-artifact").flat_map(|message| {
         let files = message["filenames"].as_array().cloned().unwrap_or_default();
         files.into_iter().filter_map(|file| file.as_str().map(PathBuf::from))
     });
-    let wasm = files.filter(|file| file.extension().is_some_and(|extension| extension == "wasm")).last();
+    let wasm = files.rfind(|file| file.extension().is_some_and(|extension| extension == "wasm"));
     wasm.with_context(|| format!("{} makes no module: it needs `crate-type = [\"cdylib\"]`", directory.display()))
 }

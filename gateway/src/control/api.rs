@@ -10,6 +10,8 @@
 //!
 //! [`routes`] is the one list that the router and the OpenAPI document are made of, so that no route is without its description.
 
+#![allow(clippy::result_large_err, reason = "a problem is made once, for a request that failed")]
+
 mod apply;
 mod auth;
 mod events;

@@ -1,5 +1,7 @@
 //! The dispatch wing at its boundary: events in a real store, destinations behind real sockets.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
+
 mod world;
 
 use std::collections::HashSet;

@@ -3,6 +3,9 @@
 //! Both sides run in one test, so that each step of the peer is scripted and nothing waits for time to pass but for the deadlines
 //! that are tested.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
+#![allow(clippy::disallowed_methods, reason = "bodies of our own tests are limited")]
+
 mod faults;
 mod http1;
 mod peer;

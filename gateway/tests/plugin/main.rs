@@ -1,5 +1,7 @@
 //! The sandbox at its boundary: what plugins can do, what they cannot, and what each refusal is called.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
+
 mod cache;
 mod first_party;
 mod fixture;

@@ -99,7 +99,7 @@ fn flat_bomb(levels: u32) -> Bytes {
     let mut text = String::from("(component (component $c0 (core module $m) (core instance (instantiate $m)))");
     for level in 1..levels {
         let before = level - 1;
-        let twice = format!("(instance (instantiate $a)) (instance (instantiate $a))");
+        let twice = "(instance (instantiate $a)) (instance (instantiate $a))";
         write!(text, "(component $c{level} (alias outer 1 $c{before} (component $a)) {twice})").unwrap();
     }
     write!(text, "(instance (instantiate $c{})))", levels - 1).unwrap();

@@ -1,5 +1,7 @@
 //! Every command in the README is run, and what it shows of other files is what stands there.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that fails has failed its test")]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;

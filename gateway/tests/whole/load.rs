@@ -172,7 +172,7 @@ impl Sender {
                 sender
             }
         };
-        let body = json!({"number": number, "even": number % 2 == 0, "padding": "x".repeat(200)}).to_string();
+        let body = json!({"number": number, "even": number.is_multiple_of(2), "padding": "x".repeat(200)}).to_string();
         let request = Request::post(uri.path()).header("host", authority).header("content-type", "application/json");
         connection.ready().await?;
         let (head, body) = connection.send_request(request.body(Full::from(body))?).await?.into_parts();
@@ -237,7 +237,7 @@ impl Log {
 
 /// What acknowledged events promise.
 pub(crate) fn promised(acked: &BTreeMap<u64, Acked>) -> BTreeSet<Promise> {
-    let even = acked.keys().filter(|number| *number % 2 == 0).map(|number| (*number, EVEN));
+    let even = acked.keys().filter(|number| number.is_multiple_of(2)).map(|number| (*number, EVEN));
     acked.keys().map(|number| (*number, EVERY)).chain(even).collect()
 }
 

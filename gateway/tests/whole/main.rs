@@ -1,5 +1,7 @@
 //! The whole way, through the program itself: real senders, real stores, real receivers, and what goes wrong with them.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
+
 mod api;
 mod bad_input;
 mod github;

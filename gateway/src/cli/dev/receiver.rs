@@ -46,6 +46,7 @@ pub(super) async fn run(listener: TcpListener, deliveries: mpsc::Sender<Delivere
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "the body is limited")]
 async fn answer(request: Request<Incoming>, deliveries: mpsc::Sender<Delivered>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let mut response = Response::new(Full::new(Bytes::new()));

@@ -99,7 +99,15 @@ async fn a_full_queue_makes_its_tenant_wait_and_nobody_else() {
     let (open, gate) = sync_channel::<()>(0);
     let (ran, mut done) = tokio::sync::mpsc::channel(10);
     let first = ran.clone();
-    pool.submit(TENANTS[0], 0, Box::new(move || gate.recv().and(Ok(first.try_send(0).unwrap())).unwrap())).await;
+    pool.submit(
+        TENANTS[0],
+        0,
+        Box::new(move || {
+            gate.recv().unwrap();
+            first.try_send(0).unwrap();
+        }),
+    )
+    .await;
     pool.submit(TENANTS[0], 0, Box::new(|| {})).await;
     let third = {
         let (pool, ran) = (Arc::clone(&pool), ran.clone());

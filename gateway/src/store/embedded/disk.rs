@@ -103,12 +103,7 @@ impl Disk {
     }
 
     /// One key and a range of `index`, both as of one moment.
-    pub(super) fn index_at_once(
-        &self,
-        key: &[u8],
-        from: Vec<u8>,
-        to: Vec<u8>,
-    ) -> Result<(Option<Slice>, Vec<(Slice, Slice)>), StoreError> {
+    pub(super) fn index_at_once(&self, key: &[u8], from: Vec<u8>, to: Vec<u8>) -> Result<(Option<Slice>, Vec<Pair>), StoreError> {
         let snapshot = self.db.snapshot();
         let value = snapshot.get(&self.index, key).map_err(reading)?;
         let range = (Bound::Included(from), Bound::Excluded(to));
@@ -144,7 +139,8 @@ impl Disk {
     }
 }
 
-type Row = Result<(Slice, Slice), StoreError>;
+type Pair = (Slice, Slice);
+type Row = Result<Pair, StoreError>;
 type KeyRow = Result<Slice, StoreError>;
 
 fn pair(guard: Guard) -> Row {
