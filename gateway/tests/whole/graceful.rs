@@ -77,15 +77,19 @@ async fn a_stopped_gateway_gives_its_leases_to_the_next_at_once() {
     const LONG: Duration = Duration::from_secs(60);
     let mut world = World::with(REDIS, |launch| launch, "dispatch.lease_ttl = \"60s\"\nshutdown.deadline = \"1s\"").await;
     load::set_up(&world.api, &world.receiver).await;
-    let log = Log::keep(&world.receiver, |number| if number < 20 { Verdict::Hang } else { Verdict::Take });
+    let shut = Arc::new(AtomicBool::new(true));
+    let gate = shut.clone();
+    let log = Log::keep(&world.receiver, move |_| if gate.load(Ordering::SeqCst) { Verdict::Hang } else { Verdict::Take });
     let path = format!("/in/{}", world.api.id("sources", "load").await);
     let load = Load::start(&[world.gateway.ingest(&path)], SENDERS);
     load.ledger.more(50, SOON).await;
+    world.receiver.wait_for(10, SOON).await;
     assert!(world.gateway.stop(SOON).await.success());
     let promised = load::promised(&load.stop().await);
     let unfinished = log.missing(&promised, Duration::ZERO).await;
     assert!(!unfinished.is_empty(), "nothing was left unfinished: the test shows nothing");
 
+    shut.store(false, Ordering::SeqCst);
     let began = monotonic();
     let _next = world.servers.launch("dispatch.lease_ttl = \"60s\"").start().await;
     let missing = log.missing(&promised, SOON).await;
