@@ -1,0 +1,89 @@
+//! `tidegate bench` in its short form: everything it starts works together, nothing is lost, and what it prints has the promised
+//! shape. No speed is asserted.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("bench").args(arguments).output().unwrap()
+}
+
+fn report(arguments: &[&str]) -> Value {
+    let output = bench(arguments);
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?} ended with {}:\n{printed}\n{errors}", output.status);
+    let report: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}:\n{printed}"));
+    let mut names: Vec<&String> = report.as_object().unwrap().keys().collect();
+    names.sort();
+    assert_eq!(names, ["figures", "machine"]);
+    report
+}
+
+/// Each figure has the promised fields, came of events that were really taken, and is judged in release builds alone.
+fn check_figures(report: &Value, expected: &[&str]) {
+    let figures = report["figures"].as_array().unwrap();
+    let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
+    assert_eq!(names, expected);
+    for figure in figures {
+        for field in ["name", "value", "unit", "floor", "ratio", "goal", "met"] {
+            assert!(figure.get(field).is_some(), "{field} is missing: {figure}");
+        }
+        assert!(figure["value"].as_f64().unwrap() > 0.0, "{figure}");
+        assert!(figure["events"].as_u64().unwrap() > 0, "{figure}");
+        assert_eq!(figure["refused"], 0, "{figure}");
+        if cfg!(debug_assertions) {
+            assert!(figure["ratio"].is_null() && figure["met"].is_null(), "a debug build judges: {figure}");
+        }
+    }
+}
+
+fn check_nothing_lost(report: &Value) {
+    for figure in report["figures"].as_array().unwrap() {
+        assert_eq!(figure["missing"], 0, "{figure}");
+        assert_eq!(figure["duplicates"], 0, "{figure}");
+    }
+}
+
+#[test]
+fn accept_measures_both_stores() {
+    let report = report(&["accept", "--short", "--json"]);
+    check_figures(&report, &["accept_cpu", "accept_cpu_embedded"]);
+    let machine = &report["machine"];
+    assert_eq!(machine["profile"], if cfg!(debug_assertions) { "debug" } else { "release" });
+    assert!(machine["redis"]["version"].is_string(), "{machine}");
+    assert!(machine["fsync_ms"]["median"].as_f64().unwrap() > 0.0, "{machine}");
+}
+
+#[test]
+fn deliver_loses_nothing_on_the_embedded_store() {
+    let report = report(&["deliver", "--short", "--json", "--store", "embedded"]);
+    let expected = ["deliver_cpu_plain_embedded", "deliver_rate_embedded", "deliver_cpu_embedded", "deliver_rate_plugin_embedded"];
+    check_figures(&report, &expected);
+    check_nothing_lost(&report);
+    assert!(report["machine"]["redis"].is_null());
+}
+
+#[test]
+fn deliver_loses_nothing_on_redis() {
+    let report = report(&["deliver", "--short", "--json", "--store", "redis"]);
+    check_figures(&report, &["deliver_cpu_plain", "deliver_rate", "store_cpu", "deliver_cpu", "deliver_rate_plugin"]);
+    check_nothing_lost(&report);
+}
+
+#[test]
+fn the_table_says_when_it_does_not_count() {
+    let output = bench(&["accept", "--short", "--store", "embedded"]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains("accept_cpu_embedded"), "{table}");
+    assert_eq!(table.contains("profile: debug. THESE FIGURES DO NOT COUNT"), cfg!(debug_assertions), "{table}");
+}
+
+#[test]
+fn a_server_that_cannot_be_started_is_named() {
+    let output = bench(&["accept", "--short", "--store", "redis", "--redis-server", "/nowhere/redis-server"]);
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("cannot start redis (/nowhere/redis-server)"), "{errors}");
+}
