@@ -29,6 +29,9 @@ const ASK: Duration = Duration::from_millis(20);
 /// Where the gateway finds its keys.
 const OPERATOR_KEY: &str = "TIDEGATE_BENCH_OPERATOR_KEY";
 const ENCRYPTION_KEY: &str = "TIDEGATE_BENCH_ENCRYPTION_KEY";
+/// Attempts at once. A closed loop outruns any small window, and what is over it is parked in the store: then the figure would be
+/// of parking, at several times the cost.
+pub(super) const IN_FLIGHT: u32 = 256;
 /// How much of its log an error shows.
 const TAIL: u64 = 2048;
 
@@ -175,7 +178,7 @@ impl Setup<'_> {
         let Self { gateway, tenant, source } = &self;
         let secret = "whsec_dGlkZWdhdGUgYmVuY2htYXJrcyBzaWduIHRvbyE=";
         let destination = json!({
-            "name": "receiver", "url": format!("http://{receiver}/hook"), "signing": {"secrets": [secret]}
+            "name": "receiver", "url": format!("http://{receiver}/hook"), "in_flight": IN_FLIGHT, "signing": {"secrets": [secret]}
         });
         gateway.create(&format!("/v1/destinations?tenant={tenant}"), &destination).await?;
         let mut connection = json!({"name": "bench", "source": source.to_string(), "destination": "receiver"});

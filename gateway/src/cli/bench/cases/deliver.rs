@@ -2,7 +2,7 @@
 
 use super::super::PluginChoice;
 use super::super::error::BenchError;
-use super::super::gateway::{Backend, Gateway};
+use super::super::gateway::{Backend, Gateway, IN_FLIGHT};
 use super::super::lab::{Lab, Measured, Stage, accepted, delivered};
 use super::super::machine::{Fsync, fsync_probe};
 use super::super::outcome::{Outcome, compare};
@@ -125,7 +125,7 @@ impl Runs {
             Path::Plain => "no plugin",
             Path::Transform => "Rust transform",
         };
-        format!("{}; {path}; one signing secret", self.store.described())
+        format!("{}; {path}; one signing secret; {IN_FLIGHT} attempts at once", self.store.described())
     }
 
     fn figures(&self, floor: Option<Spread>) -> Vec<Figure> {
