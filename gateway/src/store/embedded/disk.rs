@@ -139,7 +139,8 @@ impl Disk {
     }
 }
 
-type Pair = (Slice, Slice);
+/// A key and its value.
+pub(super) type Pair = (Slice, Slice);
 type Row = Result<Pair, StoreError>;
 type KeyRow = Result<Slice, StoreError>;
 

@@ -6,13 +6,13 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::Shared;
-use super::disk::Tree;
+use super::disk::{Pair, Tree};
 use super::keys::{self, LogKey, Parts, lane_index};
 use super::listing;
 use super::rows::{Place, Waiting};
 use super::state::{Cell, InHand, Left, Taken};
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Event, EventId, Lane, Shard, decode_event, encode};
+use crate::event::{DeliveryId, Event, EventId, Lane, Shard, decode, decode_event, encode};
 use crate::store::{Budget, Claimed, Depth, Job, Lease, QueueKey, StoreError, Ticket, Work};
 
 /// Candidates that are looked at under one lock.
@@ -136,7 +136,7 @@ pub(super) fn due(shared: &Shared, lease: &Lease, now: Timestamp, budget: Budget
         let chunk = keys.by_ref().take(CHUNK).map(|key| scheduled(&key?)).collect::<Result<Vec<_>, _>>()?;
         first = first.or(chunk.first().map(|(due, _)| *due));
         let is_last = chunk.len() < CHUNK;
-        let fits = taking.take(chunk.iter().map(|(_, id)| *id), |place| matches!(place, Place::Scheduled(due) if *due <= now))?;
+        let fits = taking.take(chunk.into_iter().map(|(due, id)| (Spot::Due(due), id)))?;
         if is_last || !fits {
             break;
         }
@@ -179,18 +179,35 @@ pub(super) fn unpark(shared: &Shared, lease: &Lease, queue: QueueKey, budget: Bu
     let to = keys::after(&from[..prefix]);
     let mut rows = shared.disk.range(Tree::Index, from, to);
     loop {
-        let chunk: Vec<DeliveryId> = rows
-            .by_ref()
-            .take(CHUNK)
-            .map(|row| row.and_then(|(_, value)| Ok(crate::event::decode(&value)?)))
-            .collect::<Result<_, _>>()?;
+        let chunk = rows.by_ref().take(CHUNK).map(|row| parked(&row?, prefix)).collect::<Result<Vec<_>, _>>()?;
         let is_last = chunk.len() < CHUNK;
-        let fits = taking.take(chunk.into_iter(), |place| matches!(place, Place::Parked(key, _) if *key == queue))?;
+        let fits = taking.take(chunk.into_iter().map(|(seq, id)| (Spot::InQueue(queue, seq), id)))?;
         if is_last || !fits {
             break;
         }
     }
     taking.jobs()
+}
+
+fn parked((key, value): &Pair, prefix: usize) -> Result<(u64, DeliveryId), StoreError> {
+    Ok((Parts(&key[prefix..]).u64()?, decode(value)?))
+}
+
+/// Where a job was seen.
+#[derive(Clone, Copy)]
+enum Spot {
+    Due(Timestamp),
+    InQueue(QueueKey, u64),
+}
+
+impl Spot {
+    fn is(self, place: &Place) -> bool {
+        match (self, place) {
+            (Self::Due(seen), Place::Scheduled(due)) => seen == *due,
+            (Self::InQueue(queue, seen), Place::Parked(key, seq)) => queue == *key && seen == *seq,
+            _ => false,
+        }
+    }
 }
 
 /// Jobs that are being handed out.
@@ -204,16 +221,20 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     /// Takes those that are free and still where they were seen. Whether the budget held out.
-    fn take(&mut self, ids: impl Iterator<Item = DeliveryId>, is_here: impl Fn(&Place) -> bool) -> Result<bool, StoreError> {
+    fn take(&mut self, seen: impl Iterator<Item = (Spot, DeliveryId)>) -> Result<bool, StoreError> {
         let mut state = self.cell.owned(self.lease)?;
-        for id in ids {
+        for (spot, id) in seen {
             if !state.is_free(id) {
+                if matches!(spot, Spot::InQueue(..)) && state.leaving.contains(&id) {
+                    // It may be arriving here: those behind it wait for their turn.
+                    return Ok(false);
+                }
                 continue;
             }
             // Read under the lock: a job that is free now and was moved since it was seen shows its new place.
             let waiting = self.shared.disk.read::<Waiting>(Tree::Index, &keys::waiting(self.lease.shard, id));
             let waiting = match waiting {
-                Ok(waiting) => waiting.filter(|waiting| is_here(&waiting.place)),
+                Ok(waiting) => waiting.filter(|waiting| spot.is(&waiting.place)),
                 Err(StoreError::Damaged(error)) => {
                     tracing::error!(delivery = %id, %error, "a job cannot be read and stays where it is");
                     None
