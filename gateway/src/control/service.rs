@@ -148,8 +148,10 @@ impl Control {
             if changes.is_empty() {
                 return Ok(made);
             }
+            let records = changes.len();
             match self.store.configure(before.revision, changes).await {
                 Ok(revision) => {
+                    tracing::info!(revision = revision.0, records, "configuration changed");
                     state.revision = revision;
                     self.publish(&before, state)?;
                     return Ok(made);
