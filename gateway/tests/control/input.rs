@@ -1,0 +1,159 @@
+//! Bad input: each error names the field and what would be right.
+
+use serde_json::{Value, json};
+
+use crate::world::{OPERATOR, SECRETS, World, destination, problem, source};
+
+fn with(mut base: Value, field: &str, value: Value) -> Value {
+    base[field] = value;
+    base
+}
+
+/// Status, path, body, the field that is named, and a part of what is said of it.
+fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
+    let (source, destination) =
+        (|field: &str, value| with(source("s"), field, value), |field: &str, value| with(destination("d"), field, value));
+    let connection = |field: &str, value| with(json!({"name": "c", "source": "in", "destination": "out"}), field, value);
+    let plugin = |field: &str, value: Value| connection("plugins", json!([with(json!({"plugin": "shape"}), field, value)]));
+    let (s, d, c) = ("/v1/sources?tenant=acme", "/v1/destinations?tenant=acme", "/v1/connections?tenant=acme");
+    vec![
+        (400, s, source("colour", json!("red")), "colour", "expected one of"),
+        (422, s, source("name", json!("")), "name", "1 to 64 letters"),
+        (422, s, source("name", json!("src_x")), "name", "like an id"),
+        (422, s, source("name", json!("a/b")), "name", "1 to 64 letters"),
+        (400, s, source("max_body", json!("lots")), "max_body", "\"1MiB\""),
+        (422, s, source("max_body", json!(0)), "max_body", "from 1 to"),
+        (422, s, source("methods", json!([])), "methods", "left out for any"),
+        (422, s, source("methods", json!(["GE T"])), "methods[0]", "like \"POST\""),
+        (422, s, source("dedup", json!({})), "dedup", "exactly one of"),
+        (422, s, source("dedup", json!({"header": "a b"})), "dedup.header", "header's name"),
+        (422, s, source("dedup", json!({"pointer": "id"})), "dedup.pointer", "\"/data/id\""),
+        (422, s, source("dedup", json!({"header": "x", "window": "1year"})), "dedup.window", "7days"),
+        (400, s, source("dedup", json!({"header": "x", "window": "soon"})), "dedup.window", "\"30s\""),
+        (422, s, source("auth", json!({"type": "preset", "name": "nobody", "secrets": ["x"]})), "auth", "there are github"),
+        (422, s, source("auth", json!({"type": "preset", "name": "github", "secrets": []})), "auth", "1 to"),
+        (400, s, source("auth", json!({"type": "magic"})), "auth.type", "expected one of"),
+        (422, d, destination("url", json!("not a url")), "url", "malformed"),
+        (422, d, destination("url", json!("ftp://example.com")), "url", "http or https"),
+        (422, d, destination("url", json!("https://user:pw@example.com")), "url", "user or password"),
+        (422, d, destination("url", json!("http://127.0.0.1/")), "url", "loopback"),
+        (422, d, destination("url", json!("http://169.254.169.254/")), "url", "metadata"),
+        (422, d, destination("timeout", json!("1h")), "timeout", "to 5m"),
+        (422, d, destination("in_flight", json!(0)), "in_flight", "from 1 to"),
+        (422, d, destination("retry", json!({"max_attempts": 1000})), "retry.max_attempts", "from 1 to 50"),
+        (422, d, destination("headers", json!([{"name": "host", "value": "x"}])), "headers[0].name", "set by the gateway"),
+        (422, d, destination("headers", json!([{"name": "webhook-id", "value": "x"}])), "headers[0].name", "set by the gateway"),
+        (422, d, destination("headers", json!([{"name": "x", "value": "a\nb"}])), "headers[0].value", "printable"),
+        (422, d, destination("auth", json!({"type": "bearer", "token": "a\nb"})), "auth.token", "printable"),
+        (422, d, destination("signing", json!({"secrets": ["whsec_!"]})), "signing.secrets[0]", "base64"),
+        (422, c, connection("source", json!("nobody")), "source", "it has `in`"),
+        (422, c, connection("destination", json!("nobody")), "destination", "it has `out`"),
+        (422, c, connection("filter", json!({"body": {"a": {"$like": 1}}})), "filter.body.a.$like", "not an operator"),
+        (422, c, plugin("plugin", json!("nobody")), "plugins[0].plugin", "it has `shape`"),
+        (422, c, plugin("version", json!("stable")), "plugins[0].version", "it has `latest`"),
+        (422, c, plugin("limits", json!({"fuel": 1})), "plugins[0].limits.fuel", "from 10000"),
+        (422, c, plugin("sign_only", json!(["x"])), "plugins[0].sign_only[0]", "no secret"),
+        (422, "/v1/tenants", json!({"name": "t", "plan": {"rate": -1.0}}), "plan.rate", "from 0.001"),
+        (409, "/v1/tenants", json!({"name": "acme"}), "name", "choose a name"),
+        (409, s, json!({"name": "in"}), "name", "choose a name"),
+        (422, "/v1/sources", json!({"name": "x"}), "tenant", "?tenant="),
+        (422, "/v1/dead-letters/retry?tenant=acme", json!({"ids": []}), "ids", "1 to 1000"),
+        (400, "/v1/dead-letters/retry?tenant=acme", json!({"ids": ["evt_1"]}), "ids[0]", "dlv_"),
+        (
+            422,
+            "/v1/apply",
+            json!({"tenants": [{"name": "acme", "sources": [{"name": "/"}]}]}),
+            "tenants[0].sources[0].name",
+            "1 to 64",
+        ),
+        (
+            422,
+            "/v1/apply",
+            json!({"tenants": [{"name": "acme", "plugins": [{"name": "p", "component": "x"}]}]}),
+            "tenants[0].plugins[0].component",
+            "64 hex digits",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_error_names_the_field_and_the_fix() {
+    let world = World::start().await;
+    world.tenant("acme").await;
+    let before = world.control.state().revision;
+    let mut wrong = Vec::new();
+    for (status, path, body, field, part) in table() {
+        let reply = world.send(OPERATOR, "POST", path, Some(&body)).await;
+        let answer = if reply.status == status { problem(&reply, status) } else { reply.json() };
+        let errors = answer["errors"].as_array().into_iter().flatten();
+        let mut named =
+            errors.filter(|error| error["field"] == field && error["message"].as_str().is_some_and(|text| text.contains(part)));
+        if reply.status != status || named.next().is_none() {
+            wrong.push(format!("{status} {field}: {part}: {answer}"));
+        }
+        assert!(SECRETS.iter().all(|secret| !answer.to_string().contains(secret)), "{answer}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(world.control.state().revision, before, "nothing changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_faults_come_at_once() {
+    let world = World::start().await;
+    world.tenant("acme").await;
+    let body = json!({"name": "", "url": "http://10.0.0.1/", "timeout": "0s", "in_flight": 0});
+    let problem = world.refused(422, "POST", "/v1/destinations?tenant=acme", Some(&body)).await;
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 4, "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_no_proper_requests_are_answered_in_kind() {
+    let world = World::start().await;
+    world.tenant("acme").await;
+    let key = format!("Bearer {OPERATOR}");
+    let json = [("authorization", key.as_str()), ("content-type", "application/json")];
+    let sources = "/v1/sources?tenant=acme";
+    assert_eq!(problem(&world.raw("POST", sources, &json, "{\"name\": ").await, 400)["code"], "bad_json");
+    assert_eq!(problem(&world.raw("POST", sources, &json, "{\"name\": \"a\"} trailing").await, 400)["code"], "bad_json");
+    assert_eq!(problem(&world.raw("POST", sources, &json, "").await, 400)["code"], "bad_json");
+    problem(&world.raw("POST", sources, &json[..1], "{}").await, 415);
+    problem(&world.raw("POST", sources, &json, vec![b' '; 65 << 10]).await, 413);
+    problem(&world.upload(OPERATOR, "/v1/plugins/big/versions?tenant=acme", &vec![0; 257 << 10]).await, 413);
+    problem(&world.raw("POST", "/v1/plugins/p/versions?tenant=acme", &json, "{}").await, 415);
+    problem(&world.raw("PUT", "/v1/sources", &json, "{}").await, 405);
+    problem(&world.raw("GET", "/v1/nothing", &json, "").await, 404);
+    problem(&world.raw("GET", "/", &[], "").await, 404);
+    problem(&world.raw("GET", "/v1/sources?tenant=acme&colour=red", &json, "").await, 400);
+    problem(&world.raw("GET", "/v1/sources?tenant=acme&limit=many", &json, "").await, 400);
+    problem(&world.raw("GET", "/v1/sources?tenant=acme&cursor=x", &json, "").await, 422);
+    problem(&world.raw("GET", "/v1/events?tenant=acme&cursor=x", &json, "").await, 422);
+    problem(&world.raw("GET", "/v1/sources?tenant=nobody", &json, "").await, 404);
+    problem(&world.raw("PATCH", "/v1/sources/in?tenant=acme", &json, "[]").await, 400);
+    let refused = problem(&world.upload(OPERATOR, "/v1/plugins/bad/versions?tenant=acme", b"nonsense").await, 422);
+    assert_eq!(refused["code"], "missing_export");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_is_not_deleted_and_the_users_are_named() {
+    let world = World::start().await;
+    let acme = world.tenant("acme").await;
+    for path in ["/v1/sources/in", "/v1/destinations/out", "/v1/plugins/shape"] {
+        let refused = world.refused(409, "DELETE", &format!("{path}?tenant=acme"), None).await;
+        assert!(refused["detail"].as_str().unwrap().contains("connection `through`"), "{refused}");
+    }
+    let refused = world.refused(409, "DELETE", &format!("/v1/plugins/shape/versions/{}?tenant=acme", acme.version), None).await;
+    assert!(refused["detail"].as_str().unwrap().contains("alias `latest`"), "{refused}");
+    let refused = world.refused(409, "DELETE", "/v1/tenants/acme", None).await;
+    assert!(refused["detail"].as_str().unwrap().contains("source `in`"), "{refused}");
+    let alias = json!({"version": "latest"});
+    world.ok("PUT", "/v1/plugins/shape/aliases/stable?tenant=acme", Some(&alias)).await;
+    let staged = json!({"plugins": [{"plugin": "shape", "version": "stable"}]});
+    world.ok("PATCH", "/v1/connections/through?tenant=acme", Some(&staged)).await;
+    let refused = world.refused(409, "DELETE", "/v1/plugins/shape/aliases/stable?tenant=acme", None).await;
+    assert!(refused["detail"].as_str().unwrap().contains("connection `through`"), "{refused}");
+    for path in ["/v1/connections/through", "/v1/sources/in", "/v1/destinations/out", "/v1/plugins/shape"] {
+        world.ok("DELETE", &format!("{path}?tenant=acme"), None).await;
+    }
+    world.ok("DELETE", "/v1/tenants/acme", None).await;
+    problem(&world.send(&acme.key, "GET", "/v1/sources", None).await, 401);
+}
