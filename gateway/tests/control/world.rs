@@ -59,13 +59,6 @@ impl World {
         Self { _directory: Some(directory), ..Self::on(store, key, Arc::new(ByPrefix)).await }
     }
 
-    pub(crate) async fn with_inspector(inspector: Arc<dyn Inspector>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = open(directory.path().join("store")).await;
-        let key = generate_key().unwrap();
-        Self { _directory: Some(directory), ..Self::on(store, key, inspector).await }
-    }
-
     /// Another node on the same store.
     pub(crate) async fn beside(&self) -> Self {
         Self::on(Arc::clone(&self.store), self.key.clone(), Arc::new(ByPrefix)).await
