@@ -160,13 +160,14 @@ impl App {
             dispatching: None,
             others: Vec::new(),
         };
-        app.start_admin(&config, operator).await?;
         if role != Role::Dispatch {
             app.start_ingest(&config, &clock).await?;
         }
         if role != Role::Ingest {
             app.start_dispatch(&config, store.clone(), plugins, clock)?;
         }
+        // Last: whoever asks whether the gateway is ready must find it so.
+        app.start_admin(&config, operator).await?;
         app.start_watching(store);
         Ok(app)
     }

@@ -1,6 +1,8 @@
 //! `tidegate bench` in its short form: everything it starts works together, nothing is lost, and what it prints has the promised
 //! shape. No speed is asserted.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
