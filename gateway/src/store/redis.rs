@@ -21,7 +21,7 @@
 //! | `{ns:c}:seq:<committer>` | number, lifetime | the last batch that this committer got through |
 //! | `{ns:c}:cfg`, `{ns:c}:rev` | hash, number | the configuration; its revision |
 //! | `{ns:w:<hash>}`, `ns:m:<key>` | string | components; what is remembered |
-//! | `ns:wake:S` | channel | wakes the owner of a shard |
+//! | `{ns:S}:wake` | channel | wakes the owner of a shard |
 //!
 //! # Costs, in round trips
 //! accept 1 (cluster: one for each shard in the batch) · acquire 4, a take-over from another node 3 more · renew, release, claim,

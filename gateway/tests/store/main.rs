@@ -21,3 +21,4 @@ contract_suite!(on_embedded, crate::embedded::OnDisk::start);
 contract_suite!(on_embedded_everysec, crate::embedded::OnDisk::everysec);
 contract_suite!(on_redis_7, crate::on_redis::OnRedis::redis);
 contract_suite!(on_valkey, crate::on_redis::OnRedis::valkey);
+contract_suite!(on_cluster, crate::on_redis::OnRedis::cluster);

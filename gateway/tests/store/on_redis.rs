@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::store::Store;
-use tidegate::store::redis::{Durability, RedisConfig, RedisStore};
+use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Topology};
+use tidegate::store::{Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::fixture::Fixture;
@@ -19,6 +19,7 @@ use crate::fixture::Fixture;
 /// made by a clock that stands still meanwhile.
 pub(crate) struct OnRedis {
     server: Server,
+    topology: Topology,
     events: Clock,
     store: Option<Arc<RedisStore>>,
 }
@@ -32,17 +33,47 @@ impl OnRedis {
         Self::on(Flavor::Valkey).await
     }
 
+    /// A cluster of one node, which has all slots: commands are routed, and those that cross slots refused, as in a large one.
+    pub(crate) async fn cluster() -> Self {
+        let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec).with("cluster-enabled", "yes")).await;
+        server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+        let url = server.url().parse().expect("a Redis URL");
+        Self::over(server, Topology::Cluster(vec![url])).await
+    }
+
     async fn on(flavor: Flavor) -> Self {
         let server = Server::start(Config::new(flavor, Fsync::EverySec)).await;
-        let mut fixture = Self { server, events: Clock::manual(Clock::system().now()), store: None };
+        let url = server.url().parse().expect("a Redis URL");
+        Self::over(server, Topology::Standalone(url)).await
+    }
+
+    async fn over(server: Server, topology: Topology) -> Self {
+        let mut fixture = Self { server, topology, events: Clock::manual(Clock::system().now()), store: None };
         fixture.connect().await;
         fixture
     }
 
     async fn connect(&mut self) {
         let url = self.server.url().parse().expect("a Redis URL");
-        let config = RedisConfig { durability: Durability::EverySec, shards: 8, ..RedisConfig::standalone(url) };
-        let store = RedisStore::connect(config, Clock::system()).await.expect("the server is as the engine demands");
+        let config = RedisConfig {
+            topology: self.topology.clone(),
+            durability: Durability::EverySec,
+            shards: 8,
+            ..RedisConfig::standalone(url)
+        };
+        // A node that starts takes a moment to call its cluster well.
+        // On the heap: nested in the tests' futures its layout is too deep for the compiler.
+        let connecting = Box::pin(async {
+            loop {
+                match Box::pin(RedisStore::connect(config.clone(), Clock::system())).await {
+                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+                    answer => return answer.expect("the server is as the engine demands"),
+                }
+            }
+        });
+        let store = tokio::time::timeout(Duration::from_secs(30), connecting).await.expect("the server serves within 30 seconds");
+        // Waits as well until a node that starts calls its cluster well.
+        store.probe().await.expect("the server takes a write");
         self.store = Some(Arc::new(store));
     }
 }

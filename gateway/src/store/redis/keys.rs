@@ -51,9 +51,9 @@ impl Keys {
         format!("{{{}:c}}:probe", self.namespace)
     }
 
-    /// Channels that wake owners.
+    /// Channels that wake owners. They carry the shard's tag because a cluster's client routes by it.
     pub(super) fn wake_pattern(&self) -> String {
-        format!("{}:wake:*", self.namespace)
+        format!("{{{}:*}}:wake", self.namespace)
     }
 }
 
@@ -102,7 +102,7 @@ impl ShardKeys {
             dead: key("dl"),
             buckets: key("hb"),
             history_bytes: key("hs"),
-            wake: format!("{namespace}:wake:{}", shard.0),
+            wake: key("wake"),
             lanes: Lane::ALL.map(|lane| key(&format!("in:{}", lane.as_str()))),
             base,
         }

@@ -39,9 +39,14 @@ async fn subscription(connector: &Connector, pattern: &str, signals: &[Arc<Notif
             continue;
         };
         let Some(message) = message else { return Ok(()) };
-        let shard = message.get_channel_name().rsplit(':').next().and_then(|shard| shard.parse::<usize>().ok());
+        let shard = shard_of(message.get_channel_name());
         if let Some(signal) = shard.and_then(|shard| signals.get(shard)) {
             signal.notify_one();
         }
     }
+}
+
+/// The shard in `{ns:S}:wake`.
+fn shard_of(channel: &str) -> Option<usize> {
+    channel.strip_suffix("}:wake")?.rsplit(':').next()?.parse().ok()
 }
