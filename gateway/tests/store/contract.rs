@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod claim;
+pub(crate) mod concurrency;
 pub(crate) mod dead_letters;
 pub(crate) mod history;
 pub(crate) mod ownership;
@@ -131,6 +132,11 @@ macro_rules! contract_suite {
                 remembers_the_first_value_for_its_time
                 of_concurrent_remembers_one_is_first
                 is_ready_and_answers_the_probe
+            }
+            concurrency {
+                each_scheduled_job_is_handed_out_once_at_a_time
+                each_parked_job_is_handed_out_once_at_a_time
+                jobs_that_change_places_are_handed_out_once_at_a_time
             }
             restart {
                 everything_survives_a_restart

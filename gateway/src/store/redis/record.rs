@@ -10,9 +10,9 @@ use super::jobs::{grave, rest};
 use super::keys::{lane_index, queue_name};
 use super::piece::{End, Finished, Outcome, Piece, bucket_of, hash};
 use super::{Inner, claim, scripts};
-use crate::event::{DeliveryId, Lane};
+use crate::event::{DeliveryId, Lane, TenantId};
 use crate::store::row::Row;
-use crate::store::{DeliveryRecord, DeliveryState, Lease, Origin, Record, StoreError, Ticket};
+use crate::store::{DeliveryRecord, DeliveryState, Job, Lease, Origin, Record, StoreError, Ticket};
 
 /// The most entries that one `XACK` names: Lua's stack is bounded.
 const MAX_ACK: usize = 1000;
@@ -107,8 +107,9 @@ impl Plan {
         if record.finished {
             gone.insert(key(record.origin));
             self.gone.push(record.origin);
-            let put_again =
-                |id: DeliveryId| record.deliveries.iter().any(|delivery| delivery.job.as_ref().is_some_and(|job| job.id == id));
+            let put_again = |id: DeliveryId| {
+                record.deliveries.iter().any(|delivery| place(delivery, record.tenant).is_some_and(|(job, _)| job.id == id))
+            };
             if let Origin::Job(id) = record.origin
                 && !put_again(id)
             {
@@ -116,24 +117,27 @@ impl Plan {
             }
         }
         for delivery in &record.deliveries {
-            let Some(job) = &delivery.job else { continue };
-            let (place, rest) = match &delivery.state {
-                DeliveryState::Scheduled { due } => (format!("r{}", due.0).into_bytes(), rest(job, None)),
-                DeliveryState::Parked { queue: Some(queue), .. } => {
-                    (format!("q|{}", queue_name(*queue)).into_bytes(), rest(job, None))
-                }
-                DeliveryState::DeadLettered { reason } => {
-                    (grave(delivery.at, record.tenant), rest(job, Some((delivery.at, reason))))
-                }
-                _ => continue,
-            };
-            self.arguments.extend([b"p".to_vec(), job.id.0.to_be_bytes().to_vec(), place, rest]);
+            let Some((job, place)) = place(delivery, record.tenant) else { continue };
+            let dead =
+                if let DeliveryState::DeadLettered { reason } = &delivery.state { Some((delivery.at, reason)) } else { None };
+            self.arguments.extend([b"p".to_vec(), job.id.0.to_be_bytes().to_vec(), place, rest(job, dead)]);
             let moved = Origin::Job(job.id);
             if gone.insert(key(moved)) {
                 self.gone.push(moved);
             }
         }
     }
+}
+
+/// The job that goes on from this outcome, and where it goes.
+fn place(delivery: &DeliveryRecord, tenant: TenantId) -> Option<(&Job, Vec<u8>)> {
+    let place = match &delivery.state {
+        DeliveryState::Scheduled { due } => format!("r{}", due.0).into_bytes(),
+        DeliveryState::Parked { queue: Some(queue), .. } => format!("q|{}", queue_name(*queue)).into_bytes(),
+        DeliveryState::DeadLettered { .. } => grave(delivery.at, tenant),
+        _ => return None,
+    };
+    Some((delivery.job.as_deref()?, place))
 }
 
 type OriginKey = (u8, u64, u128);
