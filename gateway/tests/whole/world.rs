@@ -51,7 +51,8 @@ impl Servers {
         let primary = Server::start(config.clone().with("min-replicas-to-write", "1").with("repl-diskless-sync-delay", "0")).await;
         let replica = Server::start(config.replica_of(&primary)).await;
         eventually("the replica follows", SOON, async || {
-            (primary.info("connected_slaves").await == "1" && replica.info("master_link_status").await == "up").then_some(())
+            let counted = primary.info("min_slaves_good_slaves").await == "1";
+            (counted && replica.info("master_link_status").await == "up").then_some(())
         })
         .await;
         Self { engine, redis: Some(primary), _replica: Some(replica) }
