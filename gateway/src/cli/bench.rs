@@ -47,6 +47,8 @@ enum Case {
     Accept(Options),
     /// What it costs to accept, transform and deliver an event, and how many a second arrive.
     Deliver(DeliverOptions),
+    /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
+    Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
     #[command(hide = true)]
     Load(load::LoadArgs),
@@ -95,6 +97,15 @@ struct DeliverOptions {
     plugin: PluginChoice,
 }
 
+#[derive(Clone, Debug, Args)]
+struct PluginOptions {
+    #[command(flatten)]
+    options: Options,
+    /// The transform to call: a component; it must take a GitHub push. Default: the first-party one.
+    #[arg(long)]
+    component: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Stores {
     Embedded,
@@ -119,6 +130,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.case {
         Case::Accept(options) => cases::run(options, cases::Plan::Accept),
         Case::Deliver(DeliverOptions { options, plugin }) => cases::run(options, cases::Plan::Deliver(plugin)),
+        Case::Plugin(PluginOptions { options, component }) => cases::run(options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),
         Case::Floor(args) => floor::run(&args),

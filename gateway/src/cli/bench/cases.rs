@@ -2,9 +2,11 @@
 
 mod accept;
 mod deliver;
+mod plugin;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::PathBuf;
 
 use super::error::BenchError;
 use super::lab::{Lab, Measured};
@@ -15,11 +17,15 @@ use super::statistics::Spread;
 use super::{Options, PluginChoice, Stores};
 
 /// Which case.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Plan {
     Accept,
     Deliver(PluginChoice),
+    Plugin(Option<PathBuf>),
 }
+
+/// The transform in the path.
+const COMPONENT: &[u8] = include_bytes!("../../../../plugins/prebuilt/github-push-to-chat.wasm");
 
 /// Which store a figure is of. The figures with goals are those on Redis; the others carry a suffix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +77,7 @@ pub(super) fn run(options: Options, plan: Plan) -> Result<(), BenchError> {
 async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let lab = Lab::set_up(options)?;
     let stores = options.store.list();
-    let redis = match stores.contains(&Store::Redis) {
+    let redis = match stores.contains(&Store::Redis) && !matches!(plan, Plan::Plugin(_)) {
         true => Some(RedisServer::start(&lab.redis_server, &lab.room()?).await?.settings()),
         false => None,
     };
@@ -79,6 +85,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let (figures, faults) = match plan {
         Plan::Accept => accept::run(&lab, stores).await?,
         Plan::Deliver(plugin) => deliver::run(&lab, stores, plugin).await?,
+        Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };
     if options.json {

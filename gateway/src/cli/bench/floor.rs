@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 
 use super::error::BenchError;
 use super::{http, part};
-use wasm::Guest;
+pub(super) use wasm::Guest;
 
 /// The largest body that it takes: the gateway's own default.
 const MAX_BODY: usize = 1 << 20;

@@ -9,15 +9,12 @@ use super::super::outcome::{Outcome, compare};
 use super::super::redis_server::RedisServer;
 use super::super::report::{Details, Figure, Goal, Times};
 use super::super::statistics::Spread;
-use super::{Findings, Store, cpu_of, details, middle, progress};
+use super::{COMPONENT, Findings, Store, cpu_of, details, middle, progress};
 
 const CPU_GOAL: Goal = Goal::RatioAtMost(1.5);
 const STORE_GOAL: Goal = Goal::RatioAtMost(2.0);
 const RATE_GOAL: Goal = Goal::AtLeast(20_000.0);
 const RATE_PLUGIN_GOAL: Goal = Goal::AtLeast(12_000.0);
-
-/// The transform in the path.
-const COMPONENT: &[u8] = include_bytes!("../../../../../plugins/prebuilt/github-push-to-chat.wasm");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Path {

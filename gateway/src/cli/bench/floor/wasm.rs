@@ -28,20 +28,21 @@ wasmtime::component::bindgen!({
 });
 
 /// A component, ready to be called.
-pub(super) struct Guest {
+pub(in crate::cli::bench) struct Guest {
     pre: InstancePre<StoreLimits>,
     transform: GuestIndices,
     limits: Limits,
 }
 
 impl Guest {
-    /// Compiles the component for `threads` calls at once.
+    /// Compiles what is in a file.
     pub(super) fn load(path: &Path, threads: usize) -> Result<Self, BenchError> {
         let bytes = std::fs::read(path).map_err(BenchError::io(path.display().to_string()))?;
         Self::prepare(&bytes, threads).map_err(|error| BenchError::Plugin(format!("{error:#}")))
     }
 
-    fn prepare(bytes: &[u8], threads: usize) -> wasmtime::Result<Self> {
+    /// Compiles a component for `threads` calls at once.
+    pub(in crate::cli::bench) fn prepare(bytes: &[u8], threads: usize) -> wasmtime::Result<Self> {
         let engine = crate::plugin::bare_engine(u32::try_from(threads).unwrap_or(u32::MAX))?;
         let component = Component::new(&engine, bytes)?;
         let mut linker = Linker::new(&engine);
@@ -54,7 +55,7 @@ impl Guest {
     }
 
     /// The body of the component's only output.
-    pub(super) fn transform(&self, head: &Parts, body: &Bytes) -> Result<Bytes, Cause> {
+    pub(in crate::cli::bench) fn transform(&self, head: &Parts, body: &Bytes) -> Result<Bytes, Cause> {
         let headers: Vec<_> =
             head.headers.iter().map(|(name, value)| HeaderParam { name: name.as_str(), value: value.as_bytes() }).collect();
         let event = Event {
