@@ -19,7 +19,9 @@ die() { echo "build-plugins: $*" >&2; exit 1; }
 flags() {
     printf -- '--remap-path-prefix=%s=/tidegate\037' "$ROOT"
     printf -- '--remap-path-prefix=%s=/cargo\037' "${CARGO_HOME:-$HOME/.cargo}"
-    printf -- '--remap-path-prefix=%s=/rust' "$("$RUSTC" --print sysroot)"
+    printf -- '--remap-path-prefix=%s=/rust\037' "$("$RUSTC" --print sysroot)"
+    # As `tidegate plugin build` does: a small guest's memory is to be small.
+    printf -- '-Clink-arg=-zstack-size=65536'
 }
 
 plugins() { for manifest in "$ROOT"/plugins/*/Cargo.toml; do basename "$(dirname "$manifest")"; done; }

@@ -42,12 +42,15 @@
 //! - Every event gets a fresh instance: statics do not outlive it.
 //! - [`Host::now`] is the time at which the event was accepted, and [`Host::random_bytes`] is seeded from its id, so that a
 //!   retry gives the same outputs.
+//! - The crate brings a global allocator that suits short lives; without the feature `heap` it is the standard one, or yours.
 //! - A panic is a trap: its message is logged, and the connection's failure policy applies. Return a [`Failure`] instead.
 
 mod event;
 mod failure;
 #[doc(hidden)]
 pub mod glue;
+#[cfg(all(target_arch = "wasm32", feature = "heap"))]
+mod heap;
 mod host;
 mod output;
 pub mod testing;
