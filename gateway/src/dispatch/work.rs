@@ -3,11 +3,10 @@
 //! Its deliveries run side by side; a slow one holds up none of the others, and after about a second what is known is written as
 //! progress.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::Either;
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -88,8 +87,14 @@ impl Records<'_> {
     async fn attempt_all(&self, settled: Vec<DeliveryRecord>, planned: Vec<Planned>, past: attempt::Past, held: Held) {
         let worker = self.worker;
         let mut ready = settled;
-        let mut running: FuturesUnordered<_> = planned.iter().map(|planned| attempt::deliver(worker, planned, past)).collect();
-        let mut ended = HashSet::new();
+        let attempt = |planned| attempt::deliver(worker, planned, past);
+        // Most events have one delivery, which needs no set.
+        let running = match &planned[..] {
+            [only] => Either::Left(stream::once(attempt(only))),
+            _ => Either::Right(planned.iter().map(attempt).collect::<FuturesUnordered<_>>()),
+        };
+        tokio::pin!(running);
+        let mut ended = Vec::with_capacity(planned.len());
         let progress = tokio::time::sleep(worker.shared.config.progress_after);
         tokio::pin!(progress);
         let mut reported = false;
@@ -99,9 +104,9 @@ impl Records<'_> {
                 next = running.next() => match next {
                     None => break,
                     Some(record) => {
-                        ended.insert(record.id);
+                        ended.push(record.id);
                         ready.push(record);
-                        if reported && !running.is_empty() {
+                        if reported && ended.len() < planned.len() {
                             self.write(std::mem::take(&mut ready), false, None).await;
                         }
                     }

@@ -74,13 +74,14 @@ impl<'a> Exchange<'a> {
         let kept = connection.is_some();
         let connection = match connection {
             Some(connection) => connection,
-            None => self.connect(spoken, &gate).await?,
+            // On the heap, as whatever is rare here: most requests need none of it, and all carry its room along.
+            None => Box::pin(self.connect(spoken, &gate)).await?,
         };
         match self.exchange(connection).await {
             Err(Unsent { unwritten: true, .. }) if kept => {
                 self.resent = true;
-                let connection = self.open().await?;
-                self.exchange(connection).await.map_err(|unsent| unsent.fault)
+                let connection = Box::pin(self.open()).await?;
+                Box::pin(self.exchange(connection)).await.map_err(|unsent| unsent.fault)
             }
             outcome => outcome.map_err(|unsent| unsent.fault),
         }
