@@ -44,7 +44,7 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Case {
     /// What it costs to accept an event: gateway CPU against a bare server that reads the same body and answers 202.
-    Accept(Options),
+    Accept(AcceptOptions),
     /// What it costs to accept, transform and deliver an event, and how many a second arrive.
     Deliver(DeliverOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
@@ -68,30 +68,45 @@ struct Options {
     /// One short repetition: shows that everything works and nothing is lost; its figures say little.
     #[arg(long)]
     short: bool,
-    /// Which stores to measure.
-    #[arg(long, value_enum, default_value_t = Stores::Both)]
-    store: Stores,
     /// How long each measurement sends, in seconds.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600), conflicts_with = "short")]
     seconds: Option<u64>,
     /// How often each measurement is repeated.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100), conflicts_with = "short")]
     repetitions: Option<u32>,
-    /// Connections that send, and that the floor forwards on.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    connections: u16,
     /// Where the stores keep their data meanwhile; a directory is made there and removed. A disk that you care about, not tmpfs.
     #[arg(long)]
     dir: Option<PathBuf>,
+}
+
+/// What goes through a gateway, and what it stands on.
+#[derive(Clone, Debug, Args)]
+struct Traffic {
+    /// Which stores to measure.
+    #[arg(long, value_enum, default_value_t = Stores::Both)]
+    store: Stores,
+    /// Connections that send, and that the floor forwards on.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    connections: u16,
     /// The Redis or Valkey server to start.
     #[arg(long, default_value = "redis-server")]
     redis_server: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
+struct AcceptOptions {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    traffic: Traffic,
+}
+
+#[derive(Clone, Debug, Args)]
 struct DeliverOptions {
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    traffic: Traffic,
     /// Whether a plugin stands in the path.
     #[arg(long, value_enum, default_value_t = PluginChoice::Both)]
     plugin: PluginChoice,
@@ -128,9 +143,9 @@ enum PluginChoice {
 /// When something could not be started or measured, and when an accepted event did not arrive.
 pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.case {
-        Case::Accept(options) => cases::run(options, cases::Plan::Accept),
-        Case::Deliver(DeliverOptions { options, plugin }) => cases::run(options, cases::Plan::Deliver(plugin)),
-        Case::Plugin(PluginOptions { options, component }) => cases::run(options, cases::Plan::Plugin(component)),
+        Case::Accept(AcceptOptions { options, traffic }) => cases::run(&options, cases::Plan::Accept(traffic)),
+        Case::Deliver(DeliverOptions { options, traffic, plugin }) => cases::run(&options, cases::Plan::Deliver(traffic, plugin)),
+        Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),
         Case::Floor(args) => floor::run(&args),

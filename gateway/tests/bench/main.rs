@@ -74,6 +74,13 @@ fn deliver_loses_nothing_on_redis() {
 }
 
 #[test]
+fn a_plugins_call_is_measured_beside_a_bare_one() {
+    let report = report(&["plugin", "--short", "--json"]);
+    check_figures(&report, &["plugin_call"]);
+    assert!(report["figures"][0]["floor"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
 fn the_table_says_when_it_does_not_count() {
     let output = bench(&["accept", "--short", "--store", "embedded"]);
     let table = String::from_utf8_lossy(&output.stdout);

@@ -14,13 +14,13 @@ use super::machine::{Fsync, Machine};
 use super::redis_server::RedisServer;
 use super::report::{Details, Figure, Report, Times, rounded};
 use super::statistics::Spread;
-use super::{Options, PluginChoice, Stores};
+use super::{Options, PluginChoice, Stores, Traffic};
 
 /// Which case.
 #[derive(Clone)]
 pub(super) enum Plan {
-    Accept,
-    Deliver(PluginChoice),
+    Accept(Traffic),
+    Deliver(Traffic, PluginChoice),
     Plugin(Option<PathBuf>),
 }
 
@@ -61,14 +61,14 @@ impl Stores {
 }
 
 /// Runs a case and prints it.
-pub(super) fn run(options: Options, plan: Plan) -> Result<(), BenchError> {
+pub(super) fn run(options: &Options, plan: Plan) -> Result<(), BenchError> {
     if !cfg!(target_os = "linux") {
         return Err(BenchError::NotLinux);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::io("runtime"))?;
     runtime.block_on(async {
         tokio::select! {
-            code = conduct(&options, plan) => code,
+            code = conduct(options, plan) => code,
             _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
         }
     })
@@ -76,15 +76,16 @@ pub(super) fn run(options: Options, plan: Plan) -> Result<(), BenchError> {
 
 async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let lab = Lab::set_up(options)?;
-    let stores = options.store.list();
-    let redis = match stores.contains(&Store::Redis) && !matches!(plan, Plan::Plugin(_)) {
-        true => Some(RedisServer::start(&lab.redis_server, &lab.room()?).await?.settings()),
-        false => None,
+    let redis = match &plan {
+        Plan::Accept(traffic) | Plan::Deliver(traffic, _) if traffic.store.list().contains(&Store::Redis) => {
+            Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
+        }
+        _ => None,
     };
     let machine = Machine::look(lab.dir(), lab.threads, redis)?;
     let (figures, faults) = match plan {
-        Plan::Accept => accept::run(&lab, stores).await?,
-        Plan::Deliver(plugin) => deliver::run(&lab, stores, plugin).await?,
+        Plan::Accept(traffic) => accept::run(&lab, &traffic).await?,
+        Plan::Deliver(traffic, plugin) => deliver::run(&lab, &traffic, plugin).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };

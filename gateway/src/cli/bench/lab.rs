@@ -40,8 +40,6 @@ const RESTS: usize = 20;
 pub(super) struct Lab {
     /// This program.
     pub(super) program: PathBuf,
-    pub(super) redis_server: PathBuf,
-    pub(super) connections: u16,
     /// Runtime threads of the gateway and of the floor.
     pub(super) threads: usize,
     pub(super) time: Duration,
@@ -57,8 +55,6 @@ impl Lab {
         let time = options.seconds.map_or(if options.short { SHORT } else { Duration::from_secs(SECONDS) }, Duration::from_secs);
         Ok(Self {
             program: std::env::current_exe().map_err(BenchError::io("this program's path"))?,
-            redis_server: options.redis_server.clone(),
-            connections: options.connections,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             time,
             repetitions: options.repetitions.unwrap_or(if options.short { 1 } else { REPETITIONS }),
@@ -79,13 +75,9 @@ impl Lab {
         Ok(room)
     }
 
-    pub(super) async fn load(&self, target: SocketAddr, path: &str) -> Result<Part, BenchError> {
-        let arguments = [
-            format!("--target={target}"),
-            format!("--path={path}"),
-            format!("--connections={}", self.connections),
-            "--record".to_owned(),
-        ];
+    pub(super) async fn load(&self, target: SocketAddr, path: &str, connections: u16) -> Result<Part, BenchError> {
+        let arguments =
+            [format!("--target={target}"), format!("--path={path}"), format!("--connections={connections}"), "--record".to_owned()];
         Part::start(&self.program, "load", &arguments).await
     }
 

@@ -3,6 +3,7 @@
 //! On Redis the gateway runs the ingest role alone, so that nothing but accepting is in the figure. The embedded store has one
 //! process for both roles; its source has no connection, so that each event is accepted, claimed and recorded as unmatched.
 
+use super::super::Traffic;
 use super::super::error::BenchError;
 use super::super::gateway::{Backend, Gateway};
 use super::super::lab::{Lab, Measured, Stage, accepted};
@@ -21,16 +22,17 @@ struct Runs {
     fsync: Vec<Fsync>,
 }
 
-pub(super) async fn run(lab: &Lab, stores: &[Store]) -> Result<Findings, BenchError> {
+pub(super) async fn run(lab: &Lab, traffic: &Traffic) -> Result<Findings, BenchError> {
     let mut faults = Vec::new();
     let mut floors = Vec::new();
+    let stores = traffic.store.list();
     let mut runs: Vec<Runs> = stores.iter().map(|&store| Runs { store, gateway: Vec::new(), fsync: Vec::new() }).collect();
     for repetition in 1..=lab.repetitions {
         progress(&format!("repetition {repetition} of {}", lab.repetitions));
-        floors.push(floor(lab).await?);
+        floors.push(floor(lab, traffic).await?);
         for Runs { store, gateway, fsync } in &mut runs {
             fsync.push(fsync_probe(lab.dir())?);
-            gateway.push(once(lab, *store, &mut faults).await?);
+            gateway.push(once(lab, traffic, *store, &mut faults).await?);
         }
     }
     let floor = cpu_of(&floors, "floor");
@@ -52,9 +54,9 @@ fn figure(runs: &Runs, floor: super::Spread) -> Figure {
 }
 
 /// A bare server that reads the same body and answers 202.
-async fn floor(lab: &Lab) -> Result<Measured, BenchError> {
+async fn floor(lab: &Lab, traffic: &Traffic) -> Result<Measured, BenchError> {
     let floor = lab.floor(&[]).await?;
-    let mut load = lab.load(floor.address()?, "/in/floor").await?;
+    let mut load = lab.load(floor.address()?, "/in/floor", traffic.connections).await?;
     let processes = vec![("floor", floor.pid()), ("load", load.pid())];
     let mut stage = Stage { name: "the floor of accept".into(), load: &mut load, receiver: None, processes };
     let measured = lab.measure(&mut stage).await?;
@@ -63,16 +65,16 @@ async fn floor(lab: &Lab) -> Result<Measured, BenchError> {
     Ok(measured)
 }
 
-async fn once(lab: &Lab, store: Store, faults: &mut Vec<String>) -> Result<Measured, BenchError> {
+async fn once(lab: &Lab, traffic: &Traffic, store: Store, faults: &mut Vec<String>) -> Result<Measured, BenchError> {
     let room = lab.room()?;
     let server = match store {
-        Store::Redis => Some(RedisServer::start(&lab.redis_server, &room.join("redis")).await?),
+        Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
         Store::Embedded => None,
     };
     let (backend, role) = server.as_ref().map_or((Backend::Embedded, "all"), |server| (Backend::Redis(server), "ingest"));
     let gateway = Gateway::start(lab, &room, backend, role).await?;
     let route = gateway.source().await?.unconnected();
-    let mut load = lab.load(gateway.ingest(), &route.path).await?;
+    let mut load = lab.load(gateway.ingest(), &route.path, traffic.connections).await?;
     let mut processes = vec![("gateway", gateway.pid()), ("load", load.pid())];
     processes.extend(server.as_ref().map(|server| ("redis", server.pid())));
     let name = format!("accept, {}", store.described());

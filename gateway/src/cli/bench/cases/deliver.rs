@@ -1,6 +1,5 @@
 //! `deliver_cpu`, `deliver_rate` and `store_cpu`: the whole way, from accepting an event to its delivery on record.
 
-use super::super::PluginChoice;
 use super::super::error::BenchError;
 use super::super::gateway::{Backend, Gateway, IN_FLIGHT};
 use super::super::lab::{Lab, Measured, Stage, accepted, delivered};
@@ -9,6 +8,7 @@ use super::super::outcome::{Outcome, compare};
 use super::super::redis_server::RedisServer;
 use super::super::report::{Details, Figure, Goal, Times};
 use super::super::statistics::Spread;
+use super::super::{PluginChoice, Traffic};
 use super::{COMPONENT, Findings, Store, cpu_of, details, middle, progress};
 
 const CPU_GOAL: Goal = Goal::RatioAtMost(1.5);
@@ -43,18 +43,18 @@ struct Runs {
     store_floor: Vec<f64>,
 }
 
-pub(super) async fn run(lab: &Lab, stores: &[Store], plugin: PluginChoice) -> Result<Findings, BenchError> {
+pub(super) async fn run(lab: &Lab, traffic: &Traffic, plugin: PluginChoice) -> Result<Findings, BenchError> {
     let mut faults = Vec::new();
     let mut floors: Vec<(Path, Vec<Measured>)> = plugin.list().iter().map(|&path| (path, Vec::new())).collect();
-    let cells = stores.iter().flat_map(|&store| plugin.list().iter().map(move |&path| (store, path)));
+    let cells = traffic.store.list().iter().flat_map(|&store| plugin.list().iter().map(move |&path| (store, path)));
     let mut runs: Vec<Runs> = cells.map(|(store, path)| Runs::new(store, path)).collect();
     for repetition in 1..=lab.repetitions {
         progress(&format!("repetition {repetition} of {}", lab.repetitions));
         for (path, floors) in &mut floors {
-            floors.push(floor(lab, *path).await?);
+            floors.push(floor(lab, traffic, *path).await?);
         }
         for runs in &mut runs {
-            runs.once(lab, &mut faults).await?;
+            runs.once(lab, traffic, &mut faults).await?;
         }
     }
     let floor_of = |path| floors.iter().find(|(floor, _)| *floor == path).map(|(_, runs)| cpu_of(runs, "floor"));
@@ -63,7 +63,7 @@ pub(super) async fn run(lab: &Lab, stores: &[Store], plugin: PluginChoice) -> Re
 }
 
 /// A bare server that forwards before it answers, through a bare call of the same component.
-async fn floor(lab: &Lab, path: Path) -> Result<Measured, BenchError> {
+async fn floor(lab: &Lab, traffic: &Traffic, path: Path) -> Result<Measured, BenchError> {
     let receiver = lab.receiver().await?;
     let mut arguments = vec![format!("--forward={}", receiver.address()?)];
     if path == Path::Transform {
@@ -72,7 +72,7 @@ async fn floor(lab: &Lab, path: Path) -> Result<Measured, BenchError> {
         arguments.push(format!("--component={}", component.display()));
     }
     let floor = lab.floor(&arguments).await?;
-    let mut load = lab.load(floor.address()?, "/in/floor").await?;
+    let mut load = lab.load(floor.address()?, "/in/floor", traffic.connections).await?;
     let processes = vec![("floor", floor.pid()), ("load", load.pid()), ("receiver", receiver.pid())];
     let mut stage = Stage { name: "the floor of deliver".into(), load: &mut load, receiver: Some(&receiver), processes };
     let measured = lab.measure(&mut stage).await?;
@@ -87,11 +87,11 @@ impl Runs {
         Self { store, path, measured: Vec::new(), outcomes: Vec::new(), fsync: Vec::new(), store_floor: Vec::new() }
     }
 
-    async fn once(&mut self, lab: &Lab, faults: &mut Vec<String>) -> Result<(), BenchError> {
+    async fn once(&mut self, lab: &Lab, traffic: &Traffic, faults: &mut Vec<String>) -> Result<(), BenchError> {
         let room = lab.room()?;
         self.fsync.push(fsync_probe(lab.dir())?);
         let server = match self.store {
-            Store::Redis => Some(RedisServer::start(&lab.redis_server, &room.join("redis")).await?),
+            Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
             Store::Embedded => None,
         };
         if let Some(server) = &server {
@@ -102,7 +102,7 @@ impl Runs {
         let receiver = lab.receiver().await?;
         let component = (self.path == Path::Transform).then_some(COMPONENT);
         let route = gateway.source().await?.connect(receiver.address()?, component).await?;
-        let mut load = lab.load(gateway.ingest(), &route.path).await?;
+        let mut load = lab.load(gateway.ingest(), &route.path, traffic.connections).await?;
         let mut processes = vec![("gateway", gateway.pid()), ("load", load.pid()), ("receiver", receiver.pid())];
         processes.extend(server.as_ref().map(|server| ("redis", server.pid())));
         let name = format!("deliver, {}", self.described());
