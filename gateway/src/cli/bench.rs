@@ -6,7 +6,7 @@
 //! connections and body; figures are medians over the repetitions.
 //!
 //! The load is a closed loop: each connection sends its next request when it has its answer. That is right for CPU per event and
-//! for rates; its latencies are those of a full queue and stand there for information only.
+//! for rates; its latencies are those of a full queue and stand there for information only. `latency` sends at fixed moments instead.
 //!
 //! Nothing counts unless it arrives: what the gateway answered with 202 and what the receiver logged are compared as sets of
 //! delivery ids, and a missing one fails the run.
@@ -44,9 +44,11 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Case {
     /// What it costs to accept an event: gateway CPU against a bare server that reads the same body and answers 202.
-    Accept(AcceptOptions),
+    Accept(TrafficOptions),
     /// What it costs to accept, transform and deliver an event, and how many a second arrive.
     Deliver(DeliverOptions),
+    /// How long an event takes from its sender to its receiver, at half of the load that the machine carries.
+    Latency(TrafficOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -94,7 +96,7 @@ struct Traffic {
 }
 
 #[derive(Clone, Debug, Args)]
-struct AcceptOptions {
+struct TrafficOptions {
     #[command(flatten)]
     options: Options,
     #[command(flatten)]
@@ -143,8 +145,9 @@ enum PluginChoice {
 /// When something could not be started or measured, and when an accepted event did not arrive.
 pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.case {
-        Case::Accept(AcceptOptions { options, traffic }) => cases::run(&options, cases::Plan::Accept(traffic)),
+        Case::Accept(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Accept(traffic)),
         Case::Deliver(DeliverOptions { options, traffic, plugin }) => cases::run(&options, cases::Plan::Deliver(traffic, plugin)),
+        Case::Latency(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Latency(traffic)),
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),

@@ -74,6 +74,19 @@ fn deliver_loses_nothing_on_redis() {
 }
 
 #[test]
+fn latency_is_measured_at_half_load_on_both_stores() {
+    let report = report(&["latency", "--short", "--json"]);
+    check_figures(&report, &["latency_p50", "latency_p99", "latency_p50_embedded", "latency_p99_embedded"]);
+    check_nothing_lost(&report);
+    for figure in report["figures"].as_array().unwrap() {
+        assert!(
+            figure["percentiles_ms"]["p99_9"].as_f64().unwrap() >= figure["percentiles_ms"]["p50"].as_f64().unwrap(),
+            "{figure}"
+        );
+    }
+}
+
+#[test]
 fn a_plugins_call_is_measured_beside_a_bare_one() {
     let report = report(&["plugin", "--short", "--json"]);
     check_figures(&report, &["plugin_call"]);

@@ -2,6 +2,7 @@
 
 mod accept;
 mod deliver;
+mod latency;
 mod plugin;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use super::{Options, PluginChoice, Stores, Traffic};
 pub(super) enum Plan {
     Accept(Traffic),
     Deliver(Traffic, PluginChoice),
+    Latency(Traffic),
     Plugin(Option<PathBuf>),
 }
 
@@ -77,7 +79,9 @@ pub(super) fn run(options: &Options, plan: Plan) -> Result<(), BenchError> {
 async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let lab = Lab::set_up(options)?;
     let redis = match &plan {
-        Plan::Accept(traffic) | Plan::Deliver(traffic, _) if traffic.store.list().contains(&Store::Redis) => {
+        Plan::Accept(traffic) | Plan::Deliver(traffic, _) | Plan::Latency(traffic)
+            if traffic.store.list().contains(&Store::Redis) =>
+        {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
         }
         _ => None,
@@ -86,6 +90,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let (figures, faults) = match plan {
         Plan::Accept(traffic) => accept::run(&lab, &traffic).await?,
         Plan::Deliver(traffic, plugin) => deliver::run(&lab, &traffic, plugin).await?,
+        Plan::Latency(traffic) => latency::run(&lab, &traffic).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };

@@ -91,9 +91,9 @@ impl Lab {
 
     /// Warms up, then measures once.
     pub(super) async fn measure(&self, stage: &mut Stage<'_>) -> Result<Measured, BenchError> {
-        let warm = stage.send(self.time / 4).await?;
+        let warm = stage.send(self.time / 4, None).await?;
         let before = (clock::wall_micros(), stage.cpu()?);
-        let sent = stage.send(self.time).await?;
+        let sent = stage.send(self.time, None).await?;
         let used = stage.cpu()?;
         if sent.accepted == 0 {
             let detail = format!("{} failed, refused by status: {:?}", sent.failed, sent.refused);
@@ -130,10 +130,11 @@ pub(super) struct Measured {
 }
 
 impl Stage<'_> {
-    /// Sends for `time`, then waits until what was accepted has arrived and is recorded.
-    async fn send(&mut self, time: Duration) -> Result<Sent, BenchError> {
+    /// Sends for `time`, at `rate` requests per second if one is given, then waits until what was accepted has arrived and is recorded.
+    pub(super) async fn send(&mut self, time: Duration, rate: Option<f64>) -> Result<Sent, BenchError> {
         let arrived = self.arrived().await?;
-        let sent: Sent = self.load.ask(&format!("run {}", time.as_millis()), time + PATIENCE).await?;
+        let order = format!("run {} {}", time.as_millis(), rate.unwrap_or(0.0));
+        let sent: Sent = self.load.ask(&order, time + PATIENCE).await?;
         self.drain(arrived + sent.accepted).await?;
         Ok(sent)
     }

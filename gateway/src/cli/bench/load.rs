@@ -1,6 +1,8 @@
-//! What sends: keep-alive HTTP/1.1 POSTs on a number of connections, each a closed loop, by hand so that they cost little.
+//! What sends: keep-alive HTTP/1.1 POSTs on a number of connections, by hand so that they cost little.
 //!
-//! `run MS` sends for that long and answers with a [`Sent`]; `log PATH` writes a line for each confirmed event: its id, and when
+//! `run MS RATE` sends for that long and answers with a [`Sent`]. At rate 0 each connection is a closed loop. At any other, requests are
+//! due at fixed moments, in turn on the connections; one that can't be sent when it is due is sent when it can be, and its times
+//! count from when it was due. `log PATH` writes a line for each confirmed event: its id, and when
 //! its request was sent, in microseconds since the epoch.
 
 use std::collections::BTreeMap;
@@ -12,6 +14,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::body::{self, Body};
@@ -69,9 +72,10 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), BenchError> {
         let mut number = 0;
         while let Some(order) = orders.next().await {
             match order.split_once(' ') {
-                Some(("run", ms)) => {
+                Some(("run", how)) => {
+                    let (ms, rate) = how.split_once(' ').unwrap_or((how, "0"));
                     let time = Duration::from_millis(ms.parse().unwrap_or(0));
-                    let sent = send(args, time, &mut number, &mut log).await;
+                    let sent = send(args, time, rate.parse().unwrap_or(0.0), &mut number, &mut log).await;
                     part::say(&serde_json::to_string(&sent).unwrap_or_default())?;
                 }
                 Some(("log", path)) => {
@@ -88,14 +92,23 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), BenchError> {
 /// A confirmed event, and when it was sent.
 type Confirmed = (EventId, u64);
 
-async fn send(args: &LoadArgs, time: Duration, number: &mut u64, log: &mut Vec<Confirmed>) -> Sent {
+async fn send(args: &LoadArgs, time: Duration, rate: f64, number: &mut u64, log: &mut Vec<Confirmed>) -> Sent {
     let started = clock::monotonic();
     let mut senders = JoinSet::new();
+    let mut clocks = Vec::new();
     for lane in 0..args.connections {
         // Bodies differ across connections and runs; a run of a connection never sends as many.
         let first = *number + u64::from(lane) * 1_000_000;
-        senders.spawn(Sender::new(args, first).run(started + time));
+        let sender = Sender::new(args, first);
+        if rate > 0.0 {
+            let (due, moments) = mpsc::unbounded_channel();
+            clocks.push(due);
+            senders.spawn(sender.paced(moments));
+        } else {
+            senders.spawn(sender.run(started + time));
+        }
     }
+    let pacer = std::thread::spawn(move || pace(started, time, rate, &clocks));
     *number += u64::from(args.connections) * 1_000_000;
     let mut sent = Sent::default();
     let mut times = Vec::new();
@@ -108,10 +121,46 @@ async fn send(args: &LoadArgs, time: Duration, number: &mut u64, log: &mut Vec<C
         log.extend(sender.log);
         times.extend(sender.times_us);
     }
+    let _ = pacer.join();
     times.sort_unstable();
     sent.elapsed_us = micros(started.elapsed());
     (sent.answer_p50_us, sent.answer_p99_us) = (percentile(&times, 0.5), percentile(&times, 0.99));
     sent
+}
+
+/// When a request is due.
+#[derive(Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// The same in microseconds since the epoch.
+    wall: u64,
+}
+
+impl Due {
+    fn now() -> Self {
+        Self { at: clock::monotonic(), wall: clock::wall_micros() }
+    }
+}
+
+/// Tells the connections in turn when their requests are due. On a thread of its own: the runtime's timers are good to a millisecond only.
+/// What waits in the channels is at most what a run sends.
+#[allow(clippy::cast_precision_loss)]
+fn pace(started: Instant, time: Duration, rate: f64, connections: &[mpsc::UnboundedSender<Due>]) {
+    if connections.is_empty() {
+        return;
+    }
+    let start = Due::now();
+    for number in 0_u64.. {
+        let after = Duration::from_secs_f64(number as f64 / rate);
+        if after >= time {
+            return;
+        }
+        let at = started + after;
+        std::thread::sleep(at.saturating_duration_since(clock::monotonic()));
+        let wall = start.wall + micros(at.saturating_duration_since(start.at));
+        let turn = usize::try_from(number).unwrap_or_default() % connections.len();
+        let _ = connections[turn].send(Due { at, wall });
+    }
 }
 
 /// One connection.
@@ -157,23 +206,36 @@ impl Sender {
     async fn run(mut self, until: Instant) -> Self {
         let mut connection = None;
         while clock::monotonic() < until {
-            match self.exchange(&mut connection).await {
-                Ok(202) => self.accepted += 1,
-                Ok(status) => {
-                    *self.refused.entry(status).or_default() += 1;
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(_) => {
-                    self.failed += 1;
-                    connection = None;
-                    tokio::time::sleep(PAUSE).await;
-                }
+            if !self.one(&mut connection, Due::now()).await {
+                tokio::time::sleep(PAUSE).await;
             }
         }
         self
     }
 
-    async fn exchange(&mut self, connection: &mut Option<TcpStream>) -> std::io::Result<u16> {
+    async fn paced(mut self, mut moments: mpsc::UnboundedReceiver<Due>) -> Self {
+        let mut connection = None;
+        while let Some(due) = moments.recv().await {
+            self.one(&mut connection, due).await;
+        }
+        self
+    }
+
+    /// Sends one request; whether it was accepted.
+    async fn one(&mut self, connection: &mut Option<TcpStream>, due: Due) -> bool {
+        let answer = self.exchange(connection, due).await;
+        match answer {
+            Ok(202) => self.accepted += 1,
+            Ok(status) => *self.refused.entry(status).or_default() += 1,
+            Err(_) => {
+                self.failed += 1;
+                *connection = None;
+            }
+        }
+        matches!(answer, Ok(202))
+    }
+
+    async fn exchange(&mut self, connection: &mut Option<TcpStream>, due: Due) -> std::io::Result<u16> {
         let stream = match connection {
             Some(stream) => stream,
             None => {
@@ -184,8 +246,6 @@ impl Sender {
         };
         body::write_number(self.number, &mut self.request[self.number_at.clone()]);
         self.number += 1;
-        let at = clock::wall_micros();
-        let started = clock::monotonic();
         stream.write_all(&self.request).await?;
         self.answer.clear();
         let answer = loop {
@@ -196,10 +256,10 @@ impl Sender {
                 break answer;
             }
         };
-        self.times_us.push(micros(started.elapsed()));
+        self.times_us.push(micros(due.at.elapsed()));
         if self.record && answer.status == 202 {
             let id = event_id(answer.body).ok_or(std::io::ErrorKind::InvalidData)?;
-            self.log.push((id, at));
+            self.log.push((id, due.wall));
         }
         let (status, close) = (answer.status, answer.close);
         if close {

@@ -39,7 +39,9 @@ pub(super) struct Outcome {
     pub(super) events: u64,
     /// From the first of those being sent to the last arriving.
     pub(super) seconds: f64,
-    /// From sending to the arrival of its first attempt, of those.
+    /// From sending to the arrival of its first attempt, of those, in order of size.
+    pub(super) latencies_us: Vec<u64>,
+    /// The median.
     pub(super) latency_p50_ms: f64,
     /// The same, 99th percentile.
     pub(super) latency_p99_ms: f64,
@@ -83,6 +85,7 @@ pub(super) fn compare(accepted: &Log<EventId>, connection: ConnectionId, deliver
     outcome.seconds = last_arrival.saturating_sub(first_sent) as f64 / 1e6;
     outcome.latency_p50_ms = percentile(&latencies, 0.5) as f64 / 1e3;
     outcome.latency_p99_ms = percentile(&latencies, 0.99) as f64 / 1e3;
+    outcome.latencies_us = latencies;
     outcome
 }
 

@@ -14,6 +14,7 @@ use super::body::Body;
 use super::cpu;
 use super::error::BenchError;
 use super::machine::RedisSettings;
+use super::statistics::Spread;
 use crate::clock;
 
 /// What differs from the server's defaults, for the machine's description.
@@ -26,6 +27,8 @@ const PING: Duration = Duration::from_millis(10);
 /// How long one command may take.
 const COMMAND: Duration = Duration::from_secs(10);
 
+/// Writes that are timed one by one.
+const WRITES: usize = 500;
 /// Events in one batch of the floor.
 const BATCH: usize = 64;
 const STREAM: &str = "tidegate:bench:floor";
@@ -91,6 +94,20 @@ impl RedisServer {
         let _: () = redis::cmd("DEL").arg(STREAM).query_async(&mut connection).await?;
         #[allow(clippy::cast_precision_loss)]
         Ok(used.as_secs_f64() * 1e6 / events as f64)
+    }
+
+    /// How long one write of a 1 KB event takes when nothing else goes on, in milliseconds: the median of many.
+    pub(super) async fn write_ms(&self) -> Result<f64, BenchError> {
+        let mut connection = self.connect().await?;
+        let body = Body::new();
+        let mut times = Vec::with_capacity(WRITES);
+        for _ in 0..WRITES {
+            let started = clock::monotonic();
+            let _: String = redis::cmd("XADD").arg(STREAM).arg("*").arg("b").arg(body.bytes()).query_async(&mut connection).await?;
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        let _: () = redis::cmd("DEL").arg(STREAM).query_async(&mut connection).await?;
+        Ok(Spread::of(times).median)
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, BenchError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::machine::{Fsync, Machine, is_release};
@@ -58,6 +59,9 @@ pub(super) struct Details {
     /// From sending to the arrival of the first attempt under this closed loop: of a full queue, for information.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency_ms: Option<Times>,
+    /// Latencies of all repetitions under an open loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) percentiles_ms: Option<Percentiles>,
     /// Requests answered with something else than 202, or not at all.
     pub(super) refused: u64,
     /// Acknowledged and not arrived.
@@ -75,13 +79,34 @@ pub(super) struct Times {
     pub(super) p99: f64,
 }
 
+/// Percentiles of many repetitions together, in milliseconds, from a histogram of three digits.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Percentiles {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p99_9: f64,
+    max: f64,
+}
+
+impl Percentiles {
+    /// Of microseconds.
+    #[allow(clippy::cast_precision_loss)]
+    pub(super) fn of(micros: &Histogram<u64>) -> Self {
+        let at = |share| rounded(micros.value_at_quantile(share) as f64 / 1e3);
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p99_9: at(0.999), max: rounded(micros.max() as f64 / 1e3) }
+    }
+}
+
 /// What a figure should reach.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
     /// Value by floor.
     RatioAtMost(f64),
-    /// The value itself.
+    /// The value itself, at least.
     AtLeast(f64),
+    /// The value itself, at most.
+    AtMost(f64),
 }
 
 impl Figure {
@@ -98,6 +123,7 @@ impl Figure {
         let (goal_is, bound, met) = match goal {
             Some(Goal::RatioAtMost(bound)) => (Some("ratio at most"), Some(bound), ratio.map(|ratio| ratio <= bound)),
             Some(Goal::AtLeast(bound)) => (Some("value at least"), Some(bound), Some(value.median >= bound)),
+            Some(Goal::AtMost(bound)) => (Some("value at most"), Some(bound), Some(value.median <= bound)),
             None => (None, None, None),
         };
         Self {
@@ -150,8 +176,8 @@ impl fmt::Display for Figure {
         let floor = self.floor.map_or_else(dash, short);
         let ratio = self.ratio.map_or_else(dash, |ratio| format!("{ratio:.2}"));
         let goal = match (self.goal, self.goal_is) {
-            (Some(goal), Some("ratio at most")) => format!("<= {goal}"),
-            (Some(goal), _) => format!(">= {goal}"),
+            (Some(goal), Some("value at least")) => format!(">= {goal}"),
+            (Some(goal), _) => format!("<= {goal}"),
             (None, _) => dash(),
         };
         let met = self.met.map_or("-", |met| if met { "yes" } else { "no" });
@@ -170,7 +196,9 @@ impl fmt::Display for Described<'_> {
         for (process, us) in &details.cpu_us {
             write!(cpu, " {process} {us:.1}")?;
         }
-        write!(f, "; CPU us/event:{cpu}")?;
+        if !cpu.is_empty() {
+            write!(f, "; CPU us/event:{cpu}")?;
+        }
         if let Some(fsync) = details.fsync_ms {
             write!(f, "; fsync {:.2} ms (max {:.1})", fsync.median, fsync.max)?;
         }
@@ -179,6 +207,9 @@ impl fmt::Display for Described<'_> {
         }
         if let Some(times) = details.latency_ms {
             write!(f, "; arrived in p50 {:.1} ms, p99 {:.1} ms of a closed loop", times.p50, times.p99)?;
+        }
+        if let Some(Percentiles { p50, p90, p99, p99_9, max }) = details.percentiles_ms {
+            write!(f, "; p50 {p50:.2} ms, p90 {p90:.2}, p99 {p99:.2}, p99.9 {p99_9:.2}, max {max:.2}")?;
         }
         if details.refused > 0 {
             write!(f, "; {} refused", details.refused)?;
