@@ -6,7 +6,7 @@
 //! connections and body; figures are medians over the repetitions.
 //!
 //! The load is a closed loop: each connection sends its next request when it has its answer. That is right for CPU per event and
-//! for rates; its latencies are those of a full queue and stand there for information only. `latency` sends at fixed moments instead.
+//! for rates; its latencies are those of a full queue and stand there for information only. `latency` and `noisy` send at fixed moments instead.
 //!
 //! Nothing counts unless it arrives: what the gateway answered with 202 and what the receiver logged are compared as sets of
 //! delivery ids, and a missing one fails the run.
@@ -49,6 +49,8 @@ enum Case {
     Deliver(DeliverOptions),
     /// How long an event takes from its sender to its receiver, at half of the load that the machine carries.
     Latency(TrafficOptions),
+    /// What a hundred quiet tenants feel of one that floods and of one whose destination hangs.
+    Noisy(TrafficOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -148,6 +150,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         Case::Accept(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Accept(traffic)),
         Case::Deliver(DeliverOptions { options, traffic, plugin }) => cases::run(&options, cases::Plan::Deliver(traffic, plugin)),
         Case::Latency(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Latency(traffic)),
+        Case::Noisy(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Noisy(traffic)),
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),

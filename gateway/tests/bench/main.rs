@@ -87,6 +87,13 @@ fn latency_is_measured_at_half_load_on_both_stores() {
 }
 
 #[test]
+fn noise_loses_nothing_of_quiet_tenants() {
+    let report = report(&["noisy", "--short", "--json", "--store", "redis"]);
+    check_figures(&report, &["noisy_p99"]);
+    check_nothing_lost(&report);
+}
+
+#[test]
 fn a_plugins_call_is_measured_beside_a_bare_one() {
     let report = report(&["plugin", "--short", "--json"]);
     check_figures(&report, &["plugin_call"]);

@@ -3,6 +3,7 @@
 mod accept;
 mod deliver;
 mod latency;
+mod noisy;
 mod plugin;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ pub(super) enum Plan {
     Accept(Traffic),
     Deliver(Traffic, PluginChoice),
     Latency(Traffic),
+    Noisy(Traffic),
     Plugin(Option<PathBuf>),
 }
 
@@ -79,7 +81,7 @@ pub(super) fn run(options: &Options, plan: Plan) -> Result<(), BenchError> {
 async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let lab = Lab::set_up(options)?;
     let redis = match &plan {
-        Plan::Accept(traffic) | Plan::Deliver(traffic, _) | Plan::Latency(traffic)
+        Plan::Accept(traffic) | Plan::Deliver(traffic, _) | Plan::Latency(traffic) | Plan::Noisy(traffic)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -91,6 +93,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Accept(traffic) => accept::run(&lab, &traffic).await?,
         Plan::Deliver(traffic, plugin) => deliver::run(&lab, &traffic, plugin).await?,
         Plan::Latency(traffic) => latency::run(&lab, &traffic).await?,
+        Plan::Noisy(traffic) => noisy::run(&lab, &traffic).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };

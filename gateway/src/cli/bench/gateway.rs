@@ -100,15 +100,18 @@ impl Gateway {
         self.ingest
     }
 
-    /// Makes a tenant inside its plan at any rate, and a source.
+    /// Makes a tenant inside its plan at any rate, and a source: the plan's rate is for the lanes.
     pub(super) async fn source(&self) -> Result<Setup<'_>, BenchError> {
-        // The plan's rate is for the lanes, which are not measured here.
-        let plan = json!({"rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096});
-        let tenant = self.create("/v1/tenants", &json!({"name": "bench", "plan": plan})).await?;
+        self.tenant("bench", &json!({"rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096})).await
+    }
+
+    /// Makes a tenant with this plan, and a source.
+    pub(super) async fn tenant(&self, name: &str, plan: &Value) -> Result<Setup<'_>, BenchError> {
+        let tenant = self.create("/v1/tenants", &json!({"name": name, "plan": plan})).await?;
         let tenant = id_of(&tenant)?.to_owned();
         let source = self.create(&format!("/v1/sources?tenant={tenant}"), &json!({"name": "bench"})).await?;
         let source = id_of(&source)?.parse().map_err(|_| BenchError::Answer { name: "gateway", answer: source.to_string() })?;
-        Ok(Setup { gateway: self, tenant, source })
+        Ok(Setup { gateway: self, tenant, source, path: "/hook" })
     }
 
     /// The end of its log, if it ended.
@@ -161,9 +164,16 @@ pub(super) struct Setup<'a> {
     gateway: &'a Gateway,
     tenant: String,
     source: SourceId,
+    /// Where its deliveries go.
+    path: &'static str,
 }
 
 impl Setup<'_> {
+    /// Sends its deliveries to this path of the receiver.
+    pub(super) fn to(self, path: &'static str) -> Self {
+        Self { path, ..self }
+    }
+
     /// Leaves it without a connection.
     pub(super) fn unconnected(self) -> Route<()> {
         Route { path: format!("/in/{}", self.source), connection: () }
@@ -175,10 +185,10 @@ impl Setup<'_> {
         receiver: SocketAddr,
         component: Option<&'static [u8]>,
     ) -> Result<Route<ConnectionId>, BenchError> {
-        let Self { gateway, tenant, source } = &self;
+        let Self { gateway, tenant, source, path } = &self;
         let secret = "whsec_dGlkZWdhdGUgYmVuY2htYXJrcyBzaWduIHRvbyE=";
         let destination = json!({
-            "name": "receiver", "url": format!("http://{receiver}/hook"), "in_flight": IN_FLIGHT, "signing": {"secrets": [secret]}
+            "name": "receiver", "url": format!("http://{receiver}{path}"), "in_flight": IN_FLIGHT, "signing": {"secrets": [secret]}
         });
         gateway.create(&format!("/v1/destinations?tenant={tenant}"), &destination).await?;
         let mut connection = json!({"name": "bench", "source": source.to_string(), "destination": "receiver"});

@@ -13,11 +13,10 @@ use tokio::time::sleep;
 
 use super::error::BenchError;
 use super::load::Sent;
-use super::outcome::{Log, read_log};
+use super::outcome::{Acknowledged, Arrivals, read_acknowledged, read_arrivals};
 use super::part::Part;
 use super::{Options, cpu, http};
 use crate::clock;
-use crate::event::{DeliveryId, EventId};
 
 /// What a run takes unless told otherwise.
 const SECONDS: u64 = 4;
@@ -75,9 +74,9 @@ impl Lab {
         Ok(room)
     }
 
-    pub(super) async fn load(&self, target: SocketAddr, path: &str, connections: u16) -> Result<Part, BenchError> {
-        let arguments =
-            [format!("--target={target}"), format!("--path={path}"), format!("--connections={connections}"), "--record".to_owned()];
+    pub(super) async fn load(&self, target: SocketAddr, paths: &[&str], connections: u16) -> Result<Part, BenchError> {
+        let mut arguments = vec![format!("--target={target}"), format!("--connections={connections}"), "--record".to_owned()];
+        arguments.extend(paths.iter().map(|path| format!("--path={path}")));
         Part::start(&self.program, "load", &arguments).await
     }
 
@@ -133,30 +132,14 @@ impl Stage<'_> {
     /// Sends for `time`, at `rate` requests per second if one is given, then waits until what was accepted has arrived and is recorded.
     pub(super) async fn send(&mut self, time: Duration, rate: Option<f64>) -> Result<Sent, BenchError> {
         let arrived = self.arrived().await?;
-        let order = format!("run {} {}", time.as_millis(), rate.unwrap_or(0.0));
-        let sent: Sent = self.load.ask(&order, time + PATIENCE).await?;
+        let sent = send(self.load, time, rate).await?;
         self.drain(arrived + sent.accepted).await?;
         Ok(sent)
     }
 
     async fn drain(&self, expected: u64) -> Result<(), BenchError> {
-        if self.receiver.is_none() {
-            return Ok(());
-        }
-        let (mut seen, mut since) = (0, clock::monotonic());
-        loop {
-            let arrived = self.arrived().await?;
-            if arrived >= expected {
-                break;
-            }
-            if arrived > seen {
-                (seen, since) = (arrived, clock::monotonic());
-            }
-            if since.elapsed() > STALLED {
-                break;
-            }
-            sleep(LOOK).await;
-        }
+        let Some(receiver) = self.receiver else { return Ok(()) };
+        all_arrived(receiver, expected).await?;
         self.rest().await
     }
 
@@ -176,9 +159,10 @@ impl Stage<'_> {
     }
 
     async fn arrived(&self) -> Result<u64, BenchError> {
-        let Some(receiver) = self.receiver else { return Ok(0) };
-        let text = get(receiver, "/count").await?;
-        text.parse().map_err(|_| BenchError::Answer { name: "receiver", answer: text })
+        match self.receiver {
+            Some(receiver) => arrived(receiver).await,
+            None => Ok(0),
+        }
     }
 
     fn cpu(&self) -> Result<BTreeMap<&'static str, Duration>, BenchError> {
@@ -186,17 +170,43 @@ impl Stage<'_> {
     }
 }
 
+/// Sends for `time`, at `rate` requests per second if one is given.
+pub(super) async fn send(load: &mut Part, time: Duration, rate: Option<f64>) -> Result<Sent, BenchError> {
+    load.ask(&format!("run {} {}", time.as_millis(), rate.unwrap_or(0.0)), time + PATIENCE).await
+}
+
+/// How many deliveries have come.
+pub(super) async fn arrived(receiver: &Part) -> Result<u64, BenchError> {
+    let text = get(receiver, "/count").await?;
+    text.parse().map_err(|_| BenchError::Answer { name: "receiver", answer: text })
+}
+
+/// Waits until that many deliveries have come, or none comes any more.
+pub(super) async fn all_arrived(receiver: &Part, expected: u64) -> Result<(), BenchError> {
+    let (mut seen, mut since) = (0, clock::monotonic());
+    loop {
+        let now = arrived(receiver).await?;
+        if now > seen {
+            (seen, since) = (now, clock::monotonic());
+        }
+        if now >= expected || since.elapsed() > STALLED {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+}
+
 /// What the load got a 202 for.
-pub(super) async fn accepted(lab: &Lab, load: &mut Part) -> Result<Log<EventId>, BenchError> {
+pub(super) async fn accepted(lab: &Lab, load: &mut Part) -> Result<Acknowledged, BenchError> {
     let path = lab.room()?.join("accepted.log");
     let _: u64 = load.ask(&format!("log {}", path.display()), PATIENCE).await?;
     let text = std::fs::read_to_string(&path).map_err(BenchError::io(path.display().to_string()))?;
-    read_log("load", &text)
+    read_acknowledged(&text)
 }
 
 /// What the receiver got.
-pub(super) async fn delivered(receiver: &Part) -> Result<Log<DeliveryId>, BenchError> {
-    read_log("receiver", &get(receiver, "/log").await?)
+pub(super) async fn delivered(receiver: &Part) -> Result<Arrivals, BenchError> {
+    read_arrivals(&get(receiver, "/log").await?)
 }
 
 async fn get(receiver: &Part, path: &'static str) -> Result<String, BenchError> {

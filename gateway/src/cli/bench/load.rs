@@ -2,8 +2,8 @@
 //!
 //! `run MS RATE` sends for that long and answers with a [`Sent`]. At rate 0 each connection is a closed loop. At any other, requests are
 //! due at fixed moments, in turn on the connections; one that can't be sent when it is due is sent when it can be, and its times
-//! count from when it was due. `log PATH` writes a line for each confirmed event: its id, and when
-//! its request was sent, in microseconds since the epoch.
+//! count from when it was due. `log PATH` writes a line for each confirmed event: its id, when its request was due in
+//! microseconds since the epoch, and which of the paths it went to.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -35,9 +35,9 @@ pub(super) struct LoadArgs {
     /// Where to send.
     #[arg(long)]
     target: SocketAddr,
-    /// The path to post to.
-    #[arg(long)]
-    path: String,
+    /// The paths to post to, in turn.
+    #[arg(long = "path", required = true)]
+    paths: Vec<String>,
     /// How many connections.
     #[arg(long)]
     connections: u16,
@@ -89,8 +89,8 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), BenchError> {
     })
 }
 
-/// A confirmed event, and when it was sent.
-type Confirmed = (EventId, u64);
+/// A confirmed event, when it was due, and where it was sent.
+type Confirmed = (EventId, u64, usize);
 
 async fn send(args: &LoadArgs, time: Duration, rate: f64, number: &mut u64, log: &mut Vec<Confirmed>) -> Sent {
     let started = clock::monotonic();
@@ -108,7 +108,8 @@ async fn send(args: &LoadArgs, time: Duration, rate: f64, number: &mut u64, log:
             senders.spawn(sender.run(started + time));
         }
     }
-    let pacer = std::thread::spawn(move || pace(started, time, rate, &clocks));
+    let paths = args.paths.len();
+    let pacer = std::thread::spawn(move || pace(started, time, rate, paths, &clocks));
     *number += u64::from(args.connections) * 1_000_000;
     let mut sent = Sent::default();
     let mut times = Vec::new();
@@ -128,28 +129,29 @@ async fn send(args: &LoadArgs, time: Duration, rate: f64, number: &mut u64, log:
     sent
 }
 
-/// When a request is due.
+/// When a request is due, and where it goes.
 #[derive(Clone, Copy)]
 struct Due {
     at: Instant,
     /// The same in microseconds since the epoch.
     wall: u64,
+    path: usize,
 }
 
 impl Due {
-    fn now() -> Self {
-        Self { at: clock::monotonic(), wall: clock::wall_micros() }
+    fn now(path: usize) -> Self {
+        Self { at: clock::monotonic(), wall: clock::wall_micros(), path }
     }
 }
 
 /// Tells the connections in turn when their requests are due. On a thread of its own: the runtime's timers are good to a millisecond only.
 /// What waits in the channels is at most what a run sends.
 #[allow(clippy::cast_precision_loss)]
-fn pace(started: Instant, time: Duration, rate: f64, connections: &[mpsc::UnboundedSender<Due>]) {
+fn pace(started: Instant, time: Duration, rate: f64, paths: usize, connections: &[mpsc::UnboundedSender<Due>]) {
     if connections.is_empty() {
         return;
     }
-    let start = Due::now();
+    let start = Due::now(0);
     for number in 0_u64.. {
         let after = Duration::from_secs_f64(number as f64 / rate);
         if after >= time {
@@ -158,17 +160,16 @@ fn pace(started: Instant, time: Duration, rate: f64, connections: &[mpsc::Unboun
         let at = started + after;
         std::thread::sleep(at.saturating_duration_since(clock::monotonic()));
         let wall = start.wall + micros(at.saturating_duration_since(start.at));
-        let turn = usize::try_from(number).unwrap_or_default() % connections.len();
-        let _ = connections[turn].send(Due { at, wall });
+        let turn = usize::try_from(number).unwrap_or_default();
+        let _ = connections[turn % connections.len()].send(Due { at, wall, path: turn % paths });
     }
 }
 
 /// One connection.
 struct Sender {
     target: SocketAddr,
-    request: Vec<u8>,
-    /// Where the body's number stands in the request.
-    number_at: std::ops::Range<usize>,
+    /// One for each path, with where the body's number stands in it.
+    requests: Vec<(Vec<u8>, std::ops::Range<usize>)>,
     number: u64,
     record: bool,
     answer: Vec<u8>,
@@ -182,16 +183,18 @@ struct Sender {
 impl Sender {
     fn new(args: &LoadArgs, number: u64) -> Self {
         let body = Body::new();
-        let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", args.path, args.target, body::SIZE);
-        for (name, value) in body::HEADERS {
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
-        head.push_str("\r\n");
-        let in_body = body.number_range();
+        let request = |path: &String| {
+            let mut head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", args.target, body::SIZE);
+            for (name, value) in body::HEADERS {
+                let _ = write!(head, "{name}: {value}\r\n");
+            }
+            head.push_str("\r\n");
+            let in_body = body.number_range();
+            ([head.as_bytes(), body.bytes()].concat(), head.len() + in_body.start..head.len() + in_body.end)
+        };
         Self {
             target: args.target,
-            number_at: head.len() + in_body.start..head.len() + in_body.end,
-            request: [head.as_bytes(), body.bytes()].concat(),
+            requests: args.paths.iter().map(request).collect(),
             number,
             record: args.record,
             answer: Vec::with_capacity(4096),
@@ -205,8 +208,11 @@ impl Sender {
 
     async fn run(mut self, until: Instant) -> Self {
         let mut connection = None;
-        while clock::monotonic() < until {
-            if !self.one(&mut connection, Due::now()).await {
+        for turn in 0_usize.. {
+            if clock::monotonic() >= until {
+                break;
+            }
+            if !self.one(&mut connection, Due::now(turn % self.requests.len())).await {
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -244,9 +250,10 @@ impl Sender {
                 connection.insert(stream)
             }
         };
-        body::write_number(self.number, &mut self.request[self.number_at.clone()]);
+        let (request, number_at) = &mut self.requests[due.path];
+        body::write_number(self.number, &mut request[number_at.clone()]);
         self.number += 1;
-        stream.write_all(&self.request).await?;
+        stream.write_all(request).await?;
         self.answer.clear();
         let answer = loop {
             if stream.read_buf(&mut self.answer).await? == 0 {
@@ -259,7 +266,7 @@ impl Sender {
         self.times_us.push(micros(due.at.elapsed()));
         if self.record && answer.status == 202 {
             let id = event_id(answer.body).ok_or(std::io::ErrorKind::InvalidData)?;
-            self.log.push((id, due.wall));
+            self.log.push((id, due.wall, due.path));
         }
         let (status, close) = (answer.status, answer.close);
         if close {
@@ -313,8 +320,8 @@ fn event_id(body: &[u8]) -> Option<EventId> {
 }
 
 fn lines(log: &[Confirmed]) -> String {
-    log.iter().fold(String::new(), |mut text, (id, sent)| {
-        let _ = writeln!(text, "{id} {sent}");
+    log.iter().fold(String::new(), |mut text, (id, due, path)| {
+        let _ = writeln!(text, "{id} {due} {path}");
         text
     })
 }

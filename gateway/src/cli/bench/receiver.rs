@@ -22,6 +22,9 @@ use crate::event::DeliveryId;
 /// The largest delivery that it takes.
 const MAX_BODY: usize = 1 << 20;
 
+/// Deliveries to this path are never answered, and not remembered.
+pub(super) const HANG: &str = "/hang";
+
 #[derive(Default)]
 struct Log {
     count: u64,
@@ -63,6 +66,9 @@ async fn answer(request: Request<Incoming>, log: Arc<Mutex<Log>>) -> Result<Resp
         let log = log.lock().unwrap_or_else(PoisonError::into_inner);
         let text = if request.uri().path() == "/log" { log.lines() } else { log.count.to_string() };
         return Ok(Response::new(Full::new(text.into())));
+    }
+    if request.uri().path() == HANG {
+        return std::future::pending().await;
     }
     let id = request.headers().get("webhook-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse::<DeliveryId>().ok());
     let complete = http::read(request.into_body(), MAX_BODY).await.is_ok_and(|body| !body.is_empty());

@@ -56,7 +56,7 @@ fn figure(runs: &Runs, floor: super::Spread) -> Figure {
 /// A bare server that reads the same body and answers 202.
 async fn floor(lab: &Lab, traffic: &Traffic) -> Result<Measured, BenchError> {
     let floor = lab.floor(&[]).await?;
-    let mut load = lab.load(floor.address()?, "/in/floor", traffic.connections).await?;
+    let mut load = lab.load(floor.address()?, &["/in/floor"], traffic.connections).await?;
     let processes = vec![("floor", floor.pid()), ("load", load.pid())];
     let mut stage = Stage { name: "the floor of accept".into(), load: &mut load, receiver: None, processes };
     let measured = lab.measure(&mut stage).await?;
@@ -74,7 +74,7 @@ async fn once(lab: &Lab, traffic: &Traffic, store: Store, faults: &mut Vec<Strin
     let (backend, role) = server.as_ref().map_or((Backend::Embedded, "all"), |server| (Backend::Redis(server), "ingest"));
     let gateway = Gateway::start(lab, &room, backend, role).await?;
     let route = gateway.source().await?.unconnected();
-    let mut load = lab.load(gateway.ingest(), &route.path, traffic.connections).await?;
+    let mut load = lab.load(gateway.ingest(), &[&route.path], traffic.connections).await?;
     let mut processes = vec![("gateway", gateway.pid()), ("load", load.pid())];
     processes.extend(server.as_ref().map(|server| ("redis", server.pid())));
     let name = format!("accept, {}", store.described());

@@ -72,7 +72,7 @@ async fn floor(lab: &Lab, traffic: &Traffic, path: Path) -> Result<Measured, Ben
         arguments.push(format!("--component={}", component.display()));
     }
     let floor = lab.floor(&arguments).await?;
-    let mut load = lab.load(floor.address()?, "/in/floor", traffic.connections).await?;
+    let mut load = lab.load(floor.address()?, &["/in/floor"], traffic.connections).await?;
     let processes = vec![("floor", floor.pid()), ("load", load.pid()), ("receiver", receiver.pid())];
     let mut stage = Stage { name: "the floor of deliver".into(), load: &mut load, receiver: Some(&receiver), processes };
     let measured = lab.measure(&mut stage).await?;
@@ -102,14 +102,14 @@ impl Runs {
         let receiver = lab.receiver().await?;
         let component = (self.path == Path::Transform).then_some(COMPONENT);
         let route = gateway.source().await?.connect(receiver.address()?, component).await?;
-        let mut load = lab.load(gateway.ingest(), &route.path, traffic.connections).await?;
+        let mut load = lab.load(gateway.ingest(), &[&route.path], traffic.connections).await?;
         let mut processes = vec![("gateway", gateway.pid()), ("load", load.pid()), ("receiver", receiver.pid())];
         processes.extend(server.as_ref().map(|server| ("redis", server.pid())));
         let name = format!("deliver, {}", self.described());
         let mut stage = Stage { name: name.clone(), load: &mut load, receiver: Some(&receiver), processes };
         let measured = lab.measure(&mut stage).await?;
         let (accepted, delivered) = (accepted(lab, &mut load).await?, delivered(&receiver).await?);
-        let outcome = compare(&accepted, route.connection, &delivered, measured.since);
+        let outcome = compare(&accepted, &[route.connection], &delivered, measured.since);
         faults.extend(outcome.fault(measured.unclear).map(|fault| format!("{name}: {fault}")));
         self.measured.push(measured);
         self.outcomes.push(outcome);

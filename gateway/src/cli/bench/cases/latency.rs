@@ -70,20 +70,20 @@ impl Runs {
         let gateway = Gateway::start(lab, &room, backend, "all").await?;
         let receiver = lab.receiver().await?;
         let route = gateway.source().await?.connect(receiver.address()?, None).await?;
-        let mut load = lab.load(gateway.ingest(), &route.path, traffic.connections).await?;
+        let mut load = lab.load(gateway.ingest(), &[&route.path], traffic.connections).await?;
         let name = format!("latency, {}", self.store.described());
         let processes = vec![("gateway", gateway.pid())];
         let mut stage = Stage { name: name.clone(), load: &mut load, receiver: Some(&receiver), processes };
 
         let since = clock::wall_micros();
         let closed = stage.send(lab.time / 2, None).await?;
-        let carried = compare(&accepted(lab, stage.load).await?, route.connection, &delivered(&receiver).await?, since);
+        let carried = compare(&accepted(lab, stage.load).await?, &[route.connection], &delivered(&receiver).await?, since);
         #[allow(clippy::cast_precision_loss)]
         let rate = (carried.events as f64 / carried.seconds / 2.0).max(1.0);
 
         let since = clock::wall_micros();
         let paced = stage.send(lab.time, Some(rate)).await?;
-        let outcome = compare(&accepted(lab, &mut load).await?, route.connection, &delivered(&receiver).await?, since);
+        let outcome = compare(&accepted(lab, &mut load).await?, &[route.connection], &delivered(&receiver).await?, since);
         let unanswered = |sent: &Sent| sent.failed + sent.refused.values().sum::<u64>();
         self.unanswered += unanswered(&paced);
         faults.extend(outcome.fault(unanswered(&closed) + unanswered(&paced)).map(|fault| format!("{name}: {fault}")));

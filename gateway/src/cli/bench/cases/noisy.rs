@@ -1,0 +1,158 @@
+//! `noisy_p99`: what quiet tenants feel of noisy ones.
+//!
+//! A hundred tenants send at a fixed rate, far inside their plans. Then they do the same again while one tenant sends ten times what its
+//! plan allows and another one's destination never answers. The figure is the quiet ones' latency, its floor the same without the noise.
+//! Everything is sent at fixed moments (see `latency`).
+
+use serde_json::json;
+
+use super::super::Traffic;
+use super::super::error::BenchError;
+use super::super::gateway::{Backend, Gateway, Route};
+use super::super::lab::{self, Lab, accepted, all_arrived, arrived, delivered};
+use super::super::load::Sent;
+use super::super::machine::{Fsync, fsync_probe};
+use super::super::outcome::{Outcome, compare};
+use super::super::part::Part;
+use super::super::receiver::HANG;
+use super::super::redis_server::RedisServer;
+use super::super::report::{Details, Figure, Goal};
+use super::super::statistics::Spread;
+use super::{Findings, Store, middle, progress};
+use crate::clock;
+use crate::event::ConnectionId;
+
+const GOAL: Goal = Goal::RatioAtMost(2.0);
+
+const QUIET: usize = 100;
+/// Requests per second of all quiet tenants together.
+const QUIET_RATE: f64 = 1_000.0;
+/// What each tenant's plan allows, in events per second.
+const PLAN_RATE: f64 = 200.0;
+/// What the noisy one sends.
+const NOISY_RATE: f64 = 10.0 * PLAN_RATE;
+/// What is sent to the destination that never answers.
+const HANGING_RATE: f64 = 50.0;
+
+/// One store's repetitions.
+struct Runs {
+    store: Store,
+    alone: Vec<Outcome>,
+    beside_noise: Vec<Outcome>,
+    missing: u64,
+    refused: u64,
+    fsync: Vec<Fsync>,
+}
+
+pub(super) async fn run(lab: &Lab, traffic: &Traffic) -> Result<Findings, BenchError> {
+    let mut faults = Vec::new();
+    let new = |&store| Runs { store, alone: vec![], beside_noise: vec![], missing: 0, refused: 0, fsync: vec![] };
+    let mut all: Vec<Runs> = traffic.store.list().iter().map(new).collect();
+    for repetition in 1..=lab.repetitions {
+        progress(&format!("repetition {repetition} of {}", lab.repetitions));
+        for runs in &mut all {
+            runs.once(lab, traffic, &mut faults).await?;
+        }
+    }
+    Ok((all.iter().map(Runs::figure).collect(), faults))
+}
+
+/// Tenants and where they send to.
+struct Tenants {
+    paths: Vec<String>,
+    connections: Vec<ConnectionId>,
+}
+
+impl Tenants {
+    fn of(routes: Vec<Route<ConnectionId>>) -> Self {
+        let (paths, connections) = routes.into_iter().map(|route| (route.path, route.connection)).unzip();
+        Self { paths, connections }
+    }
+
+    async fn load(&self, lab: &Lab, gateway: &Gateway, connections: u16) -> Result<Part, BenchError> {
+        let paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
+        lab.load(gateway.ingest(), &paths, connections).await
+    }
+}
+
+impl Runs {
+    async fn once(&mut self, lab: &Lab, traffic: &Traffic, faults: &mut Vec<String>) -> Result<(), BenchError> {
+        let room = lab.room()?;
+        self.fsync.push(fsync_probe(lab.dir())?);
+        let server = match self.store {
+            Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
+            Store::Embedded => None,
+        };
+        let backend = server.as_ref().map_or(Backend::Embedded, Backend::Redis);
+        let gateway = Gateway::start(lab, &room, backend, "all").await?;
+        let receiver = lab.receiver().await?;
+        let plan = json!({"rate": PLAN_RATE, "burst": PLAN_RATE as u64});
+        let mut quiet = Vec::with_capacity(QUIET);
+        for number in 0..QUIET {
+            quiet.push(gateway.tenant(&format!("quiet-{number}"), &plan).await?.connect(receiver.address()?, None).await?);
+        }
+        let quiet = Tenants::of(quiet);
+        let noisy = Tenants::of(vec![gateway.tenant("noisy", &plan).await?.connect(receiver.address()?, None).await?]);
+        let hanging = gateway.tenant("hanging", &plan).await?.to(HANG).connect(receiver.address()?, None).await?;
+        let mut quiet_load = quiet.load(lab, &gateway, traffic.connections).await?;
+        let mut noisy_load = noisy.load(lab, &gateway, traffic.connections).await?;
+        let mut hanging_load = lab.load(gateway.ingest(), &[&hanging.path], 4).await?;
+
+        let mut expected = arrived(&receiver).await?;
+        let warm_up = lab::send(&mut quiet_load, lab.time / 4, Some(QUIET_RATE)).await?;
+        let since = clock::wall_micros();
+        let alone = lab::send(&mut quiet_load, lab.time, Some(QUIET_RATE)).await?;
+        expected += warm_up.accepted + alone.accepted;
+        all_arrived(&receiver, expected).await?;
+        let (log, arrivals) = (accepted(lab, &mut quiet_load).await?, delivered(&receiver).await?);
+        self.alone.push(compare(&log, &quiet.connections, &arrivals, since));
+
+        let since = clock::wall_micros();
+        let (beside, noise, hung) = tokio::join!(
+            lab::send(&mut quiet_load, lab.time, Some(QUIET_RATE)),
+            lab::send(&mut noisy_load, lab.time, Some(NOISY_RATE)),
+            lab::send(&mut hanging_load, lab.time, Some(HANGING_RATE)),
+        );
+        let (beside, noise, hung) = (beside?, noise?, hung?);
+        all_arrived(&receiver, expected + beside.accepted + noise.accepted).await?;
+        let arrivals = delivered(&receiver).await?;
+        let quiet_outcome = compare(&accepted(lab, &mut quiet_load).await?, &quiet.connections, &arrivals, since);
+        let noisy_outcome = compare(&accepted(lab, &mut noisy_load).await?, &noisy.connections, &arrivals, since);
+        for (who, outcome) in [("quiet", &quiet_outcome), ("noisy", &noisy_outcome)] {
+            // The others' deliveries are foreign to each: what counts is that its own are there.
+            let fault = outcome.fault(u64::MAX);
+            faults.extend(fault.map(|fault| format!("noisy, {}, {who} tenants: {fault}", self.store.described())));
+            self.missing += outcome.missing.len() as u64;
+        }
+        let refused = |sent: &Sent| sent.failed + sent.refused.values().sum::<u64>();
+        self.refused += [&warm_up, &alone, &beside, &noise, &hung].into_iter().map(refused).sum::<u64>();
+        self.beside_noise.push(quiet_outcome);
+        for load in [quiet_load, noisy_load, hanging_load] {
+            load.stop().await?;
+        }
+        drop(gateway);
+        receiver.stop().await
+    }
+
+    fn figure(&self) -> Figure {
+        let of = |outcomes: &[Outcome]| Spread::of(outcomes.iter().map(|outcome| outcome.latency_p99_ms));
+        let what = format!(
+            "p99 from due to arrival for {QUIET} tenants with {QUIET_RATE}/s together, while one sends {NOISY_RATE}/s on a plan of \
+             {PLAN_RATE}/s and the destination of one with {HANGING_RATE}/s never answers; {}; floor: without these two",
+            self.store.described()
+        );
+        let details = Details {
+            what,
+            repetitions: self.beside_noise.len(),
+            events: self.beside_noise.iter().map(|outcome| outcome.events).sum(),
+            per_second: QUIET_RATE,
+            fsync_ms: Some(middle(&self.fsync)),
+            refused: self.refused,
+            missing: Some(self.missing),
+            duplicates: Some(self.beside_noise.iter().map(|outcome| outcome.duplicates).sum()),
+            ..Details::default()
+        };
+        let goal = (self.store == Store::Redis).then_some(GOAL);
+        Figure::new(format!("noisy_p99{}", self.store.suffix()), "ms", of(&self.beside_noise), Some(of(&self.alone)), goal, details)
+    }
+}
