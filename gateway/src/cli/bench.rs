@@ -51,6 +51,8 @@ enum Case {
     Latency(TrafficOptions),
     /// What a hundred quiet tenants feel of one that floods and of one whose destination hangs.
     Noisy(TrafficOptions),
+    /// What many queued events cost in memory, and what everybody else feels of them while they wait and drain.
+    Backlog(BacklogOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -116,6 +118,22 @@ struct DeliverOptions {
     plugin: PluginChoice,
 }
 
+/// Events of a backlog unless told otherwise.
+const BACKLOG: u64 = 1_000_000;
+/// In the short form.
+const SHORT_BACKLOG: u64 = 1_000;
+
+#[derive(Clone, Debug, Args)]
+struct BacklogOptions {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    traffic: Traffic,
+    /// How many events are to be queued, at least; one million unless the run is short.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    events: Option<u64>,
+}
+
 #[derive(Clone, Debug, Args)]
 struct PluginOptions {
     #[command(flatten)]
@@ -151,6 +169,10 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         Case::Deliver(DeliverOptions { options, traffic, plugin }) => cases::run(&options, cases::Plan::Deliver(traffic, plugin)),
         Case::Latency(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Latency(traffic)),
         Case::Noisy(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Noisy(traffic)),
+        Case::Backlog(BacklogOptions { options, traffic, events }) => {
+            let events = events.unwrap_or(if options.short { SHORT_BACKLOG } else { BACKLOG });
+            cases::run(&options, cases::Plan::Backlog(traffic, events))
+        }
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),

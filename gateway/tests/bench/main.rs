@@ -94,6 +94,19 @@ fn noise_loses_nothing_of_quiet_tenants() {
 }
 
 #[test]
+fn a_backlog_drains_without_loss_on_both_stores() {
+    let report = report(&["backlog", "--short", "--json"]);
+    let names = ["backlog_memory", "backlog_drain", "backlog_quiet_p99"];
+    let expected: Vec<String> = ["", "_embedded"].iter().flat_map(|store| names.map(|name| format!("{name}{store}"))).collect();
+    let figures = report["figures"].as_array().unwrap();
+    assert_eq!(figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+    for figure in figures {
+        assert!(figure["events"].as_u64().unwrap() >= 1_000, "{figure}");
+    }
+    check_nothing_lost(&report);
+}
+
+#[test]
 fn a_plugins_call_is_measured_beside_a_bare_one() {
     let report = report(&["plugin", "--short", "--json"]);
     check_figures(&report, &["plugin_call"]);

@@ -1,6 +1,7 @@
 //! The cases: what is measured, in which order, and what becomes of it.
 
 mod accept;
+mod backlog;
 mod deliver;
 mod latency;
 mod noisy;
@@ -25,6 +26,7 @@ pub(super) enum Plan {
     Deliver(Traffic, PluginChoice),
     Latency(Traffic),
     Noisy(Traffic),
+    Backlog(Traffic, u64),
     Plugin(Option<PathBuf>),
 }
 
@@ -81,7 +83,11 @@ pub(super) fn run(options: &Options, plan: Plan) -> Result<(), BenchError> {
 async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
     let lab = Lab::set_up(options)?;
     let redis = match &plan {
-        Plan::Accept(traffic) | Plan::Deliver(traffic, _) | Plan::Latency(traffic) | Plan::Noisy(traffic)
+        Plan::Accept(traffic)
+        | Plan::Deliver(traffic, _)
+        | Plan::Latency(traffic)
+        | Plan::Noisy(traffic)
+        | Plan::Backlog(traffic, _)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -94,6 +100,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Deliver(traffic, plugin) => deliver::run(&lab, &traffic, plugin).await?,
         Plan::Latency(traffic) => latency::run(&lab, &traffic).await?,
         Plan::Noisy(traffic) => noisy::run(&lab, &traffic).await?,
+        Plan::Backlog(traffic, events) => backlog::run(&lab, &traffic, events).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };

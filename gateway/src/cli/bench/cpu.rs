@@ -1,4 +1,4 @@
-//! CPU used by a process, as the kernel accounts it.
+//! CPU and memory used by a process, as the kernel accounts them.
 
 use std::time::Duration;
 
@@ -12,6 +12,15 @@ pub(super) fn used_by(pid: u32) -> Result<Duration, BenchError> {
     let path = format!("/proc/{pid}/stat");
     let text = std::fs::read_to_string(&path).map_err(BenchError::io(&path))?;
     parse(&text).ok_or_else(|| BenchError::Answer { name: "/proc", answer: text })
+}
+
+/// Resident memory, in MiB.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn resident_mib(pid: u32) -> Result<f64, BenchError> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).map_err(BenchError::io(&path))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib as f64 / 1024.0).ok_or(BenchError::Answer { name: "/proc", answer: text })
 }
 
 fn parse(stat: &str) -> Option<Duration> {

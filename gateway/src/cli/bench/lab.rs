@@ -15,6 +15,7 @@ use super::error::BenchError;
 use super::load::Sent;
 use super::outcome::{Acknowledged, Arrivals, read_acknowledged, read_arrivals};
 use super::part::Part;
+use super::receiver::OPEN;
 use super::{Options, cpu, http};
 use crate::clock;
 
@@ -173,6 +174,11 @@ impl Stage<'_> {
 /// Sends for `time`, at `rate` requests per second if one is given.
 pub(super) async fn send(load: &mut Part, time: Duration, rate: Option<f64>) -> Result<Sent, BenchError> {
     load.ask(&format!("run {} {}", time.as_millis(), rate.unwrap_or(0.0)), time + PATIENCE).await
+}
+
+/// Lets the deliveries through that wait at the receiver.
+pub(super) async fn open_gate(receiver: &Part) -> Result<(), BenchError> {
+    get(receiver, OPEN).await.map(drop)
 }
 
 /// How many deliveries have come.

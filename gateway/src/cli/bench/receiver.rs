@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::error::BenchError;
 use super::{http, part};
@@ -24,9 +25,14 @@ const MAX_BODY: usize = 1 << 20;
 
 /// Deliveries to this path are never answered, and not remembered.
 pub(super) const HANG: &str = "/hang";
+/// Deliveries to this path wait until somebody asked for [`OPEN`].
+pub(super) const GATE: &str = "/gate";
+/// `GET` of it lets the deliveries to [`GATE`] through.
+pub(super) const OPEN: &str = "/open";
 
 #[derive(Default)]
 struct Log {
+    gate: watch::Sender<bool>,
     count: u64,
     /// Deliveries with a readable id: that id, and when it came.
     ids: Vec<(DeliveryId, u64)>,
@@ -64,11 +70,20 @@ async fn answer(request: Request<Incoming>, log: Arc<Mutex<Log>>) -> Result<Resp
     let arrived = clock::wall_micros();
     if request.method() == Method::GET {
         let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = if request.uri().path() == "/log" { log.lines() } else { log.count.to_string() };
+        let text = match request.uri().path() {
+            "/log" => log.lines(),
+            OPEN => log.gate.send_replace(true).to_string(),
+            _ => log.count.to_string(),
+        };
         return Ok(Response::new(Full::new(text.into())));
     }
     if request.uri().path() == HANG {
         return std::future::pending().await;
+    }
+    if request.uri().path() == GATE {
+        let mut gate = log.lock().unwrap_or_else(PoisonError::into_inner).gate.subscribe();
+        // The sender lives as long as the receiver.
+        let _ = gate.wait_for(|open| *open).await;
     }
     let id = request.headers().get("webhook-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse::<DeliveryId>().ok());
     let complete = http::read(request.into_body(), MAX_BODY).await.is_ok_and(|body| !body.is_empty());
