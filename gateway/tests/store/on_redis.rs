@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Topology};
-use tidegate::store::{Store, StoreError};
+use tidegate::store::Store;
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::fixture::Fixture;
@@ -33,10 +33,9 @@ impl OnRedis {
         Self::on(Flavor::Valkey).await
     }
 
-    /// A cluster of one node, which has all slots: commands are routed, and those that cross slots refused, as in a large one.
+    /// On a cluster of one node.
     pub(crate) async fn cluster() -> Self {
-        let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec).with("cluster-enabled", "yes")).await;
-        server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+        let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec).whole_cluster()).await;
         let url = server.url().parse().expect("a Redis URL");
         Self::over(server, Topology::Cluster(vec![url])).await
     }
@@ -61,19 +60,8 @@ impl OnRedis {
             shards: 8,
             ..RedisConfig::standalone(url)
         };
-        // A node that starts takes a moment to call its cluster well.
         // On the heap: nested in the tests' futures its layout is too deep for the compiler.
-        let connecting = Box::pin(async {
-            loop {
-                match Box::pin(RedisStore::connect(config.clone(), Clock::system())).await {
-                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
-                    answer => return answer.expect("the server is as the engine demands"),
-                }
-            }
-        });
-        let store = tokio::time::timeout(Duration::from_secs(30), connecting).await.expect("the server serves within 30 seconds");
-        // Waits as well until a node that starts calls its cluster well.
-        store.probe().await.expect("the server takes a write");
+        let store = Box::pin(RedisStore::connect(config, Clock::system())).await.expect("the server is as the engine demands");
         self.store = Some(Arc::new(store));
     }
 }

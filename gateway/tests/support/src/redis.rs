@@ -39,12 +39,19 @@ pub struct Config {
     flavor: Flavor,
     fsync: Fsync,
     settings: Vec<(String, String)>,
+    whole_cluster: bool,
 }
 
 impl Config {
     /// A server of this kind with this durability.
     pub fn new(flavor: Flavor, fsync: Fsync) -> Self {
-        Self { flavor, fsync, settings: Vec::new() }
+        Self { flavor, fsync, settings: Vec::new(), whole_cluster: false }
+    }
+
+    /// Makes it a cluster of one node, which has all slots: commands are routed, and those that cross slots refused, as in a large
+    /// one.
+    pub fn whole_cluster(self) -> Self {
+        Self { whole_cluster: true, ..self }.with("cluster-enabled", "yes").with("cluster-port", &ports::free().to_string())
     }
 
     /// Adds a line of `redis.conf`; a later line for the same setting wins.
@@ -179,15 +186,34 @@ impl Server {
     /// Waits until it serves; its last words if it ends before.
     async fn ready(&mut self) -> Result<(), String> {
         let (port, process) = (self.port, &mut self.process);
-        eventually("the server answers PING", START_DEADLINE, async || {
+        let answers = eventually("the server answers PING", START_DEADLINE, async || {
             if process.exited().is_some() {
                 return Some(Err(process.last_words()));
             }
             // While it loads its data it answers with an error.
             query(port, &["PING"]).await.ok().map(|_| Ok(()))
         })
-        .await
+        .await;
+        if answers.is_ok() && self.config.whole_cluster {
+            self.command(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await;
+            self.command(&["CLUSTER", "FORGET", GONE_NODE]).await;
+        }
+        answers
     }
+}
+
+/// The ids of a whole cluster's node and of the primary that it takes over from.
+const ONLY_NODE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const GONE_NODE: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// A cluster's primary serves nothing in its first two seconds, in case it was replaced while it was away. A replica has no such wait,
+/// so each start begins as the replica of a primary that does not exist, and takes over from it.
+fn one_node() -> String {
+    format!(
+        "{ONLY_NODE} 127.0.0.1:0@0 myself,slave {GONE_NODE} 0 0 0 connected\n\
+         {GONE_NODE} 127.0.0.1:1@1 master - 0 0 0 connected 0-16383\n\
+         vars currentEpoch 0 lastVoteEpoch 0\n"
+    )
 }
 
 fn spawn(config: &Config, port: u16, directory: &Path) -> Process {
@@ -197,6 +223,9 @@ fn spawn(config: &Config, port: u16, directory: &Path) -> Process {
     };
     let file = directory.join("server.conf");
     std::fs::write(&file, config.file(port, directory)).expect("the configuration can be written");
+    if config.whole_cluster {
+        std::fs::write(directory.join("nodes.conf"), one_node()).expect("the cluster's configuration can be written");
+    }
     let mut command = process::command(&tools::program(program));
     command.arg(file).current_dir(directory);
     Process::spawn(name, command, &directory.join("server.log"))
