@@ -418,6 +418,12 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a batch in one durable write, answering in order. See the contract above.
     async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError>;
 
+    /// Whether an event for this lane is worth to be handed to [`Store::accept`] now, so that what can't be kept need not queue up for
+    /// it. Cheap: answers from the last check. An engine whose `accept` never makes others wait leaves it to that.
+    fn admits(&self, _lane: Lane) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Takes the shard if nobody else holds it (or whoever held it has let its lease run out), for `ttl`. The node that holds it
     /// gets a new lease at once, since it asks only after it lost the old one; the old one is fenced.
     async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;

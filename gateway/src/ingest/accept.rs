@@ -7,6 +7,7 @@
 //!
 //! The queue is bounded by count and by bytes. Its permits are owned by the queued event and live until its write has ended.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -56,13 +57,20 @@ pub enum AcceptError {
 }
 
 /// Hands events to the store in batches. Cheap to clone; clones share the queue and the writers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Acceptor {
+    store: Arc<dyn Store>,
     queue: mpsc::Sender<Pending>,
     bytes: Arc<Semaphore>,
     metrics: Metrics,
     stop: CancellationToken,
     writers: TaskTracker,
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("queue", &self.queue).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -90,13 +98,15 @@ impl Acceptor {
         }
         writers.close();
         let bytes = Arc::new(Semaphore::new(limits.queue_bytes.min(Semaphore::MAX_PERMITS)));
-        Self { queue, bytes, metrics, stop, writers }
+        Self { store, queue, bytes, metrics, stop, writers }
     }
 
     /// Returns once the event is durable, or a duplicate of one that is. The event is queued before the first wait; how long to
     /// wait is the caller's to decide.
     pub async fn accept(&self, acceptance: Acceptance) -> Result<(EventId, Accepted), AcceptError> {
         let id = acceptance.event.event().id;
+        // A store that is away is known to be: nobody waits behind the write that found it out.
+        self.store.admits(acceptance.lane)?;
         let outcome = self.enqueue(acceptance)?;
         // The writer goes away with the event in its hands only when the runtime is being torn down.
         let outcome = outcome.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the writer ended".into())));

@@ -61,6 +61,7 @@ mod keys;
 mod lease;
 mod link;
 mod piece;
+mod reach;
 mod record;
 mod registry;
 mod scripts;
@@ -78,6 +79,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Pipeline, Value, cmd};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::config::{Durability, RedisConfig, RedisUrl, RedisUrlError, Timeouts, Topology};
@@ -95,6 +97,9 @@ use super::{
 };
 use crate::clock::{self, Clock, Timestamp};
 use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, VersionHash};
+
+/// How long a check waits for the next while the server is away. How often it is dialled is the connection's to say.
+const AWAY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The engine.
 pub struct RedisStore {
@@ -133,8 +138,7 @@ impl RedisStore {
         let names = Keys::new(&config.namespace);
         let shards: Arc<[ShardKeys]> = (0..config.shards).map(|shard| names.shard(Shard(shard))).collect();
         let [ingesting, owner, query, watch] = std::array::from_fn(|_| Link::new(connector.clone()));
-        let health = health::check(&watch, &config).await;
-        health.reached.clone()?;
+        let health = health::check(&watch, &config).await?;
         health.settings.clone().map_err(|error| match error {
             StoreError::Unavailable(text) => StoreError::Refused(text),
             other => other,
@@ -145,7 +149,7 @@ impl RedisStore {
             shards: shards.clone(),
             durability: config.durability,
             replica_wait: config.timeouts.replica,
-            patience: config.timeouts.operation,
+            settle_within: config.timeouts.settle,
             cluster: connector.is_cluster(),
             committers: Arc::new(Committers::new()),
         });
@@ -165,9 +169,15 @@ impl RedisStore {
             lost: AtomicU64::new(0),
         });
         let signals: Arc<[Arc<Notify>]> = inner.shards.iter().map(|_| Arc::new(Notify::new())).collect();
-        let listening = wake::listen(connector, names.wake_pattern(), signals.clone(), Arc::downgrade(&inner));
-        let tasks = [tokio::spawn(listening), tokio::spawn(check_again(Arc::downgrade(&inner)))].map(AbortOnDropHandle::new);
+        let listening = wake::listen(connector.clone(), names.wake_pattern(), signals.clone(), Arc::downgrade(&inner));
+        let checking = check_again(Arc::downgrade(&inner), connector);
+        let tasks = [tokio::spawn(listening), tokio::spawn(checking)].map(AbortOnDropHandle::new);
         Ok(Self { inner, signals, nobody: Arc::default(), _tasks: tasks })
+    }
+
+    async fn may_accept(&self) -> Result<(), StoreError> {
+        self.inner.connector.reach.pass().await?;
+        self.inner.health.load().may_accept()
     }
 
     /// How many claimed entries were found to exist no more: losses, each logged.
@@ -176,19 +186,30 @@ impl RedisStore {
     }
 }
 
-async fn check_again(inner: Weak<Inner>) {
+/// Checks the server's settings every so often, and at once when there is a doubt that it can be reached.
+async fn check_again(inner: Weak<Inner>, connector: Arc<Connector>) {
+    let Some(every) = inner.upgrade().map(|inner| inner.config.check_every) else { return };
+    let mut last = Ok(());
     loop {
-        let Some(pause) = inner.upgrade().map(|inner| inner.config.check_every) else { return };
-        tokio::time::sleep(pause).await;
+        if connector.reach.now().is_ok() {
+            let _either = timeout(every, connector.reach.doubted()).await;
+        } else {
+            tokio::time::sleep(every.min(AWAY_PAUSE)).await;
+        }
         let Some(inner) = inner.upgrade() else { return };
         let found = health::check(&inner.watch, &inner.config).await;
-        let (before, now) = (inner.health.load().ready(), found.ready());
-        match (&before, &now) {
+        let reached = found.as_ref().map(drop).map_err(Clone::clone);
+        let now = found.and_then(|health| {
+            inner.health.store(Arc::new(health));
+            inner.health.load().may_accept()
+        });
+        connector.reach.found(&reached);
+        match (&last, &now) {
             (Ok(()), Err(error)) => tracing::error!(%error, "the store is not ready"),
             (Err(_), Ok(())) => tracing::info!("the store is ready again"),
             _ => {}
         }
-        inner.health.store(Arc::new(found));
+        last = now;
     }
 }
 
@@ -287,13 +308,19 @@ impl Store for RedisStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        self.inner.health.load().may_accept()?;
+        self.may_accept().await?;
         for acceptance in &batch {
             self.inner.keys(acceptance.shard)?;
         }
         let ingest = self.inner.ingest.clone();
         let turn = ingest.committers.turn().await;
+        // The server may have gone while those before were at it.
+        self.may_accept().await?;
         detached(async move { ingest.accept(batch, turn).await }).await
+    }
+
+    fn admits(&self, _lane: Lane) -> Result<(), StoreError> {
+        self.ready()
     }
 
     async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
@@ -389,7 +416,8 @@ impl Store for RedisStore {
     }
 
     fn ready(&self) -> Result<(), StoreError> {
-        self.inner.health.load().ready()
+        self.inner.connector.reach.now()?;
+        self.inner.health.load().may_accept()
     }
 
     async fn probe(&self) -> Result<Duration, StoreError> {

@@ -1,5 +1,6 @@
 //! Fixtures over servers of the test's own.
 
+mod away;
 mod checks;
 mod faults;
 mod proxy;
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Topology};
 use tidegate::store::Store;
+use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Topology};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::fixture::Fixture;

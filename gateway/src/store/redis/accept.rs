@@ -86,7 +86,7 @@ pub(super) struct Ingest {
     pub(super) shards: Arc<[ShardKeys]>,
     pub(super) durability: Durability,
     pub(super) replica_wait: Duration,
-    pub(super) patience: Duration,
+    pub(super) settle_within: Duration,
     pub(super) cluster: bool,
     pub(super) committers: Arc<Committers>,
 }
@@ -245,7 +245,7 @@ impl Ingest {
 
     /// Finds out what became of a transaction whose answer was lost, and executes it if it was not.
     async fn recover(&self, unit: &Unit, mut sent_on: Option<Identity>) -> Result<Vec<(usize, Accepted)>, StoreError> {
-        let mut patience = Patience::new(self.patience);
+        let mut patience = Patience::new(self.settle_within);
         loop {
             let fault = match self.link.live().await {
                 Err(error) => Fault::Unsent(error),

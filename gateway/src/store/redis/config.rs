@@ -82,8 +82,11 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For one answer.
     pub response: Duration,
-    /// For one operation, with reconnecting and asking again what became of a write whose answer was lost.
+    /// For one operation of an owner or the API, with reconnecting and asking again what became of a write whose answer was lost.
     pub operation: Duration,
+    /// For finding out, on a new connection, what became of an accept whose answer was lost. After that it is answered as
+    /// unavailable, which leaves it open whether the events were taken.
+    pub settle: Duration,
     /// For a replica to confirm an accept in the mode `replicated`.
     pub replica: Duration,
 }
@@ -94,6 +97,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(5),
             operation: Duration::from_secs(12),
+            settle: Duration::from_secs(2),
             replica: Duration::from_secs(2),
         }
     }

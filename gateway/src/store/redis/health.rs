@@ -12,11 +12,12 @@ use crate::store::StoreError;
 /// From this share of maxmemory on, nothing new is accepted: what is left is for retries and acks.
 const FULL_AT: f64 = 0.85;
 
+/// How many connections may break under a check before the server counts as away.
+const TRIES: u32 = 3;
+
 /// What the last check found.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
-    /// Whether the server could be asked.
-    pub(super) reached: Result<(), StoreError>,
     /// Whether its settings are as demanded.
     pub(super) settings: Result<(), StoreError>,
     /// Whether it has room.
@@ -24,12 +25,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn ready(&self) -> Result<(), StoreError> {
-        self.reached.clone()?;
-        self.may_accept()
-    }
-
-    /// Whether an accept is worth trying: a connection that was down may be back.
+    /// Whether a server that can be reached takes something new.
     pub(super) fn may_accept(&self) -> Result<(), StoreError> {
         self.settings.clone()?;
         self.room.clone()
@@ -44,20 +40,26 @@ struct Facts {
     settings: Option<HashMap<String, String>>,
 }
 
-pub(super) async fn check(link: &Link, config: &RedisConfig) -> Health {
-    match facts(link).await {
-        Err(error) => Health { reached: Err(error), settings: Ok(()), room: Ok(()) },
-        Ok(all) => Health {
-            reached: Ok(()),
-            settings: all.iter().try_for_each(|facts| facts.judge(config)).map_err(StoreError::Unavailable),
-            room: all.iter().try_for_each(Facts::room),
-        },
-    }
+/// Asks the server what it is like; the error if it can't be asked.
+pub(super) async fn check(link: &Link, config: &RedisConfig) -> Result<Health, StoreError> {
+    let mut tries = TRIES;
+    let all = loop {
+        tries -= 1;
+        match facts(link).await {
+            // Only this connection may have broken.
+            Err(Fault::Lost(error)) if tries > 0 && !error.is_timeout() => {}
+            answer => break answer.map_err(Fault::into_store)?,
+        }
+    };
+    Ok(Health {
+        settings: all.iter().try_for_each(|facts| facts.judge(config)).map_err(StoreError::Unavailable),
+        room: all.iter().try_for_each(Facts::room),
+    })
 }
 
-async fn facts(link: &Link) -> Result<Vec<Facts>, StoreError> {
-    let live = link.live().await?;
-    let infos = match link.ask(&live, &cmd("INFO")).await.map_err(Fault::into_store)? {
+async fn facts(link: &Link) -> Result<Vec<Facts>, Fault> {
+    let live = link.live().await.map_err(Fault::Unsent)?;
+    let infos = match link.ask(&live, &cmd("INFO")).await? {
         // A cluster answers for each of its masters.
         Value::Map(nodes) => nodes.into_iter().map(|(_, info)| info).collect(),
         info => vec![info],
@@ -65,12 +67,12 @@ async fn facts(link: &Link) -> Result<Vec<Facts>, StoreError> {
     let mut ask = cmd("CONFIG");
     ask.arg("GET").arg(&["appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write"]);
     let settings: Option<HashMap<String, String>> = match link.ask(&live, &ask).await {
-        Ok(answer) => Some(redis::from_redis_value(answer).map_err(|_| odd("CONFIG GET"))?),
+        Ok(answer) => Some(redis::from_redis_value(answer).map_err(|_| Fault::Unsent(odd("CONFIG GET")))?),
         Err(Fault::Answered(_)) => None,
-        Err(fault) => return Err(fault.into_store()),
+        Err(fault) => return Err(fault),
     };
     let facts = infos.into_iter().map(|info| {
-        let text: String = redis::from_redis_value(info).map_err(|_| odd("INFO"))?;
+        let text: String = redis::from_redis_value(info).map_err(|_| Fault::Unsent(odd("INFO")))?;
         let info = text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key.into(), value.trim().into()));
         Ok(Facts { info: info.collect(), settings: settings.clone() })
     });

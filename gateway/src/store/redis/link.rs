@@ -20,17 +20,20 @@ use tokio::time::timeout;
 
 use super::config::{RedisConfig, Timeouts, Topology};
 use super::error::{Fault, explain};
+use super::reach::Reach;
 use super::scripts;
 use crate::clock;
 use crate::store::StoreError;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Short enough that a server which is back is found within a second, by each of a gateway's few connections.
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Makes connections.
 pub(super) struct Connector {
     topology: Topology,
     timeouts: Timeouts,
+    pub(super) reach: Reach,
 }
 
 /// A connection of either kind. Clones share it.
@@ -44,6 +47,7 @@ pub(super) enum Wire {
 pub(super) struct Live {
     wire: Wire,
     pub(super) generation: u64,
+    absences: u64,
     /// The server's id of this connection and of its own run; none on a cluster.
     pub(super) identity: Option<Identity>,
 }
@@ -57,7 +61,7 @@ pub(super) struct Identity {
 
 impl Connector {
     pub(super) fn new(config: &RedisConfig) -> Self {
-        Self { topology: config.topology.clone(), timeouts: config.timeouts }
+        Self { topology: config.topology.clone(), timeouts: config.timeouts, reach: Reach::new() }
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -108,6 +112,7 @@ impl Connector {
     }
 
     async fn connect(&self, generation: u64) -> RedisResult<Live> {
+        let absences = self.reach.absences();
         let mut wire = self.wire().await?;
         let mut load = Pipeline::new();
         for script in scripts::ALL {
@@ -130,7 +135,7 @@ impl Connector {
                 Some(Identity { client, run })
             }
         };
-        Ok(Live { wire, generation, identity })
+        Ok(Live { wire, generation, absences, identity })
     }
 
     /// A connection of its own for published wake-ups.
@@ -155,7 +160,13 @@ pub(super) struct Link {
 #[derive(Default)]
 struct Dial {
     failures: u32,
-    failed: Option<(Instant, StoreError)>,
+    failed: Option<Failed>,
+}
+
+struct Failed {
+    at: Instant,
+    error: StoreError,
+    returns: u64,
 }
 
 impl Link {
@@ -165,17 +176,19 @@ impl Link {
 
     /// The connection, made if there is none. During a back-off the last failure is answered at once.
     pub(super) async fn live(&self) -> Result<Arc<Live>, StoreError> {
-        if let Some(live) = self.live.load_full() {
+        if let Some(live) = self.present() {
             return Ok(live);
         }
         let mut dial = self.dial.lock().await;
-        if let Some(live) = self.live.load_full() {
+        if let Some(live) = self.present() {
             return Ok(live);
         }
-        if let Some((at, error)) = &dial.failed
-            && at.elapsed() < backoff(dial.failures)
+        let returns = self.connector.reach.returns();
+        if let Some(failed) = &dial.failed
+            && failed.returns == returns
+            && failed.at.elapsed() < backoff(dial.failures)
         {
-            return Err(error.clone());
+            return Err(failed.error.clone());
         }
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let connecting = timeout(self.connector.timeouts.connect, self.connector.connect(generation));
@@ -187,12 +200,18 @@ impl Link {
                 Ok(live)
             }
             Err(error) => {
+                self.connector.reach.doubt();
                 let error = explain(&error);
                 dial.failures = dial.failures.saturating_add(1);
-                dial.failed = Some((clock::monotonic(), error.clone()));
+                dial.failed = Some(Failed { at: clock::monotonic(), error: error.clone(), returns });
                 Err(error)
             }
         }
+    }
+
+    /// The connection, unless it is from before the server was away.
+    fn present(&self) -> Option<Arc<Live>> {
+        self.live.load_full().filter(|live| live.absences == self.connector.reach.absences())
     }
 
     /// Gives this connection up, unless a newer one is there.
@@ -226,6 +245,9 @@ impl Link {
 
     fn judge(&self, live: &Live, error: RedisError) -> Fault {
         let fault = Fault::of(error);
+        if matches!(fault, Fault::Lost(_)) {
+            self.connector.reach.doubt();
+        }
         if fault.passes() && !self.connector.is_cluster() {
             self.retire(live);
         }

@@ -19,8 +19,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Runs as long as the engine does.
 pub(super) async fn listen(connector: Arc<Connector>, pattern: String, signals: Arc<[Arc<Notify>]>, engine: Weak<Inner>) {
     while engine.strong_count() > 0 {
-        // Whatever ends the subscription: the next one starts by waking everybody.
+        // Whatever ends the subscription: the next one starts by waking everybody. It is the first to see the server go: unlike the
+        // other connections it listens all the time.
         let _ended = subscription(&connector, &pattern, &signals).await;
+        connector.reach.doubt();
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -1,8 +1,10 @@
 //! Stores that are down, full, read-only, evicting or not there.
 
-use tidegate_test_support::eventually;
+use std::time::Duration;
+
 use tidegate_test_support::http::{Answer, Reply, send};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
+use tidegate_test_support::{eventually, monotonic};
 
 use super::{accepted, set_up, still_delivers};
 use crate::world::{REDIS, SOON, Servers, World};
@@ -42,7 +44,11 @@ async fn a_store_that_is_down_answers_503_until_it_is_back() {
     })
     .await;
     world.redis().stop().await;
+    // This one may be the first to find out, and wait for its write.
     is_unavailable(&post(&world, &source).await, "store_unavailable");
+    let started = monotonic();
+    is_unavailable(&post(&world, &source).await, "store_unavailable");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     let shown = world.api.try_get(&format!("/v1/events/{waiting}?tenant=acme")).await;
     assert_eq!((shown.status, shown.json()["code"].as_str()), (503, Some("store_unavailable")), "{:?}", shown.body);
     world.redis().restart().await;
