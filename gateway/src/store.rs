@@ -339,7 +339,7 @@ pub struct DeadLetter {
 pub struct Retention {
     /// Terminal events older than this go.
     pub age: Duration,
-    /// Terminal events go, oldest first, while history holds more than this.
+    /// Terminal events go, oldest first, while history holds more than this; an engine that runs out of room may keep less.
     pub bytes: u64,
     /// Dead letters older than this go.
     pub dead_letter_age: Duration,

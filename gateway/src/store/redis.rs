@@ -36,7 +36,7 @@
 //!   for each event would cost as much as the event's own write. A batch of acks touches one or two buckets.
 //! - **A claim is a transaction that watches the token**, not a script: Lua would copy every entry twice and costs three times as
 //!   much as the read itself. Each claim ends by watching the token again for the next, so that it is one round trip. On a cluster,
-//!   where the client can't watch, it is a script.
+//!   where the client can't watch, and on a full server, which refuses transactions, it is a script.
 //! - **The index is packed**: a member for each event would cost more than the event's stream entry.
 //! - **Leases do not expire by the server's clock**: see [`lease`].
 //! - **Writes of an owner carry a sequence** and are sent one at a time for each shard, so that one whose answer was lost is sent
@@ -45,6 +45,11 @@
 //!   owner dies. How many entries fit is guessed by their average size, so that this is rare.
 //! - **A group that is gone** (somebody removed it, or part of the data was lost) is made anew from the first entry; what history
 //!   calls finished is then acked instead of handed out.
+//!
+//! # Room
+//! Of `maxmemory` the last quarter is not for everybody: from 75 % on the low lane takes nothing new ([`StoreError::Full`]) and
+//! history goes, oldest first, before its budget is used up; from 85 % on no lane takes anything. Claims, acks, retries, dead
+//! letters and trims go on at 100 %: their scripts are flagged for it.
 //!
 //! Limits: one engine in a process for each store; the lease's owner is the engine that acquired it. Events in a cluster are atomic
 //! for each shard, not across shards.
@@ -128,6 +133,8 @@ struct Inner {
     health: ArcSwap<Health>,
     config: RedisConfig,
     lost: AtomicU64,
+    /// Bytes of history that went, since the start.
+    given_back: AtomicU64,
 }
 
 impl RedisStore {
@@ -138,7 +145,7 @@ impl RedisStore {
         let names = Keys::new(&config.namespace);
         let shards: Arc<[ShardKeys]> = (0..config.shards).map(|shard| names.shard(Shard(shard))).collect();
         let [ingesting, owner, query, watch] = std::array::from_fn(|_| Link::new(connector.clone()));
-        let health = health::check(&watch, &config).await?;
+        let health = health::check(&watch, &config, 0).await?;
         health.settings.clone().map_err(|error| match error {
             StoreError::Unavailable(text) => StoreError::Refused(text),
             other => other,
@@ -167,6 +174,7 @@ impl RedisStore {
             health: ArcSwap::from_pointee(health),
             config,
             lost: AtomicU64::new(0),
+            given_back: AtomicU64::new(0),
         });
         let signals: Arc<[Arc<Notify>]> = inner.shards.iter().map(|_| Arc::new(Notify::new())).collect();
         let listening = wake::listen(connector.clone(), names.wake_pattern(), signals.clone(), Arc::downgrade(&inner));
@@ -175,9 +183,9 @@ impl RedisStore {
         Ok(Self { inner, signals, nobody: Arc::default(), _tasks: tasks })
     }
 
-    async fn may_accept(&self) -> Result<(), StoreError> {
+    async fn may_accept(&self, lane: Lane) -> Result<(), StoreError> {
         self.inner.connector.reach.pass().await?;
-        self.inner.health.load().may_accept()
+        self.inner.health.load().may_accept(lane)
     }
 
     /// How many claimed entries were found to exist no more: losses, each logged.
@@ -197,11 +205,11 @@ async fn check_again(inner: Weak<Inner>, connector: Arc<Connector>) {
             tokio::time::sleep(every.min(AWAY_PAUSE)).await;
         }
         let Some(inner) = inner.upgrade() else { return };
-        let found = health::check(&inner.watch, &inner.config).await;
+        let found = health::check(&inner.watch, &inner.config, inner.given_back.load(Ordering::Relaxed)).await;
         let reached = found.as_ref().map(drop).map_err(Clone::clone);
         let now = found.and_then(|health| {
             inner.health.store(Arc::new(health));
-            inner.health.load().may_accept()
+            inner.health.load().may_accept(Lane::Normal)
         });
         connector.reach.found(&reached);
         match (&last, &now) {
@@ -269,24 +277,20 @@ impl Inner {
 
     /// Whether the store still has this owner.
     async fn check_token(&self, hold: &Hold) -> Result<(), StoreError> {
-        let mut ask = Pipeline::new();
-        ask.cmd("HGET").arg(&hold.keys.own).arg("t");
-        self.fenced_reads(hold, &ask).await.map(drop)
+        self.fenced_reads(hold, Pipeline::new()).await.map(drop)
     }
 
-    /// Reads of an owner in one transaction, the first of which must be that of its token. Answers the others.
-    async fn fenced_reads(&self, hold: &Hold, reads: &Pipeline) -> Result<Vec<Value>, StoreError> {
-        let mut transaction = reads.clone();
-        transaction.atomic();
-        let answers = self.owner.repeat_all(&transaction).await.map_err(|fault| self.fault(hold, fault))?;
-        let Some(Value::Array(answers)) = answers.into_iter().next() else { return Err(odd("EXEC")) };
-        let mut answers = answers.into_iter();
-        let present: Option<String> = redis::from_redis_value(answers.next().unwrap_or_default()).map_err(|_| odd("an owner"))?;
+    /// Reads of an owner. Its token is read last: if that is its own, so it was all the time before. No transaction: a full server
+    /// refuses those.
+    async fn fenced_reads(&self, hold: &Hold, mut reads: Pipeline) -> Result<Vec<Value>, StoreError> {
+        reads.cmd("HGET").arg(&hold.keys.own).arg("t");
+        let mut answers = self.owner.repeat_all(&reads).await.map_err(|fault| self.fault(hold, fault))?;
+        let present: Option<String> = redis::from_redis_value(answers.pop().unwrap_or_default()).map_err(|_| odd("an owner"))?;
         if present.as_ref() != Some(&hold.token) {
             self.uninstall(hold.shard, &hold.token);
             return Err(StoreError::Fenced(hold.shard));
         }
-        Ok(answers.collect())
+        Ok(answers)
     }
 
     fn fault(&self, hold: &Hold, fault: Fault) -> StoreError {
@@ -308,19 +312,23 @@ impl Store for RedisStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        self.may_accept().await?;
+        // One that is low among others was admitted a moment ago.
+        let low = batch.iter().all(|acceptance| acceptance.lane == Lane::Low);
+        let lane = if low { Lane::Low } else { Lane::Normal };
+        self.may_accept(lane).await?;
         for acceptance in &batch {
             self.inner.keys(acceptance.shard)?;
         }
         let ingest = self.inner.ingest.clone();
         let turn = ingest.committers.turn().await;
         // The server may have gone while those before were at it.
-        self.may_accept().await?;
+        self.may_accept(lane).await?;
         detached(async move { ingest.accept(batch, turn).await }).await
     }
 
-    fn admits(&self, _lane: Lane) -> Result<(), StoreError> {
-        self.ready()
+    fn admits(&self, lane: Lane) -> Result<(), StoreError> {
+        self.inner.connector.reach.now()?;
+        self.inner.health.load().may_accept(lane)
     }
 
     async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
@@ -416,8 +424,7 @@ impl Store for RedisStore {
     }
 
     fn ready(&self) -> Result<(), StoreError> {
-        self.inner.connector.reach.now()?;
-        self.inner.health.load().may_accept()
+        self.admits(Lane::Normal)
     }
 
     async fn probe(&self) -> Result<Duration, StoreError> {

@@ -4,6 +4,7 @@ mod away;
 mod checks;
 mod faults;
 mod proxy;
+mod room;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -124,6 +124,12 @@ async fn watched(hold: &Hold, reader: &mut Reader, lane: Lane, count: usize) -> 
     }
 }
 
+/// Reads in a script.
+async fn scripted(inner: &Inner, hold: &Hold, lane: Lane, count: usize) -> Result<Value, Fault> {
+    let mut call = scripts::CLAIM.call(&[&hold.keys.own, hold.keys.lane(lane)]);
+    inner.owner.once(call.arg(&hold.token).arg(count)).await
+}
+
 /// The entries in `[[stream, entries]]`.
 fn entries_of(streams: Value) -> Option<Value> {
     let Value::Array(streams) = streams else { return None };
@@ -145,10 +151,13 @@ async fn unread(inner: &Inner, hold: &Hold, lane: Lane, out: &[Claimed], beyond:
 async fn read(inner: &Inner, hold: &Hold, reader: &mut Reader, lane: Lane, count: usize) -> Result<Vec<Claimed>, StoreError> {
     // One try: what a read with a lost answer took is pending, and `reclaim` finds it.
     let answer = if inner.connector.is_cluster() {
-        let mut call = scripts::CLAIM.call(&[&hold.keys.own, hold.keys.lane(lane)]);
-        inner.owner.once(call.arg(&hold.token).arg(count)).await
+        scripted(inner, hold, lane, count).await
     } else {
-        watched(hold, reader, lane, count).await
+        match watched(hold, reader, lane, count).await {
+            // A full server refuses any transaction.
+            Err(fault) if fault.is("EXECABORT") => scripted(inner, hold, lane, count).await,
+            answer => answer,
+        }
     };
     let answer = match answer {
         Err(fault) if fault.is("NOGROUP") => {

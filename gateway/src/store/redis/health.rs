@@ -7,28 +7,61 @@ use redis::{Value, cmd};
 use super::config::{Durability, RedisConfig};
 use super::error::{Fault, odd};
 use super::link::Link;
+use crate::event::Lane;
 use crate::store::StoreError;
 
-/// From this share of maxmemory on, nothing new is accepted: what is left is for retries and acks.
+/// From this share of maxmemory on, nothing new is accepted into the low lane, and history goes before its budget is used up.
+const SHORT_AT: f64 = 0.75;
+/// From this share of maxmemory on, nothing new is accepted at all: what is left is for claims, retries and acks.
 const FULL_AT: f64 = 0.85;
 
 /// How many connections may break under a check before the server counts as away.
 const TRIES: u32 = 3;
 
 /// What the last check found.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Health {
     /// Whether its settings are as demanded.
     pub(super) settings: Result<(), StoreError>,
-    /// Whether it has room.
-    pub(super) room: Result<(), StoreError>,
+    /// How much room it has.
+    room: Room,
+    /// What history had given back in all, before the server was asked.
+    given_back: u64,
+}
+
+/// How much of its memory a server uses; of several, the fullest.
+#[derive(Debug, Default)]
+struct Room {
+    /// 1 is all; 0 where there is no limit.
+    used: f64,
+    /// By how many bytes it is beyond [`SHORT_AT`].
+    excess: u64,
 }
 
 impl Health {
-    /// Whether a server that can be reached takes something new.
-    pub(super) fn may_accept(&self) -> Result<(), StoreError> {
+    /// Whether a server that can be reached takes something new for this lane.
+    pub(super) fn may_accept(&self, lane: Lane) -> Result<(), StoreError> {
         self.settings.clone()?;
-        self.room.clone()
+        self.room.admits(lane)
+    }
+
+    /// How many bytes history should give back, whatever its budget, if it has given back so many in all.
+    pub(super) fn excess(&self, given_back: u64) -> u64 {
+        self.room.excess.saturating_sub(given_back.saturating_sub(self.given_back))
+    }
+}
+
+impl Room {
+    fn admits(&self, lane: Lane) -> Result<(), StoreError> {
+        let (limit, what) =
+            if lane == Lane::Low { (SHORT_AT, "the low lane takes nothing") } else { (FULL_AT, "nothing is taken") };
+        if self.used < limit {
+            return Ok(());
+        }
+        let (used, limit) = (100.0 * self.used, 100.0 * limit);
+        Err(StoreError::Full(format!(
+            "redis uses {used:.0} % of its maxmemory, and from {limit:.0} % on {what}: raise it, or let the backlog drain"
+        )))
     }
 }
 
@@ -41,7 +74,7 @@ struct Facts {
 }
 
 /// Asks the server what it is like; the error if it can't be asked.
-pub(super) async fn check(link: &Link, config: &RedisConfig) -> Result<Health, StoreError> {
+pub(super) async fn check(link: &Link, config: &RedisConfig, given_back: u64) -> Result<Health, StoreError> {
     let mut tries = TRIES;
     let all = loop {
         tries -= 1;
@@ -53,7 +86,8 @@ pub(super) async fn check(link: &Link, config: &RedisConfig) -> Result<Health, S
     };
     Ok(Health {
         settings: all.iter().try_for_each(|facts| facts.judge(config)).map_err(StoreError::Unavailable),
-        room: all.iter().try_for_each(Facts::room),
+        room: all.iter().map(Facts::room).max_by(|a, b| a.used.total_cmp(&b.used)).unwrap_or_default(),
+        given_back,
     })
 }
 
@@ -117,14 +151,15 @@ impl Facts {
         }
     }
 
-    fn room(&self) -> Result<(), StoreError> {
+    fn room(&self) -> Room {
         let number = |key| self.info(key).parse::<f64>().unwrap_or(0.0);
-        let (used, most) = (number("used_memory"), number("maxmemory"));
-        if most > 0.0 && used >= FULL_AT * most {
-            let share = 100.0 * used / most;
-            return Err(StoreError::Full(format!("redis uses {share:.0} % of its maxmemory: raise it, or let the backlog drain")));
+        // The server itself does not hold its buffers for replicas and the log against the limit.
+        let (used, most) = (number("used_memory") - number("mem_not_counted_for_evict"), number("maxmemory"));
+        if most <= 0.0 {
+            return Room::default();
         }
-        Ok(())
+        // A negative one becomes 0.
+        Room { used: used / most, excess: (used - SHORT_AT * most) as u64 }
     }
 }
 
@@ -217,8 +252,27 @@ mod tests {
 
     #[test]
     fn the_last_part_of_the_memory_is_kept_for_what_was_accepted() {
-        assert!(facts(&[("used_memory", "84"), ("maxmemory", "100")]).room().is_ok());
-        assert!(facts(&[("used_memory", "84"), ("maxmemory", "0")]).room().is_ok());
-        assert!(matches!(facts(&[("used_memory", "85"), ("maxmemory", "100")]).room(), Err(StoreError::Full(_))));
+        for (used, most, low, others) in
+            [(74, 100, true, true), (75, 100, false, true), (84, 100, false, true), (84, 0, true, true)]
+                .into_iter()
+                .chain([(85, 100, false, false), (120, 100, false, false)])
+        {
+            let room = facts(&[("used_memory", &used.to_string()), ("maxmemory", &most.to_string())]).room();
+            for (lane, admitted) in [(Lane::Low, low), (Lane::Normal, others), (Lane::Held, others)] {
+                let answer = room.admits(lane);
+                assert_eq!(answer.is_ok(), admitted, "{used} of {most}: {answer:?}");
+                assert!(matches!(answer, Ok(()) | Err(StoreError::Full(_))));
+            }
+        }
+        let buffers = [("used_memory", "84"), ("mem_not_counted_for_evict", "10"), ("maxmemory", "100")];
+        assert!(facts(&buffers).room().admits(Lane::Low).is_ok());
+    }
+
+    #[test]
+    fn history_gives_back_what_is_too_much_once() {
+        let room = facts(&[("used_memory", "95"), ("maxmemory", "100")]).room();
+        let health = Health { settings: Ok(()), room, given_back: 1000 };
+        assert_eq!([1000, 1015, 1030].map(|given_back| health.excess(given_back)), [20, 5, 0]);
+        assert_eq!(facts(&[("used_memory", "50"), ("maxmemory", "100")]).room().excess, 0);
     }
 }

@@ -147,15 +147,11 @@ async fn outcomes(inner: &Inner, keys: &ShardKeys, members: &[Listed]) -> Result
 
 pub(super) async fn depth(inner: &Arc<Inner>, shard: crate::event::Shard) -> Result<Depth, StoreError> {
     let keys = inner.keys(shard)?;
-    let mut ask = Pipeline::new();
-    ask.atomic().cmd("HLEN").arg(&keys.jobs);
-    for set in [&keys.schedule, &keys.taken_due, &keys.dead] {
-        ask.cmd("ZCARD").arg(set);
-    }
-    ask.cmd("HMGET").arg(&keys.unfinished).arg(&Lane::ALL.map(Lane::as_str)[..]);
-    let answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?;
+    let mut ask = scripts::DEPTH.call(&[&keys.jobs, &keys.schedule, &keys.taken_due, &keys.dead, &keys.unfinished]);
+    ask.arg(&Lane::ALL.map(Lane::as_str)[..]);
+    let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
     let (jobs, waiting, taken, dead_letters, unfinished): (u64, u64, u64, u64, Vec<Option<i64>>) =
-        answers.into_iter().next().and_then(|answer| redis::from_redis_value(answer).ok()).ok_or_else(|| odd("its counts"))?;
+        redis::from_redis_value(answer).map_err(|_| odd("its counts"))?;
     let mut lanes = Vec::with_capacity(Lane::ALL.len());
     for (lane, unfinished) in Lane::ALL.into_iter().zip(unfinished) {
         let entries = u64::try_from(unfinished.unwrap_or(0)).unwrap_or(0);

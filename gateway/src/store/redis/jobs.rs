@@ -124,9 +124,8 @@ pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Vec<Job>, StoreEr
 pub(super) async fn next_due(inner: &Arc<Inner>, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
     let hold = inner.hold(lease).await?;
     let mut ask = Pipeline::new();
-    ask.cmd("HGET").arg(&hold.keys.own).arg("t");
     ask.cmd("ZRANGE").arg(&hold.keys.schedule).arg(0).arg(0).arg("WITHSCORES");
-    let answers = inner.fenced_reads(&hold, &ask).await?;
+    let answers = inner.fenced_reads(&hold, ask).await?;
     let first: Vec<(Vec<u8>, f64)> =
         answers.into_iter().next().and_then(|answer| redis::from_redis_value(answer).ok()).unwrap_or_default();
     Ok(first.first().map(|(_, due)| Timestamp(*due as u64)))
@@ -135,9 +134,8 @@ pub(super) async fn next_due(inner: &Arc<Inner>, lease: &Lease) -> Result<Option
 pub(super) async fn queues(inner: &Arc<Inner>, lease: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError> {
     let hold = inner.hold(lease).await?;
     let mut ask = Pipeline::new();
-    ask.cmd("HGET").arg(&hold.keys.own).arg("t");
     ask.cmd("HGETALL").arg(&hold.keys.queues);
-    let answers = inner.fenced_reads(&hold, &ask).await?;
+    let answers = inner.fenced_reads(&hold, ask).await?;
     let all: Vec<(String, u64)> =
         answers.into_iter().next().and_then(|answer| redis::from_redis_value(answer).ok()).ok_or_else(|| odd("the queues"))?;
     let mut queues = Vec::with_capacity(all.len());

@@ -287,17 +287,16 @@ impl Link {
         }
     }
 
-    /// The same for several commands in one round trip; of a transaction the one answer is that of `EXEC`.
+    /// The same for several commands in one round trip.
     pub(super) async fn repeat_all(&self, pipe: &Pipeline) -> Result<Vec<Value>, Fault> {
         if pipe.is_empty() {
             return Ok(Vec::new());
         }
-        let (skip, count) = if pipe.is_transaction() { (pipe.len() + 1, 1) } else { (0, pipe.len()) };
         let mut patience = Patience::new(self.connector.timeouts.operation);
         loop {
             let fault = match self.live().await {
                 Err(error) => Fault::Unsent(error),
-                Ok(live) => match self.exchange(&live, pipe, skip, count).await {
+                Ok(live) => match self.exchange(&live, pipe, 0, pipe.len()).await {
                     Ok(values) => return values.into_iter().map(|value| value.extract_error().map_err(Fault::of)).collect(),
                     Err(fault) if fault.passes() => fault,
                     Err(fault) => return Err(fault),

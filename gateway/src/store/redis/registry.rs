@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Pipeline, Value, cmd};
+use redis::{Value, cmd};
 
 use super::error::{Fault, odd};
 use super::{Inner, scripts};
@@ -12,16 +12,12 @@ use crate::event::{Revision, VersionHash};
 use crate::store::{ConfigChange, StoreError};
 
 pub(super) async fn config(inner: &Arc<Inner>) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
-    let mut ask = Pipeline::new();
-    ask.atomic().cmd("GET").arg(inner.names.revision()).cmd("HGETALL").arg(inner.names.config());
-    let answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?;
-    let (revision, records): (Option<u64>, Vec<(String, Vec<u8>)>) = answers
-        .into_iter()
-        .next()
-        .and_then(|answer| redis::from_redis_value(answer).ok())
-        .ok_or_else(|| odd("the configuration"))?;
+    let ask = scripts::CONFIG.call(&[&inner.names.revision(), &inner.names.config()]);
+    let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
+    let (revision, records): (u64, Vec<(String, Vec<u8>)>) =
+        redis::from_redis_value(answer).map_err(|_| odd("the configuration"))?;
     let records = records.into_iter().map(|(key, value)| (key, Bytes::from(value))).collect();
-    Ok((Revision(revision.unwrap_or(0)), records))
+    Ok((Revision(revision), records))
 }
 
 pub(super) async fn revision(inner: &Arc<Inner>) -> Result<Revision, StoreError> {

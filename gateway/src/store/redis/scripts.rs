@@ -2,7 +2,8 @@
 //!
 //! Scripts of the owner check the token of its lease first and answer `FENCED` if another has it. Those that change work also carry
 //! the owner's write sequence: one that was applied before is not applied again. They are flagged `allow-oom`: finishing and
-//! rescheduling must go on when Redis is full.
+//! rescheduling must go on when Redis is full. A full Redis refuses transactions whatever is in them, even reads: what must be read at
+//! one moment is read by a script, too.
 
 use std::sync::LazyLock;
 
@@ -46,6 +47,10 @@ scripts! {
     TRIM_DEAD = "trim_dead.lua";
     /// Finds an unfinished event's entry.
     FIND = "find.lua";
+    /// Counts a shard's work.
+    DEPTH = "depth.lua";
+    /// Reads the configuration.
+    CONFIG = "config.lua";
     /// Changes the configuration.
     CONFIGURE = "configure.lua";
 }

@@ -1,7 +1,9 @@
-//! Retention: bucket by bucket from the oldest on, what is terminal goes.
+//! Retention: bucket by bucket from the oldest on, what is terminal goes: by its age, while there is more of it than its budget, and
+//! while the server is short of room. So history gives way to what is still to be delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use redis::{Pipeline, cmd};
 
@@ -54,6 +56,8 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
     let held: Option<i64> = redis::from_redis_value(answers.next().unwrap_or_default()).map_err(|_| odd("history's size"))?;
     let buckets: Vec<u64> = redis::from_redis_value(answers.next().unwrap_or_default()).map_err(|_| odd("history's buckets"))?;
     let mut held = u64::try_from(held.unwrap_or(0)).unwrap_or(0);
+    let excess = inner.health.load().excess(inner.given_back.load(Ordering::Relaxed));
+    let retention = Retention { bytes: retention.bytes.min(held.saturating_sub(excess)), ..retention };
     let mut events = 0;
     for (position, bucket) in buckets.iter().enumerate() {
         let old = now.since(Timestamp(bucket * BUCKET_MS)) > retention.age;
@@ -66,7 +70,9 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
             trimmed.more = true;
             return Ok(());
         }
+        let before = held;
         let gone = bucket_step(inner, hold, *bucket, retention, now, &mut held).await?;
+        inner.given_back.fetch_add(before - held, Ordering::Relaxed);
         trimmed.events += gone.events;
         events += gone.looked_at;
         writer.trimmed_to = *bucket;

@@ -1,4 +1,4 @@
-//! What only a server of its own can do to an engine: break, stall, fill up, forget.
+//! What only a server of its own can do to an engine: break, stall, forget.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidegate::clock::Clock;
 use tidegate::event::{Event, EventId, Lane};
 use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Timeouts};
-use tidegate::store::{Accepted, PageRequest, Store, StoreError};
+use tidegate::store::{Accepted, Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use super::proxy::{Fault, Proxy};
@@ -256,48 +256,6 @@ async fn a_stall_of_the_store_ends_no_lease() {
     eventually(async || challenger.ready().ok()).await;
     assert_eq!(eventually(async || challenger.acquire(SHARD, "b", SPAN).await.ok()).await, None, "the look starts anew");
     eventually(async || owner.renew(&lease).await.ok()).await;
-}
-
-/// At maxmemory accepts are refused as full, and what was accepted goes on: acks, retries, dead letters.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_server_still_takes_records() {
-    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
-    let config = RedisConfig { check_every: FOR_EVER, ..config(&server.url(), Durability::EverySec) };
-    let store = connect(config).await;
-    let events: Vec<_> = (1..=3).map(make).collect();
-    store.accept(events.iter().map(acceptance).collect()).await.unwrap();
-    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
-    let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
-    server.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
-    let refused = store.accept(vec![acceptance(&make(4)), once(&make(5), 1, FOR_EVER)]).await;
-    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
-    let refused = store.accept(vec![once(&make(6), 2, FOR_EVER)]).await;
-    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
-    let now = Clock::system().now();
-    let outcomes = [scheduled(&events[0], 0, now, 1), dead(&events[1], 0, now), parked(&events[2], 0, TENANT_QUEUE)];
-    let batch: Vec<_> = claimed.iter().zip(outcomes).map(|(entry, outcome)| finish(entry, vec![outcome])).collect();
-    store.record(&lease, &batch).await.unwrap();
-    store.renew(&lease).await.unwrap();
-    assert_eq!(store.due(&lease, now, ALL).await.unwrap().len(), 1);
-    assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().len(), 1);
-    assert_eq!(store.dead_letters(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap().items.len(), 1);
-    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    assert_eq!(store.accept(vec![acceptance(&make(7))]).await.unwrap(), [Accepted::New]);
-}
-
-/// The checks see it coming: ingest is refused before the server is full, and taken again when there is room.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_nearly_full_server_takes_nothing_new() {
-    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
-    let store = connect(config(&server.url(), Durability::EverySec)).await;
-    let used: u64 = server.info("used_memory").await.parse().unwrap();
-    server.command(&["CONFIG", "SET", "maxmemory", &(used * 11 / 10).to_string()]).await;
-    let error = eventually(async || store.ready().err()).await;
-    assert!(matches!(error, StoreError::Full(_)), "{error}");
-    assert!(matches!(store.accept(vec![acceptance(&make(1))]).await, Err(StoreError::Full(_))));
-    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    eventually(async || store.ready().ok()).await;
-    store.accept(vec![acceptance(&make(2))]).await.unwrap();
 }
 
 /// Somebody removes the group: it comes back, with what is unfinished, and without what is finished.

@@ -1,0 +1,137 @@
+//! A server that fills up: what was accepted goes on, and history makes room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate::clock::Clock;
+use tidegate::event::{Event, Lane};
+use tidegate::store::redis::{Durability, RedisConfig, RedisStore};
+use tidegate::store::{Acceptance, Accepted, PageRequest, Retention, Store, StoreError};
+use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
+
+use crate::world::*;
+
+const FOR_EVER: Duration = Duration::from_secs(1_000_000);
+
+async fn connect(server: &Server, check_every: Duration) -> Arc<RedisStore> {
+    let url = server.url().parse().expect("a Redis URL");
+    let config = RedisConfig { durability: Durability::EverySec, shards: 8, check_every, ..RedisConfig::standalone(url) };
+    Arc::new(RedisStore::connect(config, Clock::system()).await.expect("the server is as the engine demands"))
+}
+
+fn make(number: u64) -> Event {
+    event(number, TENANT, Clock::system().now(), Bytes::from(vec![7; 2000]))
+}
+
+fn low(event: &Event) -> Acceptance {
+    Acceptance { lane: Lane::Low, ..acceptance(event) }
+}
+
+/// Makes what the server uses now this share of its maxmemory.
+async fn now_uses(server: &Server, percent: u64) {
+    let used: u64 = server.info("used_memory").await.parse().unwrap();
+    server.command(&["CONFIG", "SET", "maxmemory", &(used * 100 / percent).to_string()]).await;
+}
+
+async fn fill(store: &RedisStore) -> Vec<Event> {
+    let events: Vec<_> = (1..=4000).map(make).collect();
+    for batch in events.chunks(200) {
+        store.accept(batch.iter().map(acceptance).collect()).await.unwrap();
+    }
+    events
+}
+
+fn is_full<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Full(_)))
+}
+
+/// At maxmemory accepts are refused as full, and what was accepted goes on: acks, retries, dead letters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_still_takes_records() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(&server, FOR_EVER).await;
+    let events: Vec<_> = (1..=3).map(make).collect();
+    store.accept(events.iter().map(acceptance).collect()).await.unwrap();
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+    server.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    let refused = store.accept(vec![acceptance(&make(4)), once(&make(5), 1, FOR_EVER)]).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    let refused = store.accept(vec![once(&make(6), 2, FOR_EVER)]).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    let now = Clock::system().now();
+    let outcomes = [scheduled(&events[0], 0, now, 1), dead(&events[1], 0, now), parked(&events[2], 0, TENANT_QUEUE)];
+    let batch: Vec<_> = claimed.iter().zip(outcomes).map(|(entry, outcome)| finish(entry, vec![outcome])).collect();
+    store.record(&lease, &batch).await.unwrap();
+    store.renew(&lease).await.unwrap();
+    assert_eq!(store.due(&lease, now, ALL).await.unwrap().len(), 1);
+    assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().len(), 1);
+    assert_eq!(store.dead_letters(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap().items.len(), 1);
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(store.accept(vec![acceptance(&make(7))]).await.unwrap(), [Accepted::New]);
+}
+
+/// The checks see it coming: first the low lane is refused, then all, and all are taken again when there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_low_lane_is_refused_first() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(&server, Duration::from_millis(50)).await;
+    fill(&store).await;
+    now_uses(&server, 80).await;
+    eventually(async || store.admits(Lane::Low).err()).await;
+    assert!(is_full(&store.admits(Lane::Low)));
+    assert!(is_full(&store.accept(vec![low(&make(5001))]).await));
+    store.ready().unwrap();
+    store.admits(Lane::Normal).unwrap();
+    let mixed = vec![low(&make(5002)), acceptance(&make(5003))];
+    assert_eq!(store.accept(mixed).await.unwrap(), [Accepted::New; 2], "what was admitted is not refused for its company");
+    now_uses(&server, 90).await;
+    eventually(async || store.ready().err()).await;
+    for lane in Lane::ALL {
+        assert!(is_full(&store.admits(lane)), "{lane:?}");
+    }
+    assert!(is_full(&store.accept(vec![acceptance(&make(5004))]).await));
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    eventually(async || store.admits(Lane::Low).ok()).await;
+    assert_eq!(store.accept(vec![low(&make(5005))]).await.unwrap(), [Accepted::New]);
+}
+
+/// History that is inside its budget, beyond maxmemory: claims and outcomes go on, the oldest history goes, and there is room again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_does_not_fill_the_server() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(&server, Duration::from_millis(50)).await;
+    let events = fill(&store).await;
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    now_uses(&server, 110).await;
+    eventually(async || store.ready().err()).await;
+    let mut finished = 0;
+    loop {
+        let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+        if claimed.is_empty() {
+            break;
+        }
+        let batch: Vec<_> = claimed.iter().map(|one| finish(one, vec![delivered(&one.event, 0)])).collect();
+        store.record(&lease, &batch).await.unwrap();
+        finished += batch.len();
+        // What else the owner asks in its turns, and a gateway that starts.
+        store.depth(SHARD).await.unwrap();
+        store.queues(&lease).await.unwrap();
+        store.next_due(&lease).await.unwrap();
+        store.config().await.unwrap();
+        store.renew(&lease).await.unwrap();
+    }
+    assert_eq!(finished, events.len());
+    let retention = Retention { age: FOR_EVER, bytes: u64::MAX, dead_letter_age: FOR_EVER };
+    let mut gone = 0;
+    while store.admits(Lane::Low).is_err() {
+        gone += store.trim(&lease, retention, Clock::system().now()).await.unwrap().events;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(gone > 1000, "{gone}");
+    assert!(store.event(HOME, events[0].id).await.unwrap().is_none(), "the oldest are gone");
+    let newest = store.event(HOME, events[3999].id).await.unwrap().expect("the newest are there");
+    assert!(newest.summary.finished && newest.event.is_some());
+    assert_eq!(store.accept(vec![low(&make(5000))]).await.unwrap(), [Accepted::New]);
+}
