@@ -84,8 +84,22 @@ fn redis_config(settings: &config::Redis, shards: u16) -> Result<RedisConfig, St
         config::Durability::Fsync => redis::Durability::Fsync,
         config::Durability::Replicated => redis::Durability::Replicated,
     };
+    let read = |file: &Path, setting: &str| {
+        std::fs::read(file).map_err(|error| StartError::Setting(format!("store.{setting}: {}: {error}", file.display())))
+    };
+    let identity = |files: &config::Tls| {
+        Ok::<_, StartError>(redis::Identity {
+            certificate: read(&files.certificate, "cert_file")?,
+            key: read(&files.key, "key_file")?,
+        })
+    };
+    let tls = redis::Tls {
+        authorities: settings.ca_file.as_deref().map(|file| read(file, "ca_file")).transpose()?,
+        identity: settings.identity.as_ref().map(identity).transpose()?,
+    };
     Ok(RedisConfig {
         topology,
+        tls,
         durability,
         namespace: settings.namespace.clone(),
         shards,

@@ -155,6 +155,9 @@ pub(super) struct RawStore {
     pub(super) urls: Option<Vec<String>>,
     pub(super) mode: Option<RedisMode>,
     pub(super) sentinel_master: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
     pub(super) namespace: Option<String>,
     pub(super) assume_settings: Option<bool>,
 }
@@ -223,6 +226,10 @@ pub struct Redis {
     pub mode: RedisMode,
     /// The master's name; needed for Sentinel.
     pub sentinel_master: Option<String>,
+    /// For `rediss://` URLs: the authorities to trust in place of the system's, in a PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// For servers that want to know who connects: the gateway's certificate and its key, in PEM files.
+    pub identity: Option<Tls>,
     /// What a confirmed write survives. Default `everysec`.
     pub durability: Durability,
     /// What every key starts with. Default `tidegate`.

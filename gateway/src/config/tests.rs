@@ -141,3 +141,21 @@ fn paths_start_at_the_file_and_settings_of_the_other_store_are_refused() {
     let found = faults("[store]\nurls = []\ndurability = \"replicated\"\n");
     assert!(found[0].contains("belongs to kind = \"redis\"") && found[1].contains("fsync"), "{found:?}");
 }
+
+#[test]
+fn redis_over_tls_takes_files_beside_the_configuration() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tidegate.toml");
+    let store = "[store]\nkind = \"redis\"\nurls = [\"rediss://localhost\"]\n";
+    std::fs::write(&file, format!("{store}ca_file = \"ca.pem\"\ncert_file = \"c.pem\"\nkey_file = \"/k.pem\"\n")).expect("writes");
+    let Store::Redis(redis) = Config::load(&file).expect("is valid").store else { panic!("not redis") };
+    assert_eq!(redis.ca_file, Some(dir.path().join("ca.pem")));
+    let identity = redis.identity.expect("an identity");
+    assert_eq!((identity.certificate, identity.key), (dir.path().join("c.pem"), "/k.pem".into()));
+    for (one, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        let found = faults(&format!("{store}{one} = \"x.pem\"\n"));
+        assert!(found[0].contains(other), "{found:?}");
+    }
+    let found = faults("[store]\nca_file = \"ca.pem\"\n");
+    assert!(found[0].contains("belongs to kind = \"redis\""), "{found:?}");
+}

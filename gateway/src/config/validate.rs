@@ -7,7 +7,7 @@ use super::Config;
 use super::secret::{SecretError, SecretRef};
 use super::sections::{
     Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Plugins, Raw, RawDurability, RawStore,
-    Redis, RedisMode, Store, StoreKind, Telemetry,
+    Redis, RedisMode, Store, StoreKind, Telemetry, Tls,
 };
 use crate::secret::Secret;
 
@@ -158,13 +158,16 @@ fn check_telemetry(telemetry: &Telemetry, checks: &mut Checks) {
 }
 
 fn check_embedded(raw: RawStore, base: &Path, checks: &mut Checks) -> Embedded {
-    let RawStore { kind: _, durability, path, cache, reserve, urls, mode, sentinel_master, namespace, assume_settings } = raw;
+    let RawStore { kind: _, durability, path, cache, reserve, .. } = raw;
     let foreign = [
-        ("store.urls", urls.is_some()),
-        ("store.mode", mode.is_some()),
-        ("store.sentinel_master", sentinel_master.is_some()),
-        ("store.namespace", namespace.is_some()),
-        ("store.assume_settings", assume_settings.is_some()),
+        ("store.urls", raw.urls.is_some()),
+        ("store.mode", raw.mode.is_some()),
+        ("store.sentinel_master", raw.sentinel_master.is_some()),
+        ("store.ca_file", raw.ca_file.is_some()),
+        ("store.cert_file", raw.cert_file.is_some()),
+        ("store.key_file", raw.key_file.is_some()),
+        ("store.namespace", raw.namespace.is_some()),
+        ("store.assume_settings", raw.assume_settings.is_some()),
     ];
     checks.foreign(&foreign, "kind = \"redis\"");
     let durability = match durability {
@@ -182,7 +185,7 @@ fn check_embedded(raw: RawStore, base: &Path, checks: &mut Checks) -> Embedded {
 }
 
 fn check_redis(raw: RawStore, base: &Path, checks: &mut Checks) -> Redis {
-    let RawStore { kind: _, durability, path, cache, reserve, urls, mode, sentinel_master, namespace, assume_settings } = raw;
+    let RawStore { kind: _, durability, path, cache, reserve, urls, mode, sentinel_master, .. } = raw;
     let foreign = [("store.path", path.is_some()), ("store.cache", cache.is_some()), ("store.reserve", reserve.is_some())];
     checks.foreign(&foreign, "kind = \"embedded\"");
     let durability = match durability {
@@ -192,8 +195,21 @@ fn check_redis(raw: RawStore, base: &Path, checks: &mut Checks) -> Redis {
         Some(RawDurability::Replicated) => Durability::Replicated,
     };
     let (urls, mode) = (urls.unwrap_or_default(), mode.unwrap_or_default());
-    let namespace = namespace.unwrap_or_else(|| "tidegate".into());
-    let assume_settings = assume_settings.unwrap_or_default();
+    let namespace = raw.namespace.unwrap_or_else(|| "tidegate".into());
+    let assume_settings = raw.assume_settings.unwrap_or_default();
+    let ca_file = raw.ca_file.map(|file| base.join(file));
+    let identity = match (raw.cert_file, raw.key_file) {
+        (Some(certificate), Some(key)) => Some(Tls { certificate: base.join(certificate), key: base.join(key) }),
+        (None, None) => None,
+        (Some(_), None) => {
+            checks.fault("store.key_file", "is needed with `cert_file`");
+            None
+        }
+        (None, Some(_)) => {
+            checks.fault("store.cert_file", "is needed with `key_file`");
+            None
+        }
+    };
     check_servers(&urls, mode, sentinel_master.as_deref(), checks);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if namespace.is_empty() || namespace.len() > 64 || !namespace.chars().all(plain) {
@@ -208,7 +224,7 @@ fn check_redis(raw: RawStore, base: &Path, checks: &mut Checks) -> Redis {
         Some(url)
     });
     let urls = urls.collect();
-    Redis { urls, mode, sentinel_master, durability, namespace, assume_settings }
+    Redis { urls, mode, sentinel_master, ca_file, identity, durability, namespace, assume_settings }
 }
 
 fn check_servers(urls: &[String], mode: RedisMode, sentinel_master: Option<&str>, checks: &mut Checks) {

@@ -70,6 +70,7 @@ mod reach;
 mod record;
 mod registry;
 mod scripts;
+mod tls;
 mod trim;
 mod wake;
 
@@ -88,6 +89,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::config::{Durability, RedisConfig, RedisUrl, RedisUrlError, Timeouts, Topology};
+pub use self::tls::{Identity, Tls};
 
 use self::accept::{Committers, Ingest};
 use self::error::{Fault, odd};

@@ -5,6 +5,7 @@ mod checks;
 mod faults;
 mod proxy;
 mod room;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

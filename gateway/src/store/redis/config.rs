@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use redis::IntoConnectionInfo;
 
-/// A `redis://` or `unix://` URL. Shown without its user and password.
+use super::tls::Tls;
+
+/// A `redis://`, `rediss://` (TLS) or `unix://` URL. Shown without its user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
@@ -18,7 +20,7 @@ impl RedisUrl {
 
 /// A text that is not such a URL. Says nothing of the text, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a Redis URL: it must look like redis://[user:password@]host[:port][/database] or unix:///path")]
+#[error("not a Redis URL: it must look like redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path")]
 pub struct RedisUrlError;
 
 impl FromStr for RedisUrl {
@@ -108,6 +110,8 @@ impl Default for Timeouts {
 pub struct RedisConfig {
     /// Where the server is.
     pub topology: Topology,
+    /// For `rediss://` URLs.
+    pub tls: Tls,
     /// What an accepted event survives.
     pub durability: Durability,
     /// What every key starts with (inside its hash tag), so that gateways can share a server.
@@ -128,6 +132,7 @@ impl RedisConfig {
     pub fn standalone(url: RedisUrl) -> Self {
         Self {
             topology: Topology::Standalone(url),
+            tls: Tls::default(),
             durability: Durability::default(),
             namespace: "tg".to_owned(),
             shards: 4,

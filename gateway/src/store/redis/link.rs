@@ -11,14 +11,15 @@ use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value, cmd,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisResult,
+    TlsCertificates, TlsMode, Value, cmd,
 };
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::config::{RedisConfig, Timeouts, Topology};
+use super::config::{RedisConfig, RedisUrl, Timeouts, Topology};
 use super::error::{Fault, explain};
 use super::reach::Reach;
 use super::scripts;
@@ -32,6 +33,7 @@ const MAX_BACKOFF: Duration = Duration::from_millis(500);
 /// Makes connections.
 pub(super) struct Connector {
     topology: Topology,
+    certificates: TlsCertificates,
     timeouts: Timeouts,
     pub(super) reach: Reach,
 }
@@ -61,15 +63,28 @@ pub(super) struct Identity {
 
 impl Connector {
     pub(super) fn new(config: &RedisConfig) -> Self {
-        Self { topology: config.topology.clone(), timeouts: config.timeouts, reach: Reach::new() }
+        Self {
+            topology: config.topology.clone(),
+            certificates: config.tls.certificates(),
+            timeouts: config.timeouts,
+            reach: Reach::new(),
+        }
     }
 
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.topology, Topology::Cluster(_))
     }
 
-    fn info(url: &super::config::RedisUrl) -> RedisResult<ConnectionInfo> {
-        Ok(url.reveal().into_connection_info()?.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    fn info(&self, url: &RedisUrl) -> RedisResult<ConnectionInfo> {
+        let info = url.reveal().into_connection_info()?.set_tcp_settings(tcp());
+        if !speaks_tls(&info) {
+            return Ok(info);
+        }
+        Ok(Client::build_with_tls(info, self.certificates.clone())?.get_connection_info().clone())
+    }
+
+    fn infos(&self, urls: &[RedisUrl]) -> RedisResult<Vec<ConnectionInfo>> {
+        urls.iter().map(|url| self.info(url)).collect()
     }
 
     fn settings(&self) -> AsyncConnectionConfig {
@@ -81,29 +96,48 @@ impl Connector {
     /// The one server to talk to now; the sentinels are asked anew each time.
     async fn client(&self) -> RedisResult<Client> {
         match &self.topology {
-            Topology::Standalone(url) => Client::open(Self::info(url)?),
-            Topology::Sentinel { urls, master } => {
-                let nodes = urls.iter().map(Self::info).collect::<RedisResult<Vec<_>>>()?;
-                let login = nodes.first().map(|node| node.redis_settings().clone()).unwrap_or_default();
-                let node = SentinelNodeConnectionInfo::default()
-                    .set_redis_connection_info(login)
-                    .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-                let mut sentinel = SentinelClient::build(nodes, master.clone(), Some(node), SentinelServerType::Master)?;
-                sentinel.async_get_client().await
-            }
-            Topology::Cluster(urls) => Client::open(Self::info(&urls[0])?),
+            Topology::Standalone(url) => Client::open(self.info(url)?),
+            Topology::Sentinel { urls, master } => self.sentinel(&self.infos(urls)?, master)?.async_get_client().await,
+            Topology::Cluster(urls) => Client::open(self.info(&urls[0])?),
         }
+    }
+
+    /// The sentinels, with user, password and TLS of the first URL for them and for their master alike; the database is the master's.
+    fn sentinel(&self, infos: &[ConnectionInfo], master: &str) -> RedisResult<SentinelClient> {
+        let nodes: Vec<_> = infos.iter().map(|info| info.addr().clone()).collect();
+        let mut builder = SentinelClientBuilder::new(nodes, master, SentinelServerType::Master)?
+            .set_client_to_redis_tcp_settings(tcp())
+            .set_client_to_sentinel_tcp_settings(tcp());
+        let Some(first) = infos.first() else { return builder.build() };
+        if speaks_tls(first) {
+            builder =
+                builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_redis_certificates(self.certificates.clone());
+        }
+        let login = first.redis_settings();
+        builder = builder.set_client_to_redis_db(login.db());
+        if let Some(user) = login.username() {
+            builder = builder.set_client_to_redis_username(user).set_client_to_sentinel_username(user);
+        }
+        if let Some(password) = login.password() {
+            builder = builder.set_client_to_redis_password(password).set_client_to_sentinel_password(password);
+        }
+        builder.build()
     }
 
     async fn wire(&self) -> RedisResult<Wire> {
         if let Topology::Cluster(urls) = &self.topology {
-            let nodes = urls.iter().map(Self::info).collect::<RedisResult<Vec<_>>>()?;
-            let client = ClusterClient::builder(nodes)
+            let nodes = self.infos(urls)?;
+            let tls = nodes.iter().any(speaks_tls);
+            let mut builder = ClusterClient::builder(nodes);
+            if tls {
+                builder = builder.certs(self.certificates.clone());
+            }
+            let client = builder
                 .retries(0)
                 .connection_timeout(self.timeouts.connect)
                 .response_timeout(self.timeouts.response)
                 .overall_response_timeout(Some(self.timeouts.response))
-                .tcp_settings(TcpSettings::default().set_nodelay(true))
+                .tcp_settings(tcp())
                 .build()?;
             return Ok(Wire::Cluster(client.get_async_connection().await?));
         }
@@ -143,6 +177,14 @@ impl Connector {
         let connecting = async { self.client().await?.get_async_pubsub().await };
         timeout(self.timeouts.connect, connecting).await.unwrap_or_else(|_| Err(timed_out()))
     }
+}
+
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
+}
+
+fn speaks_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 fn timed_out() -> RedisError {

@@ -40,12 +40,13 @@ pub struct Config {
     fsync: Fsync,
     settings: Vec<(String, String)>,
     whole_cluster: bool,
+    tls_port: Option<u16>,
 }
 
 impl Config {
     /// A server of this kind with this durability.
     pub fn new(flavor: Flavor, fsync: Fsync) -> Self {
-        Self { flavor, fsync, settings: Vec::new(), whole_cluster: false }
+        Self { flavor, fsync, settings: Vec::new(), whole_cluster: false, tls_port: None }
     }
 
     /// Makes it a cluster of one node, which has all slots: commands are routed, and those that cross slots refused, as in a large
@@ -58,6 +59,18 @@ impl Config {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Lets it speak TLS as well, on a port of its own, with these PEM files; `clients` says whether it asks for certificates.
+    pub fn with_tls(self, authority: &Path, certificate: &Path, key: &Path, clients: &str) -> Self {
+        let tls_port = ports::free();
+        let text = |path: &Path| path.display().to_string();
+        Self { tls_port: Some(tls_port), ..self }
+            .with("tls-port", &tls_port.to_string())
+            .with("tls-ca-cert-file", &text(authority))
+            .with("tls-cert-file", &text(certificate))
+            .with("tls-key-file", &text(key))
+            .with("tls-auth-clients", clients)
     }
 
     /// Makes it a replica of another server.
@@ -119,6 +132,11 @@ impl Server {
     /// `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `rediss://127.0.0.1:PORT`.
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.config.tls_port.expect("it was started with TLS"))
     }
 
     /// Which server it is.
