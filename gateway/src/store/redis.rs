@@ -208,7 +208,11 @@ async fn check_again(inner: Weak<Inner>, connector: Arc<Connector>) {
         }
         let Some(inner) = inner.upgrade() else { return };
         let found = health::check(&inner.watch, &inner.config, inner.given_back.load(Ordering::Relaxed)).await;
-        let reached = found.as_ref().map(drop).map_err(Clone::clone);
+        let reached = match &found {
+            Err(error) => Err(error.clone()),
+            Ok(health) if health.elsewhere => health.settings.clone(),
+            Ok(_) => Ok(()),
+        };
         let now = found.and_then(|health| {
             inner.health.store(Arc::new(health));
             inner.health.load().may_accept(Lane::Normal)

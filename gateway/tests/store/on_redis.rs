@@ -5,6 +5,7 @@ mod checks;
 mod faults;
 mod proxy;
 mod room;
+mod sentinel;
 mod tls;
 
 use std::sync::Arc;

@@ -23,6 +23,8 @@ const TRIES: u32 = 3;
 pub(super) struct Health {
     /// Whether its settings are as demanded.
     pub(super) settings: Result<(), StoreError>,
+    /// Whether it is a replica: the master is elsewhere, and every connection must be made anew to find it.
+    pub(super) elsewhere: bool,
     /// How much room it has.
     room: Room,
     /// What history had given back in all, before the server was asked.
@@ -86,6 +88,7 @@ pub(super) async fn check(link: &Link, config: &RedisConfig, given_back: u64) ->
     };
     Ok(Health {
         settings: all.iter().try_for_each(|facts| facts.judge(config)).map_err(StoreError::Unavailable),
+        elsewhere: all.iter().any(Facts::is_replica),
         room: all.iter().map(Facts::room).max_by(|a, b| a.used.total_cmp(&b.used)).unwrap_or_default(),
         given_back,
     })
@@ -110,12 +113,20 @@ async fn facts(link: &Link) -> Result<Vec<Facts>, Fault> {
         let info = text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key.into(), value.trim().into()));
         Ok(Facts { info: info.collect(), settings: settings.clone() })
     });
-    facts.collect()
+    let facts: Vec<Facts> = facts.collect::<Result<_, _>>()?;
+    if facts.iter().any(Facts::is_replica) {
+        link.retire(&live);
+    }
+    Ok(facts)
 }
 
 impl Facts {
     fn info(&self, key: &str) -> &str {
         self.info.get(key).map_or("", String::as_str)
+    }
+
+    fn is_replica(&self) -> bool {
+        self.info("role") != "master"
     }
 
     /// The first thing that is not as it must be, and what to do about it.
@@ -124,7 +135,7 @@ impl Facts {
         if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 7) {
             return Err(format!("redis is version `{version}`: it must be 7.0 or later"));
         }
-        if self.info("role") != "master" {
+        if self.is_replica() {
             return Err("redis is a replica: the URL must lead to the master".into());
         }
         let policy = self.info("maxmemory_policy");
@@ -271,7 +282,7 @@ mod tests {
     #[test]
     fn history_gives_back_what_is_too_much_once() {
         let room = facts(&[("used_memory", "95"), ("maxmemory", "100")]).room();
-        let health = Health { settings: Ok(()), room, given_back: 1000 };
+        let health = Health { settings: Ok(()), elsewhere: false, room, given_back: 1000 };
         assert_eq!([1000, 1015, 1030].map(|given_back| health.excess(given_back)), [20, 5, 0]);
         assert_eq!(facts(&[("used_memory", "50"), ("maxmemory", "100")]).room().excess, 0);
     }

@@ -41,12 +41,13 @@ pub struct Config {
     settings: Vec<(String, String)>,
     whole_cluster: bool,
     tls_port: Option<u16>,
+    watched: Option<u16>,
 }
 
 impl Config {
     /// A server of this kind with this durability.
     pub fn new(flavor: Flavor, fsync: Fsync) -> Self {
-        Self { flavor, fsync, settings: Vec::new(), whole_cluster: false, tls_port: None }
+        Self { flavor, fsync, settings: Vec::new(), whole_cluster: false, tls_port: None, watched: None }
     }
 
     /// Makes it a cluster of one node, which has all slots: commands are routed, and those that cross slots refused, as in a large
@@ -60,6 +61,14 @@ impl Config {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
+
+    /// A sentinel, which calls this server and its replicas [`Config::WATCHED`] and decides alone.
+    pub fn sentinel_of(primary: &Server) -> Self {
+        Self { watched: Some(primary.port()), ..Self::new(Flavor::Redis, Fsync::Off) }
+    }
+
+    /// The name that sentinels have for what they watch.
+    pub const WATCHED: &str = "main";
 
     /// Lets it speak TLS as well, on a port of its own, with these PEM files; `clients` says whether it asks for certificates.
     pub fn with_tls(self, authority: &Path, certificate: &Path, key: &Path, clients: &str) -> Self {
@@ -79,6 +88,13 @@ impl Config {
     }
 
     fn file(&self, port: u16, directory: &Path) -> String {
+        if let Some(watched) = self.watched {
+            let (name, directory) = (Self::WATCHED, directory.display());
+            return format!(
+                "port {port}\nbind 127.0.0.1\ndir {directory}\nsentinel monitor {name} 127.0.0.1 {watched} 1\n\
+                 sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 5000\n"
+            );
+        }
         let (append_only, fsync) = match self.fsync {
             Fsync::Always => ("yes", "always"),
             Fsync::EverySec => ("yes", "everysec"),
@@ -246,6 +262,9 @@ fn spawn(config: &Config, port: u16, directory: &Path) -> Process {
     }
     let mut command = process::command(&tools::program(program));
     command.arg(file).current_dir(directory);
+    if config.watched.is_some() {
+        command.arg("--sentinel");
+    }
     Process::spawn(name, command, &directory.join("server.log"))
 }
 
