@@ -12,6 +12,7 @@ mod owner;
 mod plan;
 mod record;
 pub mod schedule;
+mod share;
 mod window;
 mod work;
 
@@ -70,6 +71,7 @@ struct Shared {
     metrics: Metrics,
     spans: Spans,
     in_flight: budget::InFlight,
+    share: share::Share,
 }
 
 impl std::fmt::Debug for Shared {
@@ -101,12 +103,16 @@ impl Dispatcher {
     pub fn new(config: DispatchConfig, parts: DispatchParts) -> Self {
         let in_flight = budget::InFlight::new(config.in_flight, config.in_flight_bytes);
         let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans } = parts;
-        Self { shared: Arc::new(Shared { config, store, snapshots, plugins, egress, clock, metrics, spans, in_flight }) }
+        let share = share::Share::of(config.shards);
+        Self { shared: Arc::new(Shared { config, store, snapshots, plugins, egress, clock, metrics, spans, in_flight, share }) }
     }
 
     /// Runs until `stop`, then finishes what is in flight inside the drain deadline and gives the shards up.
     pub async fn run(self, stop: CancellationToken) {
+        // First of all, so that a node that joins others does not begin by taking everything.
+        share::look(&self.shared).await;
         let shards = TaskTracker::new();
+        shards.spawn(share::keep(self.shared.clone(), stop.clone()));
         for shard in 0..self.shared.config.shards {
             shards.spawn(owner::own(self.shared.clone(), Shard(shard), stop.clone()));
         }

@@ -428,6 +428,17 @@ pub trait Store: Send + Sync + 'static {
     /// gets a new lease at once, since it asks only after it lost the old one; the old one is fenced.
     async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;
 
+    /// Like [`Store::acquire`], but leaves a shard that nobody holds to other nodes: only a holder whose lease ran out is succeeded.
+    async fn take_over(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+        self.acquire(shard, node, ttl).await
+    }
+
+    /// Says for `ttl` that this node takes shards; for no time at all, that it is gone. Answers how many nodes take shards. An engine
+    /// of one process has one.
+    async fn present(&self, _node: &str, _ttl: Duration) -> Result<usize, StoreError> {
+        Ok(1)
+    }
+
     /// Prolongs the lease by its `ttl`. A lease that ran out can be prolonged as long as nobody took the shard.
     async fn renew(&self, lease: &Lease) -> Result<(), StoreError>;
 

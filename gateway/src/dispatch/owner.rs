@@ -65,16 +65,24 @@ fn trusted(ttl: Duration) -> Duration {
     ttl * 9 / 10
 }
 
-/// Owns one shard for as long as this node runs: whenever the shard is free, takes it and works on it.
+/// Owns one shard for as long as this node runs and has room for it: whenever the shard is free, takes it and works on it.
 pub(super) async fn own(shared: Arc<Shared>, shard: Shard, stop: CancellationToken) {
     let ttl = shared.config.lease_ttl;
     let mut pause = ttl / 3;
     while !stop.is_cancelled() {
         let asked_at = monotonic();
-        match shared.store.acquire(shard, &shared.config.node, ttl).await {
+        let asked = if shared.share.has_room() {
+            shared.store.acquire(shard, &shared.config.node, ttl).await
+        } else {
+            shared.store.take_over(shard, &shared.config.node, ttl).await
+        };
+        match asked {
             Ok(Some(lease)) => {
                 tracing::info!(shard = shard.0, epoch = lease.epoch, "shard taken");
-                serve(&shared, Arc::new(Hold::new(lease, asked_at)), &stop).await;
+                let end = stop.child_token();
+                shared.share.took(shard, end.clone());
+                serve(&shared, Arc::new(Hold::new(lease, asked_at)), &end).await;
+                shared.share.ended(shard);
                 pause = ttl / 3;
             }
             Ok(None) => pause = ttl / 3,

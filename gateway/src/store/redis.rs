@@ -19,12 +19,13 @@
 //! | `{ns:S}:qs`, `{ns:S}:sq` | hash, number | lengths of the queues; the last sequence |
 //! | `{ns:S}:dl`, `{ns:S}:dl:<tenant>` | ZSET in order of their members | dead letters by time: of the shard, of a tenant |
 //! | `{ns:c}:seq:<committer>` | number, lifetime | the last batch that this committer got through |
+//! | `{ns:c}:nodes` | ZSET by expiry | the nodes that take shards |
 //! | `{ns:c}:cfg`, `{ns:c}:rev` | hash, number | the configuration; its revision |
 //! | `{ns:w:<hash>}`, `ns:m:<key>` | string | components; what is remembered |
 //! | `{ns:S}:wake` | channel | wakes the owner of a shard |
 //!
 //! # Costs, in round trips
-//! accept 1 (cluster: one for each shard in the batch) · acquire 4, a take-over from another node 3 more · renew, release, claim,
+//! accept 1 (cluster: one for each shard in the batch) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
 //! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
 //! trim 2, and 2 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
@@ -96,7 +97,7 @@ use self::error::{Fault, odd};
 use self::health::Health;
 use self::hold::{From, Hold, token};
 use self::keys::{Keys, ShardKeys};
-use self::lease::{RELEASE, RENEW, Sightings};
+use self::lease::{RELEASE, RENEW, Sightings, Vacant};
 use self::link::{Connector, Link};
 use super::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
@@ -338,7 +339,15 @@ impl Store for RedisStore {
     }
 
     async fn acquire(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
-        lease::acquire(&self.inner, shard, node, ttl).await
+        lease::acquire(&self.inner, shard, node, ttl, Vacant::Taken).await
+    }
+
+    async fn take_over(&self, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+        lease::acquire(&self.inner, shard, node, ttl, Vacant::Left).await
+    }
+
+    async fn present(&self, node: &str, ttl: Duration) -> Result<usize, StoreError> {
+        lease::present(&self.inner, node, ttl).await
     }
 
     async fn renew(&self, lease: &Lease) -> Result<(), StoreError> {

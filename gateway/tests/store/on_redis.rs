@@ -3,6 +3,7 @@
 mod away;
 mod checks;
 mod faults;
+mod nodes;
 mod proxy;
 mod room;
 mod sentinel;

@@ -14,6 +14,8 @@ use crate::world::{EMBEDDED, Engine, LEASE, REDIS, SOON, World};
 /// What is in flight at the stop has this long.
 const DEADLINE: Duration = Duration::from_secs(2);
 const SENDERS: usize = 8;
+/// As many as there are by default.
+const SHARDS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_in_the_middle_of_load_keeps_what_is_unfinished_on_the_embedded_store() {
@@ -121,4 +123,29 @@ async fn when_one_of_two_gateways_dies_the_other_takes_over_within_the_lease() {
     println!("taken over after {idle:?}");
     world.api = Api::of(&other);
     Run::end("one of two gateways killed", &world, load, &log).await.nothing_is_lost();
+}
+
+/// The second gateway gets half of the shards without anybody's stopping, and all when the first dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_joins_gets_its_share_of_the_shards() {
+    let mut world = World::start(REDIS).await;
+    load::set_up(&world.api, &world.receiver).await;
+    let log = Log::keep(&world.receiver, |_| Verdict::Take);
+    let path = format!("/in/{}", world.api.id("sources", "load").await);
+    let load = Load::start(&[world.gateway.ingest(&path)], SENDERS);
+    load.ledger.more(50, SOON).await;
+    let shards = |log: &str, what: &str| log.lines().filter(|line| line.contains(what)).count();
+    world.gateway.wait_for_log(SOON, |log| shards(log, "shard taken") == SHARDS).await;
+    let other = world.servers.launch("").start().await;
+    let joined = monotonic();
+    other.wait_for_log(SOON, |log| shards(log, "shard taken") == SHARDS / 2).await;
+    println!("a joining gateway had its share after {:?}", joined.elapsed());
+    world.gateway.wait_for_log(SOON, |log| shards(log, "shard given up") == SHARDS / 2).await;
+    load.ledger.more(50, SOON).await;
+    world.gateway.kill();
+    other.wait_for_log(SOON, |log| shards(log, "shard taken") == SHARDS).await;
+    world.gateway.restart().await;
+    other.wait_for_log(SOON, |log| shards(log, "shard given up") == SHARDS / 2).await;
+    load.ledger.more(50, SOON).await;
+    Run::end("a gateway joins, dies and joins again", &world, load, &log).await.nothing_is_lost();
 }

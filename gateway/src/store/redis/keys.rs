@@ -26,6 +26,11 @@ impl Keys {
         format!("{{{}:c}}:seq:{committer:016x}", self.namespace)
     }
 
+    /// ZSET: the nodes that take shards, by when that ends.
+    pub(super) fn nodes(&self) -> String {
+        format!("{{{}:c}}:nodes", self.namespace)
+    }
+
     /// Hash: the configuration's records.
     pub(super) fn config(&self) -> String {
         format!("{{{}:c}}:cfg", self.namespace)

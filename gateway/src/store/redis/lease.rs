@@ -54,10 +54,26 @@ impl Sightings {
     }
 }
 
-pub(super) async fn acquire(inner: &Arc<Inner>, shard: Shard, node: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+/// What becomes of a shard that nobody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vacant {
+    Taken,
+    Left,
+}
+
+pub(super) async fn acquire(
+    inner: &Arc<Inner>,
+    shard: Shard,
+    node: &str,
+    ttl: Duration,
+    vacant: Vacant,
+) -> Result<Option<Lease>, StoreError> {
     for _ in 0..STEAL_TRIES {
         // A failed look is no look: the holder may have failed to renew for the same reason.
         let holder = look(inner, shard).await.inspect_err(|_| inner.sightings.forget(shard))?;
+        if holder.is_none() && vacant == Vacant::Left {
+            return Ok(None);
+        }
         let own = holder.as_ref().is_some_and(|holder| holder.node == node);
         if let Some(holder) = &holder
             && !own
@@ -75,6 +91,15 @@ pub(super) async fn acquire(inner: &Arc<Inner>, shard: Shard, node: &str, ttl: D
         // Our own old lease was renewed between the look and the take-over: look again.
     }
     Ok(None)
+}
+
+/// Notes that the node takes shards. This goes by the server's clock: it decides who should have how many, never who has one.
+pub(super) async fn present(inner: &Inner, node: &str, ttl: Duration) -> Result<usize, StoreError> {
+    let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).min(1 << 40);
+    let mut call = scripts::PRESENT.call(&[&inner.names.nodes()]);
+    call.arg(node).arg(millis);
+    let answer = inner.owner.repeat(&call).await.map_err(Fault::into_store)?;
+    redis::from_redis_value(answer).map_err(|_| odd("its nodes"))
 }
 
 async fn look(inner: &Inner, shard: Shard) -> Result<Option<Holder>, StoreError> {

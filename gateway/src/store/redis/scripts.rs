@@ -23,6 +23,8 @@ scripts! {
     ACCEPT_ONCE = "accept_once.lua";
     /// Takes a shard.
     TAKE_OVER = "take_over.lua";
+    /// Notes a node and counts those that are there.
+    PRESENT = "present.lua";
     /// Makes missing groups.
     GROUPS = "groups.lua";
     /// Renews or releases a lease.
