@@ -13,6 +13,7 @@ mod plan;
 mod record;
 pub mod schedule;
 mod share;
+mod wait;
 mod window;
 mod work;
 
@@ -48,6 +49,8 @@ pub struct DispatchConfig {
     pub lease_ttl: Duration,
     /// After this long an unfinished event's progress is written.
     pub progress_after: Duration,
+    /// What waits on something that is full, held or disabled is given up once it is older than this.
+    pub max_wait: Duration,
     /// At a stop, how long what is in flight may take to finish.
     pub drain: Duration,
     /// What history keeps.

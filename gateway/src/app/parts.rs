@@ -196,6 +196,7 @@ pub(super) fn dispatch(config: &Config) -> DispatchConfig {
         default_window: DEFAULT_WINDOW,
         lease_ttl: config.dispatch.lease_ttl,
         progress_after: PROGRESS_AFTER,
+        max_wait: config.dispatch.max_wait,
         drain: config.shutdown.deadline,
         retention: Retention {
             age: config.history.age,

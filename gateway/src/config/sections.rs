@@ -279,7 +279,8 @@ pub struct Dispatch {
     pub lease_ttl: Duration,
     /// Shards that new tenants are spread over. Default 4. May grow later, never shrink.
     pub shards: u16,
-    /// An event whose deliveries wait on something that is disabled or held is given up after this. Default 7 days.
+    /// What waits on something that is full, held or disabled is given up once it is older than this: a dead letter with that
+    /// reason. Counts from the event's acceptance, or from the last retry by hand. Default 7 days.
     #[serde(with = "units::duration")]
     pub max_wait: Duration,
 }

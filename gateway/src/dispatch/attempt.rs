@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::Shared;
-use super::schedule::{History, Next, Outcome, Reason};
+use super::schedule::{History, Next, Outcome};
+use super::wait::Wait;
 use super::work::Worker;
 use crate::clock::Timestamp;
 use crate::control::snapshot::Connection;
@@ -117,11 +118,11 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     let permit = if past.admitted { None } else { worker.windows.enter(queue, destination.in_flight) };
     if !past.admitted && permit.is_none() {
         worker.windows.park(queue);
-        let state = DeliveryState::Parked { reason: "destination_window".to_owned(), queue: Some(queue) };
+        let state = DeliveryState::Parked { reason: Wait::DestinationWindow.as_str().to_owned(), queue: Some(queue) };
         return planned.going_on(state, past, shared.clock.now());
     }
     if !destination.enabled {
-        return wait_for_enabled(planned, past, shared.clock.now());
+        return wait_for_enabled(shared, planned, past);
     }
     worker.hold.valid().await;
     let started_at = shared.clock.now();
@@ -222,18 +223,19 @@ fn decide(planned: &Planned, past: Past, sent: &Sent, now: Timestamp) -> Deliver
 }
 
 /// A delivery to a disabled destination costs no attempt; it waits, but not for ever.
-fn wait_for_enabled(planned: &Planned, past: Past, now: Timestamp) -> DeliveryRecord {
-    let failure = Failure {
-        party: Party::Gateway,
-        code: "destination_disabled".to_owned(),
-        detail: "the destination is disabled".to_owned(),
-        retryable: true,
-    };
-    let oldest = past.since.after(Duration::from_millis(planned.connection.retry.max_age_ms));
-    if now < oldest {
-        return planned.going_on(DeliveryState::Scheduled { due: now.after(DISABLED_POLL).min(oldest) }, past, now);
+fn wait_for_enabled(shared: &Shared, planned: &Planned, past: Past) -> DeliveryRecord {
+    let now = shared.clock.now();
+    let wait = Wait::DestinationDisabled;
+    match wait.over(shared, past.since, now) {
+        Some(reason) => {
+            shared.spans.dead_lettered(planned.trace, Some(planned.connection.id), planned.id, now, &reason);
+            planned.going_on(DeliveryState::DeadLettered { reason }, past, now)
+        }
+        None => {
+            let due = now.after(DISABLED_POLL).min(wait.ends(shared, past.since));
+            planned.going_on(DeliveryState::Scheduled { due }, past, now)
+        }
     }
-    planned.going_on(DeliveryState::DeadLettered { reason: Reason::TooOld.over(&failure) }, past, now)
 }
 
 fn attempt_of(number: u32, started_at: Timestamp, sent: &Sent) -> Attempt {

@@ -2,7 +2,7 @@
 //!
 //! It only decides. It never waits for a plugin, a destination or a write of outcomes, so that one slow tenant can't stop the others.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::Shared;
 use super::budget::Grant;
 use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
+use super::wait::{self, Wait};
 use super::window::Windows;
 use super::work::{Item, Worker, crashed};
 use crate::clock::Timestamp;
@@ -35,6 +36,8 @@ const BUSY: usize = 8;
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// The low lane, and the schedule without a known due time, are looked at this often at least.
 const LOOK: Duration = Duration::from_millis(50);
+/// The held lane is looked at this often.
+const HELD_LOOK: Duration = Duration::from_secs(1);
 /// Pause after a read of the store that failed.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// From this claim on an event runs alone.
@@ -53,6 +56,9 @@ pub(super) struct ShardLoop {
     tasks: TaskTracker,
     looked_at: Timestamp,
     reclaimed_at: Timestamp,
+    /// The front of the held lane. It is in hand, so that its age is known, and goes nowhere before it is too old.
+    diverted: VecDeque<Claimed>,
+    diverted_at: Timestamp,
 }
 
 /// What this owner has in flight, and what it knows of the schedule; shared with the writer of outcomes.
@@ -81,6 +87,8 @@ impl ShardLoop {
             tasks: TaskTracker::new(),
             looked_at: Timestamp::default(),
             reclaimed_at: Timestamp::default(),
+            diverted: VecDeque::new(),
+            diverted_at: Timestamp::default(),
         }
     }
 
@@ -195,6 +203,7 @@ impl ShardLoop {
             read += self.lane(Lane::Low).await?;
             self.looked_at = now;
         }
+        read += self.held_lane(now).await?;
         Ok(read)
     }
 
@@ -208,6 +217,10 @@ impl ShardLoop {
         self.reclaimed_at = self.shared.clock.now();
         let count = claimed.len();
         for claimed in claimed {
+            if claimed.ticket.lane == Lane::Held {
+                self.hold_back(claimed);
+                continue;
+            }
             let grant = grant.split(claimed.event.request.size());
             match claimed.claims {
                 CRASHES.. => self.give_up(claimed, grant).await,
@@ -230,7 +243,7 @@ impl ShardLoop {
         let count = jobs.len();
         for job in jobs {
             let held = Held { _grant: grant.split(size(&job)), _window: None };
-            self.spawn(item_of(job, held, false));
+            self.spawn(item_of(job, held, Wait::Turn));
         }
         Ok(count)
     }
@@ -245,11 +258,15 @@ impl ShardLoop {
                 break;
             };
             let jobs = self.shared.store.unpark(&self.hold.lease, queue, budget(&grant)).await?;
+            let wait = match queue {
+                QueueKey::Tenant(_) => Wait::TenantWindow,
+                QueueKey::Destination(..) => Wait::DestinationWindow,
+            };
             self.windows.unparked(queue, jobs.len() as u64);
             count += jobs.len();
             for job in jobs {
                 let held = Held { _grant: grant.split(size(&job)), _window: permits.pop() };
-                self.spawn(item_of(job, held, matches!(queue, QueueKey::Destination(..))));
+                self.spawn(item_of(job, held, wait));
             }
         }
         Ok(count)
@@ -266,6 +283,29 @@ impl ShardLoop {
         Ok(count)
     }
 
+    /// What an operator diverted is not delivered, and given up in the end.
+    async fn held_lane(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        if self.diverted.is_empty() && now.since(self.diverted_at) >= HELD_LOOK {
+            self.diverted_at = now;
+            let one = Budget { count: 1, bytes: BATCH_BYTES };
+            let claimed = self.shared.store.claim(&self.hold.lease, Lane::Held, one).await?;
+            claimed.into_iter().for_each(|claimed| self.hold_back(claimed));
+        }
+        let Some(front) = self.diverted.front() else { return Ok(0) };
+        let Some(reason) = Wait::Held.over(&self.shared, front.event.accepted_at, now) else { return Ok(0) };
+        let Some(grant) = self.shared.in_flight.take(1, BATCH_BYTES) else { return Ok(0) };
+        let Some(front) = self.diverted.pop_front() else { return Ok(0) };
+        self.diverted_at = Timestamp::default();
+        let item = entry(front, Held { _grant: grant, _window: None });
+        self.worker.send(wait::given_up(&self.shared, item, reason)).await;
+        Ok(1)
+    }
+
+    fn hold_back(&mut self, claimed: Claimed) {
+        self.table.entries().insert(claimed.ticket);
+        self.diverted.push_back(claimed);
+    }
+
     /// Starts an entry, or parks it if its tenant is over its window.
     async fn start(&self, claimed: Claimed, grant: Grant) {
         let queue = QueueKey::Tenant(claimed.event.tenant);
@@ -280,7 +320,7 @@ impl ShardLoop {
 
     async fn park(&self, claimed: Claimed, queue: QueueKey, grant: Grant) {
         self.windows.park(queue);
-        let state = DeliveryState::Parked { reason: "tenant_window".to_owned(), queue: Some(queue) };
+        let state = DeliveryState::Parked { reason: Wait::TenantWindow.as_str().to_owned(), queue: Some(queue) };
         self.settle(claimed, state, grant).await;
     }
 
@@ -359,13 +399,15 @@ fn budget(grant: &Grant) -> Budget {
 fn entry(claimed: Claimed, held: Held) -> Item {
     let Claimed { ticket, event, progress, claims: _ } = claimed;
     let since = event.accepted_at;
+    // What has begun waits for nothing any more.
+    let wait = if ticket.lane == Lane::Low && progress.is_empty() { Wait::LowLane } else { Wait::Turn };
     let work = Work::Plan { event: Box::new(event), connection: None };
-    Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, admitted: false }
+    Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, wait }
 }
 
-fn item_of(job: Job, held: Held, admitted: bool) -> Item {
+fn item_of(job: Job, held: Held, wait: Wait) -> Item {
     let Job { id, attempts, spent, since, work } = job;
-    Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, admitted }
+    Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, wait }
 }
 
 fn whole_event(ticket: Ticket, event: Event, state: DeliveryState, now: Timestamp) -> Record {

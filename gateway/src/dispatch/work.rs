@@ -15,6 +15,7 @@ use super::attempt::{self, Planned};
 use super::owner::Hold;
 use super::plan::{self, Plan};
 use super::record::{Done, Held};
+use super::wait::{Wait, given_up};
 use super::window::Windows;
 use crate::clock::Timestamp;
 use crate::event::{EventId, Failure, Lane, Party, TenantId};
@@ -29,8 +30,8 @@ pub(super) struct Item {
     pub(super) work: Work,
     pub(super) progress: Vec<DeliveryRecord>,
     pub(super) held: Held,
-    /// Whether it has a place in its destination's window already: it comes out of that destination's sub-queue.
-    pub(super) admitted: bool,
+    /// What it waited for. Out of its destination's sub-queue it has a place in that destination's window already.
+    pub(super) wait: Wait,
 }
 
 /// What the tasks of one shard share.
@@ -61,7 +62,11 @@ impl Worker {
 
     /// Plans if need be, attempts, and records.
     pub(super) async fn run(&self, item: Item) {
-        let Item { origin, attempts, spent, since, work, progress, held, admitted } = item;
+        if let Some(reason) = item.wait.over(&self.shared, item.since, self.shared.clock.now()) {
+            return self.send(given_up(&self.shared, item, reason)).await;
+        }
+        let Item { origin, attempts, spent, since, work, progress, held, wait } = item;
+        let admitted = wait == Wait::DestinationWindow;
         let (event, tenant) = (event_of(&work), tenant_of(&work));
         let past = attempt::Past { attempts, spent, since, admitted, lane: lane_of(origin) };
         let Plan { settled, planned } = match work {

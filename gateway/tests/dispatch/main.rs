@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
+mod wait;
 mod world;
 
 use std::collections::HashSet;

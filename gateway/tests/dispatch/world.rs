@@ -14,7 +14,7 @@ use tidegate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
 use tidegate::egress::policy::AddressPolicy;
 use tidegate::egress::{Egress, EgressConfig};
 use tidegate::event::{Event, EventId, Lane, Request, Shard, SourceId, TenantId, VersionHash};
-use tidegate::ingest::verify::VerifiedEvent;
+use tidegate::ingest::verify::Verifier;
 use tidegate::plugin::{Components, Limits, PluginConfig, Runtime};
 use tidegate::store::embedded::{Embedded, Options as StoreOptions};
 use tidegate::store::{Acceptance, DeliveryState, EventSummary, Home, Retention, Store};
@@ -26,13 +26,14 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const LEASE: Duration = Duration::from_millis(600);
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub(crate) const SHARD: Shard = Shard(0);
 
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
     control: Arc<Control>,
     plugins: Runtime,
-    clock: Clock,
+    pub(crate) clock: Clock,
     _directory: TempDir,
 }
 
@@ -47,12 +48,16 @@ impl Components for Shelf {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::at(Clock::system()).await
+    }
+
+    /// By this clock, but for the store's leases.
+    pub(crate) async fn at(clock: Clock) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(StoreOptions::new(directory.path().join("data"))).unwrap());
         let mut config = PluginConfig::new(directory.path().join("artifacts")).unwrap();
         config.compiler = env!("CARGO_BIN_EXE_tidegate").into();
         let plugins = Runtime::start(config, Arc::new(Shelf(store.clone()))).unwrap();
-        let clock = Clock::system();
         let preparer = Preparer {
             sealer: seal::Sealer::new(&seal::generate_key().unwrap(), &[]).unwrap(),
             max_body: 1 << 20,
@@ -82,6 +87,7 @@ impl World {
             default_window: 64,
             lease_ttl: LEASE,
             progress_after: Duration::from_millis(200),
+            max_wait: MAX_WAIT,
             drain: Duration::from_millis(300),
             retention: Retention { age: SOON * 1000, bytes: 1 << 30, dead_letter_age: SOON * 1000 },
         };
@@ -111,7 +117,15 @@ impl World {
         self.accept_as(tenant.id(), source, body).await
     }
 
+    pub(crate) fn source(&self, tenant: &str, source: &str) -> SourceId {
+        self.control.state().find_tenant(tenant).and_then(|tenant| Some(tenant.sources.named(source)?.id)).expect("declared")
+    }
+
     pub(crate) async fn accept_as(&self, tenant: TenantId, source: SourceId, body: &str) -> EventId {
+        self.accept_in(Lane::Normal, tenant, source, body).await
+    }
+
+    pub(crate) async fn accept_in(&self, lane: Lane, tenant: TenantId, source: SourceId, body: &str) -> EventId {
         let now = self.clock.now();
         let event = Event {
             id: EventId::new(now, rand::random()),
@@ -124,8 +138,8 @@ impl World {
             trace: None,
         };
         let id = event.id;
-        let acceptance =
-            Acceptance { event: VerifiedEvent::unverified_for_tests(event), shard: SHARD, lane: Lane::Normal, dedup: None };
+        let event = Verifier::none().verify(event, now).unwrap();
+        let acceptance = Acceptance { event, shard: SHARD, lane, dedup: None };
         self.store.accept(vec![acceptance]).await.unwrap();
         id
     }

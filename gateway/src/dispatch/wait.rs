@@ -1,0 +1,96 @@
+//! Every wait ends. What waits for something that may never come (a window, a lane that is served later or not at all, a disabled
+//! destination) is given up once it is older than `dispatch.max_wait`, with what it waited for as the reason. Its age counts from the
+//! event's acceptance, or from when somebody asked for another try.
+
+use super::Shared;
+use super::record::Done;
+use super::work::Item;
+use crate::clock::Timestamp;
+use crate::event::{DeliveryId, Failure, Party};
+use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, Record, Work};
+
+/// What a piece of work waited for before it was taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nothing but its turn.
+    Turn,
+    /// The low lane, which is served behind the normal one.
+    LowLane,
+    /// An operator, who diverted it.
+    Held,
+    /// A place in its tenant's window.
+    TenantWindow,
+    /// A place in its destination's window.
+    DestinationWindow,
+    /// Its destination, which is disabled.
+    DestinationDisabled,
+}
+
+impl Wait {
+    /// The name of it in states and reasons.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Turn => "turn",
+            Self::LowLane => "low_lane",
+            Self::Held => "held",
+            Self::TenantWindow => "tenant_window",
+            Self::DestinationWindow => "destination_window",
+            Self::DestinationDisabled => "destination_disabled",
+        }
+    }
+
+    /// When what waits since then is given up.
+    pub(super) fn ends(self, shared: &Shared, since: Timestamp) -> Timestamp {
+        if self == Self::Turn { Timestamp(u64::MAX) } else { since.after(shared.config.max_wait) }
+    }
+
+    /// Why it is given up now, if its time is up.
+    pub(super) fn over(self, shared: &Shared, since: Timestamp, now: Timestamp) -> Option<Failure> {
+        (now >= self.ends(shared, since)).then(|| Failure {
+            party: Party::Gateway,
+            code: self.as_str().to_owned(),
+            detail: format!("{} for longer than {}", self.in_words(), humantime::format_duration(shared.config.max_wait)),
+            retryable: false,
+        })
+    }
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Turn => "it waited",
+            Self::LowLane => "the tenant was over its plan's throughput, and the event waited in the low lane",
+            Self::Held => "an operator held the event",
+            Self::TenantWindow => "the tenant's window was full, and the event waited",
+            Self::DestinationWindow => "the destination's window was full, and the delivery waited",
+            Self::DestinationDisabled => "the destination was disabled",
+        }
+    }
+}
+
+/// Gives a piece of work up, unattempted.
+pub(super) fn given_up(shared: &Shared, item: Item, reason: Failure) -> Done {
+    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _ } = item;
+    let id = match (&origin, &work) {
+        (Origin::Job(id), _) => *id,
+        (Origin::Entry(_), Work::Plan { event, .. }) => DeliveryId::of_event(event.id),
+        (Origin::Entry(_), Work::Attempt(delivery)) => delivery.id,
+    };
+    let job = Job { id, attempts, spent, since, work };
+    let (connection, destination, output, trace) = match &job.work {
+        Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output, delivery.trace),
+        Work::Plan { event, connection } => (*connection, None, 0, event.trace),
+    };
+    let (event, tenant, at) = (job.event(), job.tenant(), shared.clock.now());
+    shared.spans.dead_lettered(trace, connection, id, at, &reason);
+    let row = DeliveryRecord {
+        id,
+        connection,
+        destination,
+        output,
+        at,
+        state: DeliveryState::DeadLettered { reason },
+        attempts: Vec::new(),
+        runs: Vec::new(),
+        job: Some(Box::new(job)),
+    };
+    Done { record: Record { origin, event, tenant, finished: true, deliveries: vec![row] }, held: Some(held) }
+}

@@ -1,0 +1,123 @@
+//! Every wait ends: what waited for something that did not come is given up with what it waited for as the reason.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tidegate::clock::{Clock, Timestamp};
+use tidegate::event::{EventId, Lane};
+use tidegate::store::{DeliveryState, EventSummary};
+use tidegate_test_support::eventually;
+use tidegate_test_support::http::{Answer, Receiver};
+
+use crate::world::{MAX_WAIT, SHARD, SOON, World, fan_out, is_delivered};
+
+const START: Timestamp = Timestamp(1_800_000_000_000);
+
+/// The code of the one thing that the event was given up for.
+fn code(summary: &EventSummary) -> Option<&str> {
+    match &summary.deliveries.first()?.state {
+        DeliveryState::DeadLettered { reason } if summary.deliveries.len() == 1 => Some(&reason.code),
+        _ => None,
+    }
+}
+
+async fn given_up(world: &World, event: EventId) -> EventSummary {
+    world.settled("t", event, |summary| summary.finished && code(summary).is_some()).await
+}
+
+#[tokio::test]
+async fn a_disabled_destination_holds_its_deliveries_until_they_are_too_old() {
+    let receiver = Receiver::start().await;
+    let world = World::at(Clock::manual(START)).await;
+    let mut spec = fan_out(&[("d", receiver.url("/"))], 8);
+    // The retry policy is for what fails; what waits has a time of its own.
+    spec["destinations"][0]["enabled"] = json!(false);
+    spec["destinations"][0]["retry"]["max_age"] = json!("1h");
+    world.declare("t", spec.clone()).await;
+    let node = world.dispatch("a");
+    let event = world.accept("t", "in", "{}").await;
+    world
+        .settled("t", event, |summary| {
+            matches!(summary.deliveries.first().map(|row| &row.state), Some(DeliveryState::Scheduled { .. }))
+        })
+        .await;
+    world.clock.advance(MAX_WAIT - Duration::from_secs(1));
+    let waits = |due: Timestamp| move |summary: &EventSummary| summary.deliveries[0].state == DeliveryState::Scheduled { due };
+    world.settled("t", event, waits(START.after(MAX_WAIT))).await;
+    world.clock.advance(Duration::from_secs(1));
+    let summary = given_up(&world, event).await;
+    assert_eq!(code(&summary), Some("destination_disabled"));
+    assert_eq!((receiver.count(), summary.deliveries[0].attempts.len()), (0, 0));
+    // Enabled again it can be retried by hand, for another span of waiting.
+    spec["destinations"][0]["enabled"] = json!(true);
+    world.declare("t", spec).await;
+    assert_eq!(world.store.retry(world.home("t"), &[summary.deliveries[0].id], world.clock.now()).await.unwrap(), 1);
+    world.clock.advance(Duration::from_secs(1));
+    world.settled("t", event, is_delivered).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_parked_is_given_up_when_its_turn_comes_too_late() {
+    for (window, code_of_it) in [("tenant", "tenant_window"), ("destination", "destination_window")] {
+        let receiver = Receiver::start().await;
+        let world = World::at(Clock::manual(START)).await;
+        let mut spec = fan_out(&[("d", receiver.url("/"))], if window == "tenant" { 8 } else { 1 });
+        if window == "tenant" {
+            spec["plan"] = json!({"rate": 1000.0, "burst": 1000, "weight": 1, "in_flight": 1});
+        }
+        // Long enough to see what is parked behind it.
+        spec["destinations"][0]["timeout"] = json!("3s");
+        world.declare("t", spec).await;
+        let late = Arc::new(AtomicBool::new(false));
+        let is_late = late.clone();
+        receiver.answer_with(move |_| if is_late.load(Ordering::SeqCst) { Answer::status(200) } else { Answer::hang() });
+        let node = world.dispatch("a");
+        world.accept("t", "in", "first").await;
+        receiver.wait_for(1, SOON).await;
+        let second = world.accept("t", "in", "second").await;
+        eventually("the second is parked", SOON, async || (world.store.depth(SHARD).await.unwrap().parked == 1).then_some(()))
+            .await;
+        late.store(true, Ordering::SeqCst);
+        world.clock.advance(MAX_WAIT);
+        let summary = given_up(&world, second).await;
+        assert_eq!(code(&summary), Some(code_of_it));
+        assert_eq!(receiver.count(), 1, "nothing is sent that is too old");
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_low_and_the_held_lane_end_too() {
+    let receiver = Receiver::start().await;
+    let world = World::at(Clock::manual(START)).await;
+    world.declare("t", fan_out(&[("d", receiver.url("/"))], 8)).await;
+    let home = world.home("t");
+    let source = world.source("t", "in");
+    let into = async |lane| world.accept_in(lane, home.tenant, source, "{}").await;
+    let (low, held, normal) = (into(Lane::Low).await, into(Lane::Held).await, into(Lane::Normal).await);
+    world.clock.advance(MAX_WAIT - Duration::from_secs(60));
+    let younger = into(Lane::Held).await;
+    world.clock.advance(Duration::from_secs(60));
+    let mut nodes = vec![world.dispatch("a")];
+    for (event, reason) in [(low, "low_lane"), (held, "held")] {
+        assert_eq!(code(&given_up(&world, event).await), Some(reason));
+    }
+    // What only had to wait for a gateway is not given up.
+    world.settled("t", normal, is_delivered).await;
+    let fresh = into(Lane::Low).await;
+    world.settled("t", fresh, is_delivered).await;
+    // The younger one is held over any number of owners, and given up in its turn.
+    for name in ["b", "c", "d", "e", "f"] {
+        nodes.remove(0).stop().await;
+        nodes.push(world.dispatch(name));
+        let fresh = into(Lane::Normal).await;
+        world.settled("t", fresh, is_delivered).await;
+    }
+    assert!(world.store.event(home, younger).await.unwrap().unwrap().summary.deliveries.is_empty());
+    world.clock.advance(MAX_WAIT);
+    assert_eq!(code(&given_up(&world, younger).await), Some("held"));
+    nodes.remove(0).stop().await;
+}
