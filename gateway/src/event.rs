@@ -215,6 +215,8 @@ pub struct Failure {
 impl Failure {
     /// The code of the one failure that asks for no more deliveries: the destination answered 410.
     pub const GONE: &'static str = "gone";
+    /// The code of what was queued when its tenant was deleted.
+    pub const TENANT_DELETED: &'static str = "tenant_deleted";
 }
 
 /// Who failed.

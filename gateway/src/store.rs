@@ -23,6 +23,7 @@
 //! Every stored record starts with a format version (`event::FORMAT`).
 
 pub mod embedded;
+mod purge;
 pub mod redis;
 mod row;
 
@@ -34,6 +35,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+
+pub use purge::Purged;
 
 use crate::clock::Timestamp;
 use crate::event::{
@@ -476,6 +479,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes what is terminal and beyond its retention; a bounded step of it.
     async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError>;
+
+    /// Removes a bounded step of all that the shard holds of a tenant: its jobs and dead letters, and its finished events with their
+    /// history. What is claimed, taken or was never claimed stays until it is recorded; the owner does that meanwhile. Another
+    /// tenant is not touched. Answers what has been removed since the first step, over restarts.
+    async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError>;
+
+    /// What a purge has removed so far; none before its first step.
+    async fn purged(&self, home: Home) -> Result<Option<Purged>, StoreError>;
 
     /// Notified when work may have arrived for the shard from this or another node. May fire without cause; a slow poll stands
     /// beside it.

@@ -34,6 +34,7 @@
 //! | index | `w` shard, lane | how far the lane is claimed |
 //! | index | `c` shard, lane, place | how often an entry was claimed, from the second time on |
 //! | index | `k` tenant, key; `m` key; `e` time, key | dedup keys; remembered values; when they end |
+//! | index | `u` tenant | what its purge has removed |
 //! | index | `r`; `v` key; `n`; `f` | revision; configuration; reserved numbers; the directory's format |
 //!
 //! A lane's places have no gaps, so its length is arithmetic: what is between the claim cursor and its end is unclaimed, and below
@@ -52,6 +53,7 @@
 //! | event | 1 scan, 1 | none |
 //! | listing | 1 scan | none |
 //! | trim | the outcomes of at most [`retention::STEP`] events | 2 removals for each event and 1 for each outcome |
+//! | purge | [`purge`] says how many jobs, or rows of history, are looked at | 4 removals for each job, and as trim for each event |
 //! | open | one look at each lane, keys of parked jobs, events in flight | none |
 
 mod command;
@@ -61,6 +63,7 @@ mod keys;
 mod listing;
 mod open;
 mod owner;
+mod purge;
 mod retention;
 mod rows;
 mod state;
@@ -78,14 +81,14 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::command::{Command, Entry, Note, Reply};
-use self::disk::{Disk, Unit};
+use self::disk::{Disk, Tree, Unit};
 use self::state::{Cell, State};
 use super::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
 };
 use crate::clock::{Clock, Timestamp, monotonic};
-use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, VersionHash};
+use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
 
 /// Calls that may wait for the committer; more wait for a place.
 const MAX_WAITING: usize = 4096;
@@ -378,6 +381,16 @@ impl Store for Embedded {
         let owned = lease.clone();
         let cut = self.look(move |shared| retention::find(shared, &owned, retention, now)).await?;
         self.ask(|reply| Command::Trim(lease.clone(), Box::new(cut), reply)).await
+    }
+
+    async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError> {
+        let owned = lease.clone();
+        let haul = self.look(move |shared| purge::find(shared, &owned, tenant)).await?;
+        self.ask(|reply| Command::Purge(lease.clone(), tenant, Box::new(haul), reply)).await
+    }
+
+    async fn purged(&self, home: Home) -> Result<Option<Purged>, StoreError> {
+        self.look(move |shared| shared.disk.read(Tree::Index, &keys::purged(home.tenant))).await
     }
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {

@@ -18,6 +18,7 @@
 //! | `{ns:S}:q:<queue>`, `{ns:S}:tq` | ZSET | parked jobs by sequence; those that are taken |
 //! | `{ns:S}:qs`, `{ns:S}:sq` | hash, number | lengths of the queues; the last sequence |
 //! | `{ns:S}:dl`, `{ns:S}:dl:<tenant>` | ZSET in order of their members | dead letters by time: of the shard, of a tenant |
+//! | `{ns:S}:pu:<tenant>` | hash | what a deleted tenant's purge has removed |
 //! | `{ns:c}:seq:<committer>` | number, lifetime | the last batch that this committer got through |
 //! | `{ns:c}:nodes` | ZSET by expiry | the nodes that take shards |
 //! | `{ns:c}:cfg`, `{ns:c}:rev` | hash, number | the configuration; its revision |
@@ -27,7 +28,7 @@
 //! # Costs, in round trips
 //! accept 1 (cluster: one for each shard in the batch) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
 //! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
-//! trim 2, and 2 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
+//! trim 2, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
 //! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · depth 1, and 2 to 3 for each lane that is not empty.
 //!
@@ -68,6 +69,7 @@ mod lease;
 mod link;
 mod piece;
 mod reach;
+mod purge;
 mod record;
 mod registry;
 mod scripts;
@@ -101,10 +103,10 @@ use self::lease::{RELEASE, RENEW, Sightings, Vacant};
 use self::link::{Connector, Link};
 use super::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
 };
 use crate::clock::{self, Clock, Timestamp};
-use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, VersionHash};
+use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
 
 /// How long a check waits for the next while the server is away. How often it is dialled is the connection's to say.
 const AWAY_PAUSE: Duration = Duration::from_millis(100);
@@ -388,6 +390,14 @@ impl Store for RedisStore {
 
     async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError> {
         trim::trim(&self.inner, lease, retention, now).await
+    }
+
+    async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError> {
+        purge::purge(&self.inner, lease, tenant).await
+    }
+
+    async fn purged(&self, home: Home) -> Result<Option<Purged>, StoreError> {
+        purge::purged(&self.inner, home).await
     }
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {

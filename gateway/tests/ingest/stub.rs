@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidegate::clock::Timestamp;
-use tidegate::event::{DeliveryId, Event, EventId, Lane, Revision, Shard, VersionHash};
+use tidegate::event::{DeliveryId, Event, EventId, Lane, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
 };
 use tokio::sync::{Notify, watch};
 
@@ -148,6 +148,14 @@ impl Store for Stub {
     }
 
     async fn trim(&self, _: &Lease, _: Retention, _: Timestamp) -> Result<Trimmed, StoreError> {
+        unimplemented!()
+    }
+
+    async fn purge(&self, _: &Lease, _: TenantId) -> Result<Purged, StoreError> {
+        unimplemented!()
+    }
+
+    async fn purged(&self, _: Home) -> Result<Option<Purged>, StoreError> {
         unimplemented!()
     }
 

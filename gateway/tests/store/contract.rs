@@ -7,6 +7,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod history;
 pub(crate) mod ownership;
 pub(crate) mod parking;
+pub(crate) mod purge;
 pub(crate) mod record;
 pub(crate) mod restart;
 pub(crate) mod retention;
@@ -121,6 +122,12 @@ macro_rules! contract_suite {
                 a_retried_event_is_not_terminal
                 steps_are_bounded_and_come_to_an_end
                 what_is_trimmed_is_gone_from_the_listing
+            }
+            purge {
+                takes_all_of_a_tenant_and_nothing_of_another
+                leaves_what_is_in_hand_until_it_is_recorded
+                goes_on_after_a_restart_with_its_counts
+                steps_are_bounded_and_come_to_an_end
             }
             settings {
                 a_configuration_starts_empty

@@ -10,8 +10,8 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{DeliveryId, Event, EventId, Failure, Lane, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
-    EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Origin, Page, PageRequest, QueueKey, Record, Retention, Store, StoreError,
-    Ticket, Trimmed, Work,
+    EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Origin, Page, PageRequest, Purged, QueueKey, Record, Retention, Store,
+    StoreError, Ticket, Trimmed, Work,
 };
 use tokio::sync::Notify;
 
@@ -30,6 +30,7 @@ struct State {
     components: BTreeMap<VersionHash, Bytes>,
     remembered: BTreeMap<String, (Bytes, Timestamp)>,
     signals: BTreeMap<Shard, Arc<Notify>>,
+    purged: BTreeMap<TenantId, Purged>,
 }
 
 #[derive(Default)]
@@ -438,6 +439,41 @@ impl Store for Model {
             _ => true,
         });
         Ok(trimmed)
+    }
+
+    async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError> {
+        let mut state = self.state();
+        let mut purged = state.purged.get(&tenant).copied().unwrap_or_default();
+        let Sharded { events, jobs, .. } = state.owned(lease)?;
+        let mut is_clean = true;
+        jobs.retain(|_, waiting| {
+            if waiting.job.tenant() != tenant {
+                return true;
+            }
+            is_clean = false;
+            match &waiting.place {
+                _ if waiting.taken => return true,
+                Place::Dead { reason, .. } if reason.code != Failure::TENANT_DELETED => purged.dead_letters += 1,
+                _ => purged.given_up += 1,
+            }
+            false
+        });
+        events.retain(|id, kept| {
+            if kept.event.tenant != tenant {
+                return true;
+            }
+            is_clean = false;
+            let goes = kept.finished && jobs.values().all(|waiting| waiting.job.event() != *id);
+            purged.events += u64::from(goes);
+            !goes
+        });
+        purged.done = is_clean;
+        state.purged.insert(tenant, purged);
+        Ok(purged)
+    }
+
+    async fn purged(&self, home: Home) -> Result<Option<Purged>, StoreError> {
+        Ok(self.state().purged.get(&home.tenant).copied())
     }
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::keys::LogKey;
+use super::purge::Haul;
 use super::rows::{End, Outcome};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Failure, Lane, Revision, Shard, SourceId, TenantId, VersionHash, encode, encode_event};
 use crate::store::row::Row;
 use crate::store::{
-    Acceptance, Accepted, ConfigChange, Dedup, DeliveryRecord, DeliveryState, Home, Lease, Origin, QueueKey, Record, StoreError,
-    Trimmed, Work,
+    Acceptance, Accepted, ConfigChange, Dedup, DeliveryRecord, DeliveryState, Home, Lease, Origin, Purged, QueueKey, Record,
+    StoreError, Trimmed, Work,
 };
 
 /// Where an answer goes.
@@ -26,6 +27,7 @@ pub(super) enum Command {
     Acquire(Shard, String, Duration, Reply<Option<Lease>>),
     Retry(Home, Vec<DeliveryId>, Timestamp, Reply<u64>),
     Trim(Lease, Box<Cut>, Reply<Trimmed>),
+    Purge(Lease, TenantId, Box<Haul>, Reply<Purged>),
     Configure(Revision, Vec<ConfigChange>, Reply<Revision>),
     PutComponent(VersionHash, Bytes, Reply<()>),
     Remember(String, Bytes, Duration, Reply<Option<Bytes>>),

@@ -3,6 +3,7 @@
 //! for nobody.
 
 mod accept;
+mod purge;
 mod record;
 mod settings;
 mod trim;
@@ -107,6 +108,10 @@ impl Committer {
             }
             Command::Trim(lease, cut, reply) => {
                 let result = self.trim(&lease, *cut);
+                self.answer(reply, result);
+            }
+            Command::Purge(lease, tenant, haul, reply) => {
+                let result = self.purge(&lease, tenant, *haul);
                 self.answer(reply, result);
             }
             Command::Configure(expected, changes, reply) => {

@@ -22,6 +22,7 @@ pub(super) mod kind {
     pub(in crate::store::embedded) const REVISION: u8 = b'r';
     pub(in crate::store::embedded) const CONFIG: u8 = b'v';
     pub(in crate::store::embedded) const PROBE: u8 = b'z';
+    pub(in crate::store::embedded) const PURGED: u8 = b'u';
 }
 
 /// Appends fixed-width parts.
@@ -217,6 +218,11 @@ pub(super) fn expiry(until: Timestamp, key: &[u8]) -> Vec<u8> {
 
 pub(super) fn config(key: &str) -> Vec<u8> {
     Key::of(kind::CONFIG).bytes(key.as_bytes()).0
+}
+
+/// What a purge has removed of a tenant.
+pub(super) fn purged(tenant: TenantId) -> Vec<u8> {
+    Key::of(kind::PURGED).u128(tenant.0).0
 }
 
 pub(super) fn single(kind: u8) -> Vec<u8> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::keys::lane_index;
+use super::purge::Walk;
 use super::rows::{Ledger, Mark, Place};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Lane, Shard, TenantId};
@@ -60,6 +61,8 @@ pub(super) struct State {
     pub(super) revivals: u64,
     /// Where retention goes on looking in each lane.
     pub(super) walk: Option<[u64; 3]>,
+    /// Where each purge goes on.
+    pub(super) purging: HashMap<TenantId, Walk>,
 }
 
 pub(super) struct Owner {
@@ -170,6 +173,7 @@ impl State {
             schedule: Schedule::start(),
             revivals: 0,
             walk: None,
+            purging: HashMap::new(),
         }
     }
 

@@ -9,9 +9,9 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use super::error::odd;
 use super::keys::{ShardKeys, queue_name};
 use super::link::Link;
-use super::{Inner, jobs, scripts};
+use super::{Inner, jobs, purge, scripts};
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, EventId, Lane, Shard, SourceId};
+use crate::event::{DeliveryId, EventId, Lane, Shard, SourceId, TenantId};
 use crate::store::{Claimed, Job, Lease, Origin, QueueKey, StoreError, Ticket};
 
 /// One ownership of one shard.
@@ -38,6 +38,8 @@ pub(super) struct Writer {
     stash: Vec<(From, VecDeque<Job>)>,
     /// Where the next trim goes on.
     pub(super) trimmed_to: u64,
+    /// Where each purge goes on.
+    pub(super) purging: HashMap<TenantId, purge::Walk>,
 }
 
 /// Where jobs are taken from.

@@ -24,10 +24,10 @@ const MAX_TAKE: usize = 256;
 
 /// A job as it is stored, behind its place and size.
 #[derive(Serialize, Deserialize)]
-struct Stored {
-    job: Job,
+pub(super) struct Stored {
+    pub(super) job: Job,
     /// When and why it became a dead letter.
-    dead: Option<(Timestamp, Failure)>,
+    pub(super) dead: Option<(Timestamp, Failure)>,
 }
 
 /// The borrowed twin of [`Stored`].
@@ -57,7 +57,7 @@ pub(super) fn grave(at: Timestamp, tenant: TenantId) -> Vec<u8> {
 }
 
 /// Splits a stored value into its place and the job.
-fn open(value: &[u8]) -> Result<(&[u8], Stored), StoreError> {
+pub(super) fn open(value: &[u8]) -> Result<(&[u8], Stored), StoreError> {
     let cut = || StoreError::Damaged("a job's value is cut".into());
     let (&length, value) = value.split_first().ok_or_else(cut)?;
     let (place, value) = value.split_at_checked(usize::from(length)).ok_or_else(cut)?;

@@ -128,6 +128,11 @@ impl ShardKeys {
         format!("{}dl:{:032x}", self.base, tenant.0)
     }
 
+    /// Hash: what a purge has removed of a tenant.
+    pub(super) fn purged(&self, tenant: TenantId) -> String {
+        format!("{}pu:{:032x}", self.base, tenant.0)
+    }
+
     /// List: pieces of history of the events made in one stretch of time.
     pub(super) fn bucket(&self, bucket: u64) -> String {
         format!("{}h:{bucket}", self.base)

@@ -47,6 +47,8 @@ scripts! {
     TRIM = "trim.lua";
     /// Removes old dead letters.
     TRIM_DEAD = "trim_dead.lua";
+    /// Removes a tenant's jobs.
+    PURGE = "purge.lua";
     /// Finds an unfinished event's entry.
     FIND = "find.lua";
     /// Counts a shard's work.

@@ -108,8 +108,9 @@ async fn bucket_step(
     let answer = inner.owner.repeat(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
     let pieces: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a bucket of history"))?;
     let all: BTreeMap<EventId, Merged> = merge(&pieces, |_| true)?.into_iter().collect();
-    let index = index(inner, hold, bucket, &all).await?;
-    let mut going: BTreeMap<EventId, Option<(TenantId, Finished)>> = BTreeMap::new();
+    let tenants = all.values().filter_map(|merged| merged.tenant).collect();
+    let index = Index::read(inner, hold, bucket, tenants).await?;
+    let mut going = Going::new();
     let before: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
     let share = before / (all.len() as u64).max(1);
     for (event, merged) in &all {
@@ -127,19 +128,7 @@ async fn bucket_step(
     if going.is_empty() {
         return Ok(gone);
     }
-    let left = rest_of(&pieces, &going)?;
-    let bodies: u64 = going.values().flatten().map(|(_, finished)| u64::from(finished.bytes)).sum();
-    let after: u64 = left.iter().map(|piece| piece.len() as u64).sum();
-    let mut call = scripts::TRIM.call(&[&hold.keys.own]);
-    call.arg(&hold.token).arg(bucket).arg(pieces.len()).arg((before + bodies).saturating_sub(after)).arg(left.len());
-    for piece in &left {
-        call.arg(&piece[..]);
-    }
-    deletions(&going, &mut call);
-    index.deletions(bucket, &going, &mut call);
-    let answer = inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
-    let done: u64 = redis::from_redis_value(answer).map_err(|_| odd("a trim"))?;
-    if done == 1 {
+    if cut(inner, hold, bucket, &pieces, &index, &going, |_| {}).await? {
         gone.events = going.values().flatten().count() as u64;
     } else {
         gone.again = true;
@@ -147,8 +136,39 @@ async fn bucket_step(
     Ok(gone)
 }
 
+/// What goes of a bucket; those that are not in the index any more go without their entries.
+pub(super) type Going = BTreeMap<EventId, Option<(TenantId, Finished)>>;
+
+/// Takes events out of a bucket, with their entries and their places in the index. False, with nothing changed, if somebody added
+/// to the bucket since it was read. `more` adds operations of its own.
+pub(super) async fn cut(
+    inner: &Inner,
+    hold: &Hold,
+    bucket: u64,
+    pieces: &[Vec<u8>],
+    index: &Index,
+    going: &Going,
+    more: impl FnOnce(&mut redis::Cmd),
+) -> Result<bool, StoreError> {
+    let left = rest_of(pieces, going)?;
+    let before: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let bodies: u64 = going.values().flatten().map(|(_, finished)| u64::from(finished.bytes)).sum();
+    let after: u64 = left.iter().map(|piece| piece.len() as u64).sum();
+    let mut call = scripts::TRIM.call(&[&hold.keys.own]);
+    call.arg(&hold.token).arg(bucket).arg(pieces.len()).arg((before + bodies).saturating_sub(after)).arg(left.len());
+    for piece in &left {
+        call.arg(&piece[..]);
+    }
+    deletions(going, &mut call);
+    index.deletions(bucket, going, &mut call);
+    more(&mut call);
+    let answer = inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
+    let done: u64 = redis::from_redis_value(answer).map_err(|_| odd("a trim"))?;
+    Ok(done == 1)
+}
+
 /// What is left of the pieces without the events that go.
-fn rest_of(pieces: &[Vec<u8>], going: &BTreeMap<EventId, Option<(TenantId, Finished)>>) -> Result<Vec<Vec<u8>>, StoreError> {
+fn rest_of(pieces: &[Vec<u8>], going: &Going) -> Result<Vec<Vec<u8>>, StoreError> {
     let mut left = Vec::new();
     for bytes in pieces {
         let mut piece = Piece::decode(bytes)?;
@@ -160,7 +180,7 @@ fn rest_of(pieces: &[Vec<u8>], going: &BTreeMap<EventId, Option<(TenantId, Finis
     Ok(left)
 }
 
-fn deletions(going: &BTreeMap<EventId, Option<(TenantId, Finished)>>, call: &mut redis::Cmd) {
+fn deletions(going: &Going, call: &mut redis::Cmd) {
     let mut entries: [Vec<String>; 3] = Default::default();
     for (_, finished) in going.values().flatten() {
         entries[lane_index(finished.ticket.lane)].push(stream_id(finished.ticket));
@@ -173,34 +193,34 @@ fn deletions(going: &BTreeMap<EventId, Option<(TenantId, Finished)>>, call: &mut
 }
 
 /// A bucket's part of the tenants' indices.
-struct Index(BTreeMap<TenantId, Vec<Vec<u8>>>);
-
-async fn index(inner: &Inner, hold: &Hold, bucket: u64, all: &BTreeMap<EventId, Merged>) -> Result<Index, StoreError> {
-    let tenants: BTreeSet<TenantId> = all.values().filter_map(|merged| merged.tenant).collect();
-    let mut ask = Pipeline::new();
-    for tenant in &tenants {
-        ask.add_command(pages_of(&hold.keys.index(*tenant), bucket));
-    }
-    let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
-    let mut index = BTreeMap::new();
-    for (tenant, answer) in tenants.into_iter().zip(answers) {
-        let pages: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
-        for page in &pages {
-            read_page(page)?;
-        }
-        index.insert(tenant, pages);
-    }
-    Ok(Index(index))
-}
+pub(super) struct Index(BTreeMap<TenantId, Vec<Vec<u8>>>);
 
 impl Index {
-    fn lists(&self, tenant: TenantId, event: EventId) -> bool {
+    /// Reads these tenants' parts.
+    pub(super) async fn read(inner: &Inner, hold: &Hold, bucket: u64, tenants: BTreeSet<TenantId>) -> Result<Self, StoreError> {
+        let mut ask = Pipeline::new();
+        for tenant in &tenants {
+            ask.add_command(pages_of(&hold.keys.index(*tenant), bucket));
+        }
+        let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
+        let mut index = BTreeMap::new();
+        for (tenant, answer) in tenants.into_iter().zip(answers) {
+            let pages: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
+            for page in &pages {
+                read_page(page)?;
+            }
+            index.insert(tenant, pages);
+        }
+        Ok(Self(index))
+    }
+
+    pub(super) fn lists(&self, tenant: TenantId, event: EventId) -> bool {
         let mut rows = self.0.get(&tenant).into_iter().flatten().flat_map(|page| read_page(page).unwrap_or_default());
         rows.any(|row| row.event == event)
     }
 
     /// Takes out the pages with events that go, and puts what is left of them back.
-    fn deletions(&self, bucket: u64, going: &BTreeMap<EventId, Option<(TenantId, Finished)>>, call: &mut redis::Cmd) {
+    fn deletions(&self, bucket: u64, going: &Going, call: &mut redis::Cmd) {
         for (tenant, pages) in &self.0 {
             for old in pages {
                 let mut rows = read_page(old).unwrap_or_default();

@@ -82,6 +82,7 @@ pub(crate) async fn every_owner_call_is_fenced_after_a_takeover(mut world: World
     assert!(is_fenced(store.unpark(&old, TENANT_QUEUE, ALL).await), "unpark");
     assert!(is_fenced(store.record(&old, &[finish(&claimed, vec![])]).await), "record");
     assert!(is_fenced(store.trim(&old, retention, now).await), "trim");
+    assert!(is_fenced(store.purge(&old, TENANT).await), "purge");
     assert!(is_fenced(store.renew(&old).await), "renew");
     assert!(is_fenced(store.release(&old).await), "release");
     store.renew(&new).await.unwrap();

@@ -125,7 +125,7 @@ impl Committer {
     }
 
     /// Removes a job from wherever it is, if it is anywhere.
-    fn take_away(&mut self, state: &mut State, id: DeliveryId) {
+    pub(super) fn take_away(&mut self, state: &mut State, id: DeliveryId) {
         let Some(waiting) = self.read::<Waiting>(&keys::waiting(state.shard, id)) else { return };
         self.leave(state, id, &waiting);
         self.remove(Tree::Index, keys::waiting(state.shard, id));

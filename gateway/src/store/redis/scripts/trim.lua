@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS: own   ARGV: token, bucket, length seen, bytes gone, number of pieces left, pieces..., then operations:
 --   'x' lane count ids...   delete entries        'i' tenant 2 old new   replace a page of a tenant's index ('': by nothing)
+--   'u' tenant 1 events     count them as purged
 -- Answers 0 and changes nothing if the bucket has grown since it was read.
 if redis.call('HGET', KEYS[1], 't') ~= ARGV[1] then return redis.error_reply('FENCED another owner has the shard') end
 local base = string.sub(KEYS[1], 1, -4)
@@ -16,6 +17,8 @@ while i <= #ARGV do
   local count = tonumber(ARGV[i + 2])
   if ARGV[i] == 'x' then
     redis.call('XDEL', base .. 'in:' .. ARGV[i + 1], unpack(ARGV, i + 3, i + 2 + count))
+  elseif ARGV[i] == 'u' then
+    redis.call('HINCRBY', base .. 'pu:' .. ARGV[i + 1], 'events', ARGV[i + 3])
   else
     redis.call('ZREM', base .. 'ix:' .. ARGV[i + 1], ARGV[i + 3])
     if ARGV[i + 4] ~= '' then redis.call('ZADD', base .. 'ix:' .. ARGV[i + 1], 0, ARGV[i + 4]) end

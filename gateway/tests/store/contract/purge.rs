@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use tidegate::event::{Failure, TenantId};
+use tidegate::store::{DeliveryRecord, DeliveryState, Home, Lease, Origin, PageRequest, Purged, Record};
+
+use crate::world::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const OTHER_HOME: Home = Home { tenant: OTHER_TENANT, shard: SHARD };
+
+/// Purges until it is done; what was removed, and in how many steps.
+async fn purge(world: &World, lease: &Lease, tenant: TenantId) -> (Purged, usize) {
+    for steps in 1..1000 {
+        let purged = world.store().purge(lease, tenant).await.unwrap();
+        assert_eq!(world.store().purged(Home { tenant, shard: SHARD }).await.unwrap(), Some(purged));
+        if purged.done {
+            return (purged, steps);
+        }
+    }
+    panic!("the purge comes to no end");
+}
+
+/// Steps of a purge that can't end.
+async fn purge_in_vain(world: &World, lease: &Lease) -> Purged {
+    let mut purged = Purged::default();
+    for _ in 0..12 {
+        purged = world.store().purge(lease, TENANT).await.unwrap();
+        assert!(!purged.done, "{purged:?}");
+    }
+    purged
+}
+
+/// One event of the tenant in each state that it can be in without anybody having it in hand: a dead letter from before, one for
+/// the deletion, scheduled, parked, done.
+async fn one_of_each(world: &mut World, lease: &Lease, tenant: TenantId) {
+    let far = world.now().after(HOUR);
+    let queue = tidegate::store::QueueKey::Tenant(tenant);
+    for state in 0..5 {
+        let event = world.event_of(tenant, "body".into());
+        world.accept_all(std::slice::from_ref(&event)).await;
+        let claimed = world.claim(lease).await;
+        let deleted = Failure { code: Failure::TENANT_DELETED.into(), ..failure() };
+        let row = match state {
+            0 => dead(&event, 0, event.accepted_at),
+            1 => DeliveryRecord { state: DeliveryState::DeadLettered { reason: deleted }, ..dead(&event, 0, event.accepted_at) },
+            2 => scheduled(&event, 0, far, 1),
+            3 => parked(&event, 0, queue),
+            _ => delivered(&event, 0),
+        };
+        world.record(lease, vec![finish(&claimed[0], vec![row])]).await;
+    }
+}
+
+async fn listed(world: &World, home: Home) -> (usize, usize) {
+    let page = || PageRequest { cursor: None, limit: 200 };
+    let events = world.store().events(home, page()).await.unwrap().items;
+    (events.len(), world.store().dead_letters(home, page()).await.unwrap().items.len())
+}
+
+pub(crate) async fn takes_all_of_a_tenant_and_nothing_of_another(mut world: World) {
+    let lease = world.own().await;
+    one_of_each(&mut world, &lease, TENANT).await;
+    one_of_each(&mut world, &lease, OTHER_TENANT).await;
+    assert_eq!(world.store().purged(HOME).await.unwrap(), None);
+    let (purged, _) = purge(&world, &lease, TENANT).await;
+    assert_eq!(purged, Purged { events: 5, given_up: 3, dead_letters: 1, done: true });
+    assert_eq!(listed(&world, HOME).await, (0, 0));
+    assert_eq!(listed(&world, OTHER_HOME).await, (5, 2));
+    assert_eq!(world.counts().await, [0, 1, 1, 2]);
+    let queues = world.store().queues(&lease).await.unwrap();
+    assert_eq!(queues, [(tidegate::store::QueueKey::Tenant(OTHER_TENANT), 1)]);
+    assert_eq!(world.due(&lease, world.now().after(HOUR)).await.len(), 1);
+    assert_eq!(world.unpark(&lease, queues[0].0).await.len(), 1);
+    assert_eq!(world.store().purged(OTHER_HOME).await.unwrap(), None);
+    // Once more finds nothing, and changes nothing.
+    assert_eq!(purge(&world, &lease, TENANT).await.0, purged);
+}
+
+pub(crate) async fn leaves_what_is_in_hand_until_it_is_recorded(mut world: World) {
+    let lease = world.own().await;
+    let now = world.now();
+    world.settle(&lease, |event| vec![scheduled(event, 0, now, 1)]).await;
+    let job = world.due(&lease, now).await.remove(0);
+    let parked = world.settle(&lease, |event| vec![parked(event, 0, TENANT_QUEUE)]).await;
+    let unparked = world.unpark(&lease, TENANT_QUEUE).await.remove(0);
+    let claimed = world.claim_one(&lease).await;
+    let waiting = world.accept_one().await;
+    assert_eq!(purge_in_vain(&world, &lease).await, Purged::default());
+    // What is recorded meanwhile goes, and what it makes of itself too.
+    let again = DeliveryRecord { attempts: vec![attempt(&parked, 2)], ..scheduled(&parked, 0, now.after(HOUR), 2) };
+    world.record(&lease, vec![finish_job(&job, vec![]), finish_job(&unparked, vec![again])]).await;
+    world.record(&lease, vec![finish(&claimed, vec![dead(&claimed.event, 0, now)])]).await;
+    let purged = purge_in_vain(&world, &lease).await;
+    assert_eq!(purged, Purged { events: 3, given_up: 1, dead_letters: 1, done: false });
+    let last = world.claim(&lease).await.remove(0);
+    assert_eq!(last.event.id, waiting.id, "what was never claimed is still to be had");
+    world.record(&lease, vec![finish(&last, vec![])]).await;
+    assert_eq!(purge(&world, &lease, TENANT).await.0, Purged { events: 4, done: true, ..purged });
+    assert_eq!(world.counts().await, [0; 4]);
+    // An outcome that comes late brings nothing back.
+    let late = Record { origin: Origin::Entry(last.ticket), ..finish(&last, vec![dead(&last.event, 0, now)]) };
+    world.record(&lease, vec![late]).await;
+    assert_eq!((listed(&world, HOME).await, world.counts().await), ((0, 0), [0; 4]));
+}
+
+pub(crate) async fn goes_on_after_a_restart_with_its_counts(mut world: World) {
+    let lease = world.own().await;
+    one_of_each(&mut world, &lease, TENANT).await;
+    let mut lease = lease;
+    let mut purged = Purged::default();
+    // However often it is interrupted: each start begins a pass anew, and a pass comes further each time.
+    for steps in 1..8 {
+        for _ in 0..steps {
+            purged = world.store().purge(&lease, TENANT).await.unwrap();
+        }
+        world.fixture.crash().await;
+        lease = world.take_over("a").await;
+        assert_eq!(world.store().purged(HOME).await.unwrap(), Some(purged), "counted once each");
+    }
+    let (purged, _) = purge(&world, &lease, TENANT).await;
+    assert_eq!(purged, Purged { events: 5, given_up: 3, dead_letters: 1, done: true });
+    assert_eq!(listed(&world, HOME).await, (0, 0));
+}
+
+pub(crate) async fn steps_are_bounded_and_come_to_an_end(mut world: World) {
+    let lease = world.own().await;
+    let far = world.now().after(HOUR);
+    for _ in 0..3 {
+        world.accept(1000).await;
+        let claimed = world.claim(&lease).await;
+        let waits = claimed.iter().map(|entry| finish(entry, vec![scheduled(&entry.event, 0, far, 1)]));
+        world.record(&lease, waits.collect()).await;
+    }
+    let (purged, _) = purge(&world, &lease, TENANT).await;
+    assert_eq!(purged, Purged { events: 3000, given_up: 3000, dead_letters: 0, done: true });
+    assert_eq!(world.counts().await, [0; 4]);
+}
