@@ -198,7 +198,7 @@ impl Run<'_> {
             None => {
                 let id = Tenants::new_id(self.control.clock.now(), self.control.random_id()?);
                 let shard = self.control.emptiest_shard(self.draft.state());
-                let record = TenantRecord { name: spec.name.clone(), plan: spec.plan.unwrap_or_default(), shard };
+                let record = TenantRecord { name: spec.name.clone(), plan: spec.plan.unwrap_or_default(), shard, deleting: None };
                 (id, record, Action::Create)
             }
         };

@@ -56,9 +56,15 @@ impl Draft {
         self.state.tenants.get(&id).map(|tenant| &**tenant).ok_or_else(|| Error::missing::<Tenants>(&id.to_string()))
     }
 
+    /// A tenant that is not being deleted.
+    pub(super) fn living(&self, id: TenantId) -> Result<&TenantState, Error> {
+        let tenant = self.tenant(id)?;
+        if tenant.entry.parts.deleting.is_some() { Err(Error::BeingDeleted) } else { Ok(tenant) }
+    }
+
     /// Puts a resource in, new or changed.
     pub(super) fn put<K: Owned>(&mut self, owner: TenantId, id: K::Id, mut spec: K::Spec) -> Result<Arc<Entry<K>>, Error> {
-        let tenant = self.tenant(owner)?;
+        let tenant = self.living(owner)?;
         let mut faults = Vec::new();
         K::link(&mut spec, tenant, &mut faults);
         let old = K::table(tenant).get(id);
@@ -94,6 +100,9 @@ impl Draft {
             return Err(Error::Taken { kind: Tenants::NAME, name: self.state.tenants[other].entry.name.clone() });
         }
         let old = self.state.tenants.get(&id);
+        if old.is_some_and(|old| old.entry.parts.deleting.is_some()) {
+            return Err(Error::BeingDeleted);
+        }
         let times = (old.map_or(self.now, |old| old.entry.created_at), self.now);
         let entry = Arc::new(Entry::build(None, id, times, spec, &self.with)?);
         if let Some(old) = old {
@@ -110,18 +119,35 @@ impl Draft {
         Ok(entry)
     }
 
-    /// Takes a tenant away, unless it still has something. Its keys go with it.
-    pub(super) fn delete_tenant(&mut self, id: TenantId) -> Result<(), Error> {
+    /// Begins to delete a tenant: all that it has goes with its keys, and what is queued is left to be given up and purged.
+    pub(super) fn begin_deletion(&mut self, id: TenantId) -> Result<Arc<Entry<Tenants>>, Error> {
         let tenant = self.tenant(id)?;
-        let by = contents(tenant);
-        if !by.is_empty() {
-            return Err(Error::InUse { kind: Tenants::NAME, by });
+        if tenant.entry.parts.deleting.is_some() {
+            return Ok(Arc::clone(&tenant.entry));
         }
-        let name = tenant.entry.name.clone();
+        let tenant = tenant.clone();
+        self.remove_all::<Connections>(&tenant);
+        self.remove_all::<Destinations>(&tenant);
+        self.remove_all::<Sources>(&tenant);
+        self.remove_all::<Plugins>(&tenant);
         let keys: Vec<KeyId> = self.state.keys.values().filter(|key| key.key().tenant == Some(id)).map(|key| key.id).collect();
         for key in keys {
             self.delete_key(key);
         }
+        let entry = self.put_tenant(id, &TenantRecord { deleting: Some(self.now), ..tenant.entry.tenant() })?;
+        self.state.tenants.insert(id, Arc::new(TenantState::new(Arc::clone(&entry))));
+        Ok(entry)
+    }
+
+    fn remove_all<K: Owned>(&mut self, tenant: &TenantState) {
+        for entry in K::table(tenant).iter() {
+            self.changes.insert(store_key::<K>(Some(tenant.id()), entry.id), None);
+        }
+    }
+
+    /// Takes a tenant away of which nothing is left.
+    pub(super) fn end_deletion(&mut self, id: TenantId) -> Result<(), Error> {
+        let name = self.tenant(id)?.entry.name.clone();
         self.state.tenant_names.remove(&name);
         self.state.tenants.remove(&id);
         self.changes.insert(store_key::<Tenants>(None, id), None);
@@ -147,15 +173,6 @@ impl Draft {
         let tenant = self.state.tenants.get_mut(&id).map(Arc::make_mut);
         tenant.ok_or_else(|| Error::missing::<Tenants>(&id.to_string()))
     }
-}
-
-/// What a tenant still has, as people call it.
-fn contents(tenant: &TenantState) -> Vec<String> {
-    let sources = tenant.sources.iter().map(|entry| format!("source `{}`", entry.name));
-    let destinations = tenant.destinations.iter().map(|entry| format!("destination `{}`", entry.name));
-    let connections = tenant.connections.iter().map(|entry| format!("connection `{}`", entry.name));
-    let plugins = tenant.plugins.iter().map(|entry| format!("plugin `{}`", entry.name));
-    sources.chain(destinations).chain(connections).chain(plugins).collect()
 }
 
 fn connections_where(tenant: &TenantState, uses: impl Fn(&Entry<Connections>) -> bool) -> Vec<String> {

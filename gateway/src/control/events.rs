@@ -24,6 +24,9 @@ impl Control {
 
     /// Tries dead letters again. Returns how many of them were there.
     pub async fn retry(&self, home: Home, ids: &[DeliveryId]) -> Result<u64, Error> {
+        if self.state().tenant(home.tenant).is_some_and(|tenant| tenant.entry.parts.deleting.is_some()) {
+            return Err(Error::BeingDeleted);
+        }
         Ok(self.store.retry(home, ids, self.clock.now()).await?)
     }
 

@@ -1,4 +1,4 @@
-//! Follows what other nodes change. This node's own changes are published as they are made.
+//! Follows what other nodes change, and ends deletions that are done. This node's own changes are published as they are made.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub enum Refreshed<'a> {
     Failed(&'a LoadError),
 }
 
-/// Looks at the store until `stop`. What can't be loaded changes nothing and is said once for each new reason.
+/// Looks at the store until `stop`, and ends deletions that are done. What can't be loaded changes nothing and is said once for each new reason.
 pub async fn run(control: Arc<Control>, watch: impl Fn(Refreshed<'_>) + Send, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -31,6 +31,9 @@ pub async fn run(control: Arc<Control>, watch: impl Fn(Refreshed<'_>) + Send, st
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
+        }
+        if let Err(error) = control.end_deletions().await {
+            tracing::warn!(%error, "deletion of a tenant not ended, trying again");
         }
         match control.refresh().await {
             Ok(changed) => {

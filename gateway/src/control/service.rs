@@ -4,6 +4,7 @@
 //! the caller hears of it. When another node was first, the configuration is read again and the change made anew.
 
 mod crud;
+mod deletion;
 mod error;
 mod keys;
 mod plugins;

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::clock::Timestamp;
 use crate::dispatch::filter::Filter;
 use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::{Signer, Target};
@@ -42,6 +43,8 @@ pub struct Tenant {
     pub shard: Shard,
     /// What it may use.
     pub plan: Plan,
+    /// Since when it is being deleted, if it is: then it has no sources, and what is queued is given up.
+    pub deleting: Option<Timestamp>,
 }
 
 /// What a tenant may use.

@@ -292,7 +292,8 @@ impl ShardLoop {
             claimed.into_iter().for_each(|claimed| self.hold_back(claimed));
         }
         let Some(front) = self.diverted.front() else { return Ok(0) };
-        let Some(reason) = Wait::Held.over(&self.shared, front.event.accepted_at, now) else { return Ok(0) };
+        let over = Wait::Held.over(&self.shared, front.event.accepted_at, now);
+        let Some(reason) = over.or_else(|| wait::deleted(&self.shared, front.event.tenant)) else { return Ok(0) };
         let Some(grant) = self.shared.in_flight.take(1, BATCH_BYTES) else { return Ok(0) };
         let Some(front) = self.diverted.pop_front() else { return Ok(0) };
         self.diverted_at = Timestamp::default();

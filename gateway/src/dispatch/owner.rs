@@ -15,8 +15,11 @@ use crate::telemetry::metrics::QueueSample;
 
 /// Between two rounds of house-keeping.
 const HOUSE_KEEPING: Duration = Duration::from_secs(5);
-/// Between two steps of a trim that has more to do.
+/// Between two steps of a trim that has more to do, and of a purge, which may have to wait for what is in flight.
 const TRIM_STEP: Duration = Duration::from_millis(20);
+const PURGE_STEP: Duration = Duration::from_millis(100);
+/// A purge begins this long after its tenant's deletion did: by then no node takes events of it any more.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// A lease while it is held by this node. Its end is told by the token.
 #[derive(Debug)]
@@ -124,7 +127,7 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
     }
 }
 
-/// Trims history and measures the queues, now and then, until told to stop.
+/// Trims history, purges deleted tenants and measures the queues, now and then, until told to stop.
 async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToken) {
     while !done.is_cancelled() {
         let tended = tokio::select! {
@@ -133,8 +136,7 @@ async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToke
             tended = tend(&shared, &hold) => tended,
         };
         let pause = match tended {
-            Ok(Trimmed { more: true, .. }) => TRIM_STEP,
-            Ok(_) => HOUSE_KEEPING,
+            Ok(pause) => pause,
             Err(error) => {
                 tracing::warn!(shard = hold.lease.shard.0, %error, "house-keeping failed, trying again");
                 HOUSE_KEEPING
@@ -146,7 +148,8 @@ async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToke
     }
 }
 
-async fn tend(shared: &Shared, hold: &Hold) -> Result<Trimmed, StoreError> {
+/// Answers how long to pause.
+async fn tend(shared: &Shared, hold: &Hold) -> Result<Duration, StoreError> {
     let now = shared.clock.now();
     let depth = shared.store.depth(hold.lease.shard).await?;
     let age = |oldest: Option<Timestamp>| oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
@@ -159,7 +162,27 @@ async fn tend(shared: &Shared, hold: &Hold) -> Result<Trimmed, StoreError> {
             dead_letters: depth.dead_letters,
         },
     );
-    shared.store.trim(&hold.lease, shared.config.retention, now).await
+    let Trimmed { more, .. } = shared.store.trim(&hold.lease, shared.config.retention, now).await?;
+    let purging = purge(shared, hold).await?;
+    Ok(match (more, purging) {
+        (true, _) => TRIM_STEP,
+        (false, true) => PURGE_STEP,
+        (false, false) => HOUSE_KEEPING,
+    })
+}
+
+/// A step of the purge of each tenant of this shard that is being deleted; whether there is one that is not done.
+async fn purge(shared: &Shared, hold: &Hold) -> Result<bool, StoreError> {
+    let now = shared.clock.now();
+    let snapshot = shared.snapshots.load();
+    let here = snapshot.tenants.values().filter(|tenant| tenant.shard == hold.lease.shard);
+    let deleted: Vec<_> = here.filter_map(|tenant| Some((tenant.id, tenant.deleting?))).collect();
+    drop(snapshot);
+    let mut more = false;
+    for (tenant, since) in deleted {
+        more |= now.since(since) < SETTLED || !shared.store.purge(&hold.lease, tenant).await?.done;
+    }
+    Ok(more)
 }
 
 /// Renews until told to stop, or until the lease is gone.

@@ -6,7 +6,7 @@ use super::Shared;
 use super::record::Done;
 use super::work::Item;
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Failure, Party};
+use crate::event::{DeliveryId, Failure, Party, TenantId};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, Record, Work};
 
 /// What a piece of work waited for before it was taken up.
@@ -64,6 +64,17 @@ impl Wait {
             Self::DestinationDisabled => "the destination was disabled",
         }
     }
+}
+
+/// Why the work of a tenant is given up that is being deleted.
+pub(super) fn deleted(shared: &Shared, tenant: TenantId) -> Option<Failure> {
+    let snapshot = shared.snapshots.load();
+    snapshot.tenants.get(&tenant)?.deleting.map(|_| Failure {
+        party: Party::Gateway,
+        code: Failure::TENANT_DELETED.to_owned(),
+        detail: "the tenant was deleted while this was queued".to_owned(),
+        retryable: false,
+    })
 }
 
 /// Gives a piece of work up, unattempted.

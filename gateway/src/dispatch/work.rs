@@ -15,7 +15,7 @@ use super::attempt::{self, Planned};
 use super::owner::Hold;
 use super::plan::{self, Plan};
 use super::record::{Done, Held};
-use super::wait::{Wait, given_up};
+use super::wait::{Wait, deleted, given_up};
 use super::window::Windows;
 use crate::clock::Timestamp;
 use crate::event::{EventId, Failure, Lane, Party, TenantId};
@@ -62,7 +62,8 @@ impl Worker {
 
     /// Plans if need be, attempts, and records.
     pub(super) async fn run(&self, item: Item) {
-        if let Some(reason) = item.wait.over(&self.shared, item.since, self.shared.clock.now()) {
+        let over = item.wait.over(&self.shared, item.since, self.shared.clock.now());
+        if let Some(reason) = over.or_else(|| deleted(&self.shared, tenant_of(&item.work))) {
             return self.send(given_up(&self.shared, item, reason)).await;
         }
         let Item { origin, attempts, spent, since, work, progress, held, wait } = item;

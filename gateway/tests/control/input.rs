@@ -143,8 +143,6 @@ async fn what_is_in_use_is_not_deleted_and_the_users_are_named() {
     }
     let refused = world.refused(409, "DELETE", &format!("/v1/plugins/shape/versions/{}?tenant=acme", acme.version), None).await;
     assert!(refused["detail"].as_str().unwrap().contains("alias `latest`"), "{refused}");
-    let refused = world.refused(409, "DELETE", "/v1/tenants/acme", None).await;
-    assert!(refused["detail"].as_str().unwrap().contains("source `in`"), "{refused}");
     let alias = json!({"version": "latest"});
     world.ok("PUT", "/v1/plugins/shape/aliases/stable?tenant=acme", Some(&alias)).await;
     let staged = json!({"plugins": [{"plugin": "shape", "version": "stable"}]});
@@ -154,6 +152,4 @@ async fn what_is_in_use_is_not_deleted_and_the_users_are_named() {
     for path in ["/v1/connections/through", "/v1/sources/in", "/v1/destinations/out", "/v1/plugins/shape"] {
         world.ok("DELETE", &format!("{path}?tenant=acme"), None).await;
     }
-    world.ok("DELETE", "/v1/tenants/acme", None).await;
-    problem(&world.send(&acme.key, "GET", "/v1/sources", None).await, 401);
 }

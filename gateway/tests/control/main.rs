@@ -4,6 +4,7 @@
 
 mod apply;
 mod contract;
+mod deletion;
 mod input;
 mod isolation;
 mod lifecycle;

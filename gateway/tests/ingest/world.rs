@@ -60,7 +60,7 @@ pub(crate) fn source() -> Source {
     Source {
         id: SOURCE,
         name: "orders".into(),
-        tenant: Arc::new(Tenant { id: TENANT, name: "acme".into(), shard: Shard(2), plan }),
+        tenant: Arc::new(Tenant { id: TENANT, name: "acme".into(), shard: Shard(2), plan, deleting: None }),
         enabled: true,
         verifier: Arc::new(Verifier::none()),
         methods: None,

@@ -4,6 +4,7 @@
 
 mod api;
 mod bad_input;
+mod deletion;
 mod github;
 mod graceful;
 #[path = "../plugin/guest.rs"]

@@ -144,6 +144,7 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<plugins::AliasSpec>(&mut found);
     add::<events::RetryDeadLettersSpec>(&mut found);
     add::<views::TenantView>(&mut found);
+    add::<views::DeletionView>(&mut found);
     add::<views::KeyView>(&mut found);
     add::<views::MintedView>(&mut found);
     add::<views::PluginView>(&mut found);

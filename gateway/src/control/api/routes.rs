@@ -78,6 +78,10 @@ impl Route {
         Self { status: 201, ..self }
     }
 
+    fn accepted(self) -> Self {
+        Self { status: 202, ..self }
+    }
+
     fn open(self) -> Self {
         Self { open: true, ..self }
     }
@@ -124,7 +128,13 @@ fn tenant_routes() -> Vec<Route> {
         Route::new(("get", "/v1/tenants/{tenant}"), "Show a tenant", Reply::Json("TenantView"), tenants::show),
         Route::new(("patch", "/v1/tenants/{tenant}"), "Change a tenant; operators only", Reply::Json("TenantView"), tenants::patch)
             .body(Body::Json("TenantPatch")),
-        Route::new(("delete", "/v1/tenants/{tenant}"), "Delete an empty tenant; operators only", Reply::Nothing, tenants::delete),
+        Route::new(
+            ("delete", "/v1/tenants/{tenant}"),
+            "Delete a tenant with all that it has; operators only. Goes on until the tenant is not there any more",
+            Reply::Json("TenantView"),
+            tenants::delete,
+        )
+        .accepted(),
         Route::new(("get", "/v1/keys"), "List API keys", Reply::Page("KeyView"), tenants::list_keys).query(TENANT_PAGE),
         Route::new(
             ("post", "/v1/keys"),

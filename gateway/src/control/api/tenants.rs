@@ -29,7 +29,8 @@ pub(super) async fn create(State(api): State<Api>, Caller(access): Caller, body:
 
 pub(super) async fn show(State(api): State<Api>, Caller(access): Caller, Path([reference]): Path<1>) -> Answer {
     let entry = api.0.control.tenant(access, &reference)?;
-    Ok(axum::Json(TenantView::of(&entry)).into_response())
+    let purged = api.0.control.deletion(&entry).await?;
+    Ok(axum::Json(TenantView::of(&entry).with(purged)).into_response())
 }
 
 pub(super) async fn patch(
@@ -43,8 +44,9 @@ pub(super) async fn patch(
 }
 
 pub(super) async fn delete(State(api): State<Api>, Caller(access): Caller, Path([reference]): Path<1>) -> Answer {
-    api.0.control.delete_tenant(access, &reference).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let entry = api.0.control.delete_tenant(access, &reference).await?;
+    let purged = api.0.control.deletion(&entry).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(TenantView::of(&entry).with(purged))).into_response())
 }
 
 /// A key to be made.

@@ -11,7 +11,7 @@ use crate::control::service::Inspected;
 use crate::control::snapshot::StageKind;
 use crate::control::state::Entry;
 use crate::event::{Attempt, Event, Failure, PluginRun};
-use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Work};
+use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, Work};
 
 /// A view as JSON.
 pub(super) fn to_json(view: &impl Serialize) -> serde_json::Value {
@@ -30,8 +30,24 @@ pub struct TenantView {
     plan: PlanSpec,
     /// Where its events are kept.
     shard: u16,
+    /// `active` or `deleting`.
+    state: &'static str,
+    /// How far its deletion has come; only when one tenant is shown that is being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deletion: Option<DeletionView>,
     created_at: String,
     updated_at: String,
+}
+
+/// How far a tenant's deletion has come.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeletionView {
+    /// Events removed, with their history.
+    events: u64,
+    /// Deliveries that still waited and were given up.
+    given_up: u64,
+    /// Dead letters from before, removed.
+    dead_letters: u64,
 }
 
 impl TenantView {
@@ -42,9 +58,16 @@ impl TenantView {
             name: record.name,
             plan: record.plan,
             shard: record.shard.0,
+            state: if record.deleting.is_some() { "deleting" } else { "active" },
+            deletion: None,
             created_at: shown(entry.created_at),
             updated_at: shown(entry.updated_at),
         }
+    }
+
+    pub(super) fn with(self, purged: Option<Purged>) -> Self {
+        let deletion = purged.map(|Purged { events, given_up, dead_letters, .. }| DeletionView { events, given_up, dead_letters });
+        Self { deletion, ..self }
     }
 }
 

@@ -50,6 +50,9 @@ pub struct TenantRecord {
     pub plan: PlanSpec,
     /// Where its events are.
     pub shard: Shard,
+    /// Since when it is being deleted, if it is. It has nothing left then but what is queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleting: Option<Timestamp>,
 }
 
 /// What a tenant may use.
@@ -83,6 +86,6 @@ impl TenantRecord {
         faults.range("plan.weight", weight, 1, 1_000);
         faults.range("plan.in_flight", in_flight, 1, 1_000_000);
         let plan = Plan { rate, burst, weight, in_flight };
-        faults.or(Arc::new(Tenant { id, name: self.name.clone(), shard: self.shard, plan }))
+        faults.or(Arc::new(Tenant { id, name: self.name.clone(), shard: self.shard, plan, deleting: self.deleting }))
     }
 }

@@ -39,6 +39,9 @@ pub enum Error {
         /// What refers to it.
         by: Vec<String>,
     },
+    /// Its tenant is being deleted.
+    #[error("the tenant is being deleted")]
+    BeingDeleted,
     /// The idempotency key came with another request before.
     #[error("this idempotency key came with another request before")]
     OtherRequest,

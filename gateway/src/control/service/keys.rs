@@ -49,7 +49,7 @@ impl Control {
                     return Ok(Arc::clone(made));
                 }
                 if let Some(tenant) = tenant {
-                    draft.tenant(tenant)?;
+                    draft.living(tenant)?;
                 }
                 let taken = draft.state().keys.values().any(|key| key.key().tenant == tenant && key.name == record.name);
                 if taken {

@@ -86,7 +86,7 @@ impl Control {
                 return Ok(Arc::clone(&made.entry));
             }
             let shard = self.emptiest_shard(draft.state());
-            draft.put_tenant(id, &TenantRecord { name: spec.name.clone(), plan: spec.plan, shard })
+            draft.put_tenant(id, &TenantRecord { name: spec.name.clone(), plan: spec.plan, shard, deleting: None })
         })
         .await
     }
@@ -111,13 +111,6 @@ impl Control {
             draft.put_tenant(id, &record)
         })
         .await
-    }
-
-    /// Takes a tenant away, with its keys, once it has nothing else.
-    pub async fn delete_tenant(&self, access: Access, reference: &str) -> Result<(), Error> {
-        let id = self.tenant(access, reference)?.id;
-        access.operator()?;
-        self.change(|draft| draft.delete_tenant(id)).await
     }
 
     pub(in crate::control) fn emptiest_shard(&self, state: &State) -> Shard {

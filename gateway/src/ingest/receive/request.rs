@@ -91,6 +91,10 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     };
     let dedup = source.dedup.as_ref().and_then(|rule| dedup::key(rule, source.id, &event.request));
     let event = source.verifier.verify(event, seen.now).map_err(|error| unauthorized(&error))?;
+    // A body may take its time, and its source may be gone by then.
+    if shared.parts.snapshots.load().revision != revision {
+        find(shared, head.uri.path())?;
+    }
     let plan = &source.tenant.plan;
     let lane = shared.parts.lanes.admit(source.tenant.id, Throughput { rate: plan.rate, burst: plan.burst }, seen.now);
     seen.lane = Some(lane);
