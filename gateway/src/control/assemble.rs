@@ -70,7 +70,7 @@ fn add(snapshot: &mut Snapshot, tenant: &TenantState) -> Result<(), Dangling> {
 fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connection, Dangling> {
     let missing = |missing: String| Dangling { connection: entry.id, missing };
     let parts = &entry.parts;
-    let source = parts.source.parse::<SourceId>().ok().filter(|id| tenant.sources.get(*id).is_some());
+    let source = parts.source.parse::<SourceId>().ok().and_then(|id| tenant.sources.get(id));
     let source = source.ok_or_else(|| missing(format!("source `{}`", parts.source)))?;
     let destination = parts.destination.parse::<DestinationId>().ok().and_then(|id| tenant.destinations.get(id));
     let destination = destination.ok_or_else(|| missing(format!("destination `{}`", parts.destination)))?;
@@ -94,10 +94,11 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
         id: entry.id,
         name: entry.name.clone(),
         tenant: tenant.id(),
-        source,
+        source: source.id,
         enabled: parts.enabled,
         filter: parts.filter.clone(),
         chain: stages.collect::<Result<_, _>>()?,
+        withheld: source.parts.verifier.signature_headers().filter_map(|name| name.parse().ok()).collect(),
         retry: parts.retry.clone().unwrap_or_else(|| destination.parts.retry.clone()),
         destination: Arc::clone(&destination.parts.destination),
     })

@@ -124,6 +124,8 @@ pub struct Connection {
     pub chain: Vec<Stage>,
     /// The connection's own, or else the destination's.
     pub retry: RetryPolicy,
+    /// Headers that are not passed on: those of the source's own signature.
+    pub withheld: Vec<HeaderName>,
     /// Where deliveries go.
     pub destination: Arc<Destination>,
 }

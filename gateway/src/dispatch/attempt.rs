@@ -149,6 +149,9 @@ fn prepare(planned: &Planned, span: &AttemptSpan, now: Timestamp) -> Result<OutR
     let destination = &planned.connection.destination;
     let mut request =
         OutRequest::new(&destination.target, &planned.request, destination.timeout).map_err(|error| error.failure())?;
+    for name in &planned.connection.withheld {
+        request.headers.remove(name);
+    }
     for (name, value) in &destination.headers {
         request.headers.insert(name.clone(), value.clone());
     }

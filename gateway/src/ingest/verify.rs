@@ -5,7 +5,8 @@
 //! rotated. Compares take the same time wherever the first difference is, and an error never tells what was expected.
 //!
 //! **Credentials end here.** The API key (header or query parameter), `Authorization`, `Proxy-Authorization` and `Cookie` are taken out of the
-//! event, whatever the verifier is, so that they are neither stored, listed, handed to plugins nor forwarded.
+//! event, whatever the verifier is, so that they are neither stored, listed, handed to plugins nor forwarded. A signature is no credential: it
+//! is stored and shown to plugins, but not forwarded ([`Verifier::signature_headers`]).
 
 mod config;
 mod credentials;
@@ -112,6 +113,13 @@ impl Verifier {
     /// Takes every request: the source's unguessable id is all that protects it.
     pub fn none() -> Self {
         Self(Kind::None)
+    }
+
+    /// Headers, in lower case, that carry the scheme's own signature and its time. They stay in the event, where they can be looked
+    /// at, and are not passed on: they sign what came in, not what goes out.
+    pub fn signature_headers(&self) -> impl Iterator<Item = &str> {
+        let hmac = if let Kind::Hmac(hmac) = &self.0 { Some(hmac) } else { None };
+        hmac.into_iter().flat_map(hmac::Hmac::headers)
     }
 
     /// Checks the event's request and takes the credentials out of it.

@@ -161,6 +161,7 @@ fn check_request(request: &Received, sent: &[Sent], events: &BTreeMap<String, Va
     } else {
         assert_eq!(request.body, sent.payload.bytes(), "byte for byte");
         assert_eq!(request.header("x-github-event"), Some(sent.payload.event));
+        assert_eq!(request.header("x-hub-signature-256"), None, "the sender's signature is not the gateway's to pass on");
     }
     (event.clone(), request.target.clone())
 }
@@ -171,6 +172,8 @@ fn check_history(sent: &Sent, event: &Value) {
     let state = if expected.is_empty() { "filtered" } else { "delivered" };
     assert_eq!(event["state"], state, "{event:#}");
     assert_eq!(event["request"]["body"].as_str().map(str::as_bytes), Some(sent.payload.body), "kept byte for byte");
+    let headers = event["request"]["headers"].as_array().expect("headers");
+    assert!(headers.iter().any(|header| header["name"] == "x-hub-signature-256"), "kept, to be looked at: {event:#}");
     let rows = event["deliveries"].as_array().expect("deliveries");
     assert_eq!(rows.len(), 2, "one outcome for each connection: {event:#}");
     let delivered = rows.iter().filter(|row| row["state"] == "delivered");

@@ -71,6 +71,12 @@ impl Hmac {
         })
     }
 
+    /// The headers of the signature and of its time.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &str> {
+        let time = self.timestamp.as_ref().map(|rule| rule.header.as_str()).filter(|name| *name != self.header);
+        std::iter::once(self.header.as_str()).chain(time)
+    }
+
     pub(super) fn check(&self, request: &Request, now: Timestamp) -> Result<(), VerifyError> {
         let line = only_header(request, &self.header)?;
         let signatures = self.signatures(line)?;

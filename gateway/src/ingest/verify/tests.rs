@@ -349,3 +349,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn signatures_stay_in_the_event_and_are_named_so_that_they_go_no_further() {
+    let names = |config| verifier(config).signature_headers().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(names(json!({"type": "preset", "name": "github", "secrets": ["x"]})), ["x-hub-signature-256"]);
+    let standard = json!({"type": "preset", "name": "standard_webhooks", "secrets": ["c2VjcmV0"]});
+    assert_eq!(names(standard), ["webhook-signature", "webhook-timestamp"]);
+    // The time may stand beside the signature.
+    let scheme = json!({"header": "X-Sig", "prefix": "v1=", "split": ",", "content": "{timestamp}.{body}", "encoding": "hex",
+        "timestamp": {"header": "x-sig", "prefix": "t=", "tolerance_s": 60}});
+    assert_eq!(names(json!({"type": "hmac", "scheme": scheme, "secrets": ["x"]})), ["x-sig"]);
+    for config in [
+        json!({"type": "none"}),
+        json!({"type": "api_key", "header": "x-key", "keys": ["x"]}),
+        json!({"type": "basic", "users": [{"username": "a", "password": "b"}]}),
+    ] {
+        assert_eq!(names(config), [""; 0], "credentials are not in the event at all");
+    }
+}
