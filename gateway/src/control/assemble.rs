@@ -84,6 +84,7 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
             name: plugin.name.clone(),
             version: version.hash,
             kind: version.kind,
+            versions: plugin.parts.versions.iter().map(|version| (version.hash, version.kind)).collect(),
             config: Arc::clone(&stage.config),
             secrets: Arc::clone(&stage.secrets),
             limits: stage.limits.clone(),

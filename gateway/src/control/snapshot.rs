@@ -141,6 +141,8 @@ pub struct Stage {
     pub version: VersionHash,
     /// What it does.
     pub kind: StageKind,
+    /// All versions of the plugin, with what each does: an event may be pinned to an older one.
+    pub versions: Arc<[(VersionHash, StageKind)]>,
     /// Its configuration: JSON text.
     pub config: Arc<str>,
     /// What it may ask for by name.
@@ -149,6 +151,14 @@ pub struct Stage {
     pub limits: Limits,
     /// What happens when a run fails.
     pub on_failure: OnFailure,
+}
+
+impl Stage {
+    /// The version that an event runs, and what it does: the one that it is pinned to, as long as that is one of this plugin.
+    pub fn version_for(&self, pinned: Option<VersionHash>) -> (VersionHash, StageKind) {
+        let known = pinned.and_then(|pinned| self.versions.iter().find(|(version, _)| *version == pinned));
+        known.copied().unwrap_or((self.version, self.kind))
+    }
 }
 
 /// What a plugin does, as its exports tell.

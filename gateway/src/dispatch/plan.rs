@@ -176,7 +176,8 @@ impl Planner<'_> {
         let pinned = self.event.pins.iter().find(|pin| pin.connection == connection.id);
         let mut current = vec![SharedRequest::Event(self.event.clone())];
         for (position, stage) in connection.chain.iter().enumerate() {
-            let version = pinned.and_then(|pin| pin.versions.get(position)).copied().unwrap_or(stage.version);
+            // The chain may be another one by now: then the position names another plugin.
+            let version = stage.version_for(pinned.and_then(|pin| pin.versions.get(position)).copied());
             let mut next = Vec::with_capacity(current.len());
             for input in current {
                 match self.stage(connection.id, stage, version, &input, runs).await {
@@ -199,7 +200,7 @@ impl Planner<'_> {
         &self,
         connection: ConnectionId,
         stage: &Stage,
-        version: VersionHash,
+        (version, kind): (VersionHash, StageKind),
         input: &SharedRequest,
         runs: &mut Vec<PluginRun>,
     ) -> Result<Option<Vec<Request>>, Failure> {
@@ -215,7 +216,7 @@ impl Planner<'_> {
         };
         let started_at = self.shared.clock.now();
         let plugins = &self.shared.plugins;
-        let (result, run) = match stage.kind {
+        let (result, run) = match kind {
             StageKind::Filter => {
                 let report = plugins.filter(call).await;
                 (report.result.map(|keep| if keep { None } else { Some(Vec::new()) }), report.run)

@@ -11,5 +11,6 @@ mod graceful;
 mod guest;
 mod kill;
 mod load;
+mod pins;
 mod trace;
 mod world;
