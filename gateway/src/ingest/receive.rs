@@ -30,11 +30,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::accept::Acceptor;
 use super::lane::Lanes;
 use crate::clock::Clock;
 use crate::control::snapshot::Snapshots;
+use crate::event::Revision;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Spans;
 use shares::{Share, Shares};
@@ -190,6 +192,8 @@ impl Server {
     /// tells keep-alive connections to close, and cuts what is left.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Stopped {
         let mut connections = JoinSet::new();
+        let Parts { snapshots, lanes, .. } = self.shared.parts.clone();
+        let _forgetting = AbortOnDropHandle::new(tokio::spawn(forget_who_is_gone(snapshots, lanes)));
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
@@ -238,6 +242,16 @@ impl Server {
         let bodies = (!trusted).then(|| self.shared.peer_bodies.of(address));
         let peer = connection::Peer { bodies, _place: place, _permit: permit, _gauge: self.shared.parts.metrics.connection() };
         connections.spawn(connection::serve(self.shared.clone(), self.tls.clone(), stream, peer));
+    }
+}
+
+/// Forgets the buckets of tenants that are gone, whenever the configuration changes.
+async fn forget_who_is_gone(snapshots: Snapshots, lanes: Arc<Lanes>) {
+    let mut seen = snapshots.load().revision;
+    loop {
+        let snapshot = snapshots.at_least(Revision(seen.0.saturating_add(1))).await;
+        seen = snapshot.revision;
+        lanes.retain(|tenant| snapshot.tenants.contains_key(&tenant));
     }
 }
 

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tidegate::control::snapshot::{DedupBy, DedupRule, Plan, Source, Tenant};
-use tidegate::event::{Header, Lane, TraceContext};
+use tidegate::control::snapshot::{DedupBy, DedupRule, Plan, Snapshot, Source, Tenant};
+use tidegate::event::{Header, Lane, Revision, TraceContext};
 use tidegate::ingest::verify::{Verifier, VerifierConfig};
 use tidegate::store::StoreError;
 use tokio::net::TcpStream;
 
 use crate::stub::Mode;
-use crate::world::{NOW, REVISION, SOURCE, Setup, TENANT, World, post, source};
+use crate::world::{DEADLINE, NOW, REVISION, SOURCE, Setup, TENANT, World, post, source};
 
 fn with(change: impl FnOnce(&mut Source)) -> Setup {
     let mut source = source();
@@ -169,6 +169,39 @@ async fn a_tenant_over_its_throughput_goes_to_the_low_lane() {
         assert_eq!(world.send(&post("", b"x")).await.status, 202);
     }
     assert_eq!(world.store.lanes(), [Lane::Normal, Lane::Normal, Lane::Low, Lane::Low]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_gone_is_forgotten_with_the_next_revision() {
+    let plan = Plan { rate: 0.001, burst: 1, weight: 1, in_flight: 1 };
+    let world = World::start(with(|source| source.tenant = Arc::new(Tenant { plan, ..(*source.tenant).clone() }))).await;
+    for _ in 0..2 {
+        assert_eq!(world.send(&post("", b"x")).await.status, 202);
+    }
+    assert_eq!(world.store.lanes(), [Lane::Normal, Lane::Low]);
+    // The source is still there, so that it can be seen that its tenant's bucket is a new one.
+    let next = Snapshot { revision: Revision(REVISION.0 + 1), ..(*world.snapshots.current()).clone() };
+    world.snapshots.publish(next);
+    tidegate_test_support::eventually("the bucket is a new one", DEADLINE, async || {
+        assert_eq!(world.send(&post("", b"x")).await.status, 202);
+        (world.store.lanes().last() == Some(&Lane::Normal)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_source_that_goes_while_its_body_comes_takes_nothing() {
+    let world = World::start(Setup::default()).await;
+    let mut connection = world.connect().await;
+    let request = post("", b"12345");
+    connection.write(&request[..request.len() - 1]).await;
+    // Another request on another connection: the first one's head has been read by then.
+    assert_eq!(world.send(&post("", b"x")).await.status, 202);
+    world.snapshots.publish(Snapshot { revision: Revision(REVISION.0 + 1), ..Snapshot::default() });
+    connection.write(&request[request.len() - 1..]).await;
+    let response = connection.response().await;
+    assert_eq!((response.status, response.code().as_str()), (404, "unknown_source"));
+    assert_eq!(world.store.events().len(), 1);
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<Stub>,
     pub(crate) acceptor: Acceptor,
+    pub(crate) snapshots: Snapshots,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Stopped>,
 }
@@ -85,8 +86,9 @@ impl World {
         let store = Stub::new(setup.mode);
         let acceptor = Acceptor::new(store.clone(), setup.accept, setup.metrics.clone());
         let sources = HashMap::from([(setup.source.id, Arc::new(setup.source))]);
+        let snapshots = Snapshots::new(Snapshot { revision: REVISION, sources, ..Snapshot::default() });
         let parts = Parts {
-            snapshots: Snapshots::new(Snapshot { revision: REVISION, sources, ..Snapshot::default() }),
+            snapshots: snapshots.clone(),
             acceptor: acceptor.clone(),
             lanes: Arc::new(Lanes::default()),
             clock: Clock::manual(NOW),
@@ -100,7 +102,7 @@ impl World {
         let server = tokio::spawn(server.run(listener, async move {
             let _ = stopped.await;
         }));
-        Self { address, store, acceptor, stop: Some(stop), server }
+        Self { address, store, acceptor, snapshots, stop: Some(stop), server }
     }
 
     pub(crate) async fn connect(&self) -> Raw {
