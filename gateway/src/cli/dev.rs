@@ -77,6 +77,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let operator = keys(&directory.0, &mut config)?;
     telemetry::init_logs(&config.telemetry)?;
 
+    // Before the first listener: whoever sees it ready may tell it to stop.
+    let stop = told_to_stop()?;
     let listener = TcpListener::bind(args.receiver).await.with_context(|| format!("--receiver {}", args.receiver))?;
     let receiver = listener.local_addr()?;
     let (sender, deliveries) = mpsc::channel(SHOWN);
@@ -88,7 +90,6 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let url = format!("http://{ingest}/in/{source}");
     introduce(&url, app.admin_address(), receiver);
 
-    let stop = told_to_stop()?;
     let show = show(&url, deliveries, args.once, Try { admin: app.admin_address(), operator, directory: &directory.0 });
     let running = app.run(async {
         tokio::select! {
