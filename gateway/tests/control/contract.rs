@@ -5,7 +5,7 @@ use tidegate::clock::Clock;
 use tidegate::event::{
     Attempt, ConnectionId, DeliveryId, DestinationId, Event, EventId, Failure, Header, Lane, Party, PluginRun, Request, VersionHash,
 };
-use tidegate::ingest::verify::VerifiedEvent;
+use tidegate::ingest::verify::Verifier;
 use tidegate::store::{Acceptance, Budget, DeliveryRecord, DeliveryState, Job, Origin, Record, Work};
 
 use crate::world::{Tenant, World, problem};
@@ -38,7 +38,7 @@ pub(crate) async fn happen(world: &World, tenant: &Tenant) -> Happened {
     };
     let first = event(1);
     let acceptance = |event| Acceptance {
-        event: VerifiedEvent::unverified_for_tests(event),
+        event: Verifier::none().verify(event, now).unwrap(),
         shard: home.shard,
         lane: Lane::Normal,
         dedup: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidegate::event::{Event, EventId, Lane, Request, Revision, Shard, SourceId, TenantId};
 use tidegate::ingest::accept::{AcceptError, Acceptor, Limits};
-use tidegate::ingest::verify::VerifiedEvent;
+use tidegate::ingest::verify::Verifier;
 use tidegate::store::{Acceptance, Accepted, StoreError};
 use tidegate::telemetry::metrics::Metrics;
 
@@ -24,7 +24,8 @@ fn acceptance(id: u128, size: usize) -> Acceptance {
         pins: Vec::new(),
         trace: None,
     };
-    Acceptance { event: VerifiedEvent::unverified_for_tests(event), shard: Shard(0), lane: Lane::Normal, dedup: None }
+    let event = Verifier::none().verify(event, tidegate::clock::Timestamp(0)).unwrap();
+    Acceptance { event, shard: Shard(0), lane: Lane::Normal, dedup: None }
 }
 
 fn acceptor(store: &Arc<Stub>, limits: Limits) -> Acceptor {

@@ -10,7 +10,7 @@ use tidegate::event::{
     Attempt, ConnectionId, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Header, Lane, Party, Pin, PluginRun,
     Request, Revision, Shard, SourceId, TenantId, TraceContext, VersionHash,
 };
-use tidegate::ingest::verify::VerifiedEvent;
+use tidegate::ingest::verify::Verifier;
 use tidegate::store::{
     Acceptance, Accepted, Budget, Claimed, DeadLetter, Dedup, DeliveryRecord, DeliveryState, Depth, EventHistory, EventSummary,
     Home, Job, Lease, Origin, PageRequest, QueueKey, Record, Store, StoreError, Work,
@@ -189,7 +189,8 @@ pub(crate) fn event(number: u64, tenant: TenantId, now: Timestamp, body: Bytes) 
 }
 
 pub(crate) fn acceptance(event: &Event) -> Acceptance {
-    Acceptance { event: VerifiedEvent::unverified_for_tests(event.clone()), shard: SHARD, lane: Lane::Normal, dedup: None }
+    let event = Verifier::none().verify(event.clone(), event.accepted_at).unwrap();
+    Acceptance { event, shard: SHARD, lane: Lane::Normal, dedup: None }
 }
 
 pub(crate) fn once(event: &Event, key: u8, window: Duration) -> Acceptance {
