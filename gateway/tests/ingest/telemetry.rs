@@ -228,18 +228,28 @@ async fn one_trace_from_the_request_to_the_attempt() {
 
 #[tokio::test]
 async fn a_strangers_context_is_a_link() {
-    let receiver = Receiver::start().await;
-    let telemetry = Telemetry::start(otel(&receiver, Protocol::Http, Root::On)).expect("starts");
-    let world = World::start(Setup { spans: telemetry.spans(), ..Setup::default() }).await;
-    let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n";
-    assert_eq!(world.send(&post(parent, b"")).await.status, 202);
-    telemetry.shutdown(DEADLINE).await;
-    let (spans, _) = receiver.received().await;
-    assert_eq!(spans.len(), 1, "the sender's flag decides nothing");
-    assert!(spans[0].parent_span_id.is_empty());
-    let link = &spans[0].links[0];
-    assert_ne!(spans[0].trace_id, link.trace_id);
-    assert_eq!(link.span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+    for protocol in [Protocol::Http, Protocol::Grpc] {
+        let receiver = Receiver::start().await;
+        let telemetry = Telemetry::start(otel(&receiver, protocol, Root::On)).expect("starts");
+        let world = World::start(Setup { spans: telemetry.spans(), ..Setup::default() }).await;
+        let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n";
+        assert_eq!(world.send(&post(parent, b"")).await.status, 202);
+        assert_eq!(world.send(&post("traceparent: 00-0af7-b7ad-01\r\n", b"")).await.status, 202);
+        telemetry.shutdown(DEADLINE).await;
+        let (spans, _) = receiver.received().await;
+        assert_eq!(spans.len(), 2, "the sender's flag decides nothing");
+        let events = world.store.events();
+        for (span, event) in spans.iter().zip(&events) {
+            assert!(span.parent_span_id.is_empty());
+            assert_eq!(span.trace_id, event.trace.expect("a trace of its own").trace_id.to_be_bytes());
+        }
+        let link = &spans[0].links[..];
+        assert_eq!(link.len(), 1);
+        assert_eq!(link[0].trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+        assert_eq!(link[0].span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+        assert_ne!(spans[0].trace_id, link[0].trace_id);
+        assert!(spans[1].links.is_empty(), "what is no context is nothing");
+    }
 }
 
 #[tokio::test]
