@@ -1,6 +1,7 @@
 //! Bad input of every kind, over the running program: each gets a clear error, and nothing is lost.
 
 mod destinations;
+mod disks;
 mod plugins;
 mod senders;
 mod stores;

@@ -23,10 +23,13 @@ const ENCRYPTION: &str = "tgek_00112233445566778899aabbccddeeff00112233445566778
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     Embedded(&'static str),
+    /// Embedded with fsync, and with a reserve that fits a small disk.
+    Small,
     Redis(&'static str),
 }
 
 pub(crate) const EMBEDDED: Engine = Engine::Embedded("fsync");
+pub(crate) const SMALL: Engine = Engine::Small;
 pub(crate) const REDIS: Engine = Engine::Redis("everysec");
 
 /// The servers that a store stands on; none for the embedded one.
@@ -69,6 +72,7 @@ impl Servers {
             (Engine::Redis(mode), Some(server)) => {
                 format!("kind = \"redis\"\ndurability = \"{mode}\"\nurls = [\"{}\"]", server.url())
             }
+            (Engine::Small, _) => "durability = \"fsync\"\nreserve = \"16MiB\"".to_owned(),
             (Engine::Embedded(mode) | Engine::Redis(mode), _) => format!("durability = \"{mode}\""),
         };
         let lease = if toml.contains("dispatch.lease_ttl") {

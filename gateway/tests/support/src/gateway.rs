@@ -16,6 +16,7 @@ const CONFIG: &str = "tidegate.toml";
 /// How a gateway is started, with listeners on free ports and a directory of its own, which is also its working directory.
 #[derive(Debug)]
 pub struct Launch {
+    wrapper: Vec<String>,
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -28,6 +29,7 @@ impl Launch {
     /// With the program under test: `env!("CARGO_BIN_EXE_tidegate")`.
     pub fn new(program: &str) -> Self {
         Self {
+            wrapper: Vec::new(),
             program: program.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -98,6 +100,11 @@ impl Launch {
         self
     }
 
+    /// Has it started by another program, to whose arguments its own are added.
+    pub fn within(self, wrapper: Vec<String>) -> Self {
+        Self { wrapper, ..self }
+    }
+
     /// Runs the program to its end with these arguments, in the same directory and environment: `launch.run(&["init"])`.
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         let output = self.directory().join("command.log");
@@ -121,7 +128,14 @@ impl Launch {
     }
 
     fn spawn(&self, arguments: &[String], output: &Path) -> Process {
-        let mut command = process::command(&self.program);
+        let mut command = match self.wrapper.split_first() {
+            None => process::command(&self.program),
+            Some((wrapper, rest)) => {
+                let mut command = process::command(Path::new(wrapper));
+                command.args(rest).arg(&self.program);
+                command
+            }
+        };
         command.args(arguments).envs(self.environment.iter().cloned()).current_dir(self.directory());
         Process::spawn("tidegate", command, output)
     }
@@ -183,6 +197,16 @@ impl Gateway {
     pub async fn stop(&mut self, within: Duration) -> ExitStatus {
         self.process.signal(Signal::Terminate);
         self.process.exit_within(within).await
+    }
+
+    /// Waits for it to end by itself.
+    pub async fn exit_within(&mut self, within: Duration) -> ExitStatus {
+        self.process.exit_within(within).await
+    }
+
+    /// [`Launch::run`], beside it or after it.
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        self.launch.run(arguments).await
     }
 
     /// Starts it again as before, with the same data, after [`Gateway::kill`] or [`Gateway::stop`].

@@ -7,6 +7,7 @@
 pub mod gateway;
 pub mod github;
 pub mod http;
+pub mod mounts;
 pub mod otlp;
 pub mod process;
 pub mod redis;

@@ -9,11 +9,11 @@ use tidegate_test_support::{eventually, monotonic};
 use super::{accepted, set_up, still_delivers};
 use crate::world::{REDIS, SOON, Servers, World};
 
-async fn post(world: &World, source: &str) -> Reply {
+pub(super) async fn post(world: &World, source: &str) -> Reply {
     send("POST", &world.gateway.ingest(&format!("/in/{source}")), &[], "{}").await
 }
 
-fn is_unavailable(reply: &Reply, code: &str) {
+pub(super) fn is_unavailable(reply: &Reply, code: &str) {
     assert_eq!((reply.status, reply.json()["code"].as_str()), (503, Some(code)), "{:?}", reply.body);
     assert!(reply.header("retry-after").is_some_and(|after| after.parse::<u64>().is_ok()), "{:?}", reply.headers);
 }
