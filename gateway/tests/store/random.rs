@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{DeliveryId, DestinationId, Event, EventId, Lane, Shard, TenantId};
 use tidegate::store::{
-    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Origin, PageRequest, QueueKey,
-    Record, Retention, Store, StoreError, Ticket, Trimmed, Work,
+    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Origin, PageRequest, Purged,
+    QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed, Work,
 };
 
 use crate::fixture::Fixture;
@@ -162,7 +162,8 @@ impl Trial {
             70..77 => self.unpark(shard).await,
             77..82 => self.reclaim(shard).await,
             82..86 => self.retry().await,
-            86..90 => self.trim(shard).await,
+            86..89 => self.trim(shard).await,
+            89..90 => self.purge(shard).await,
             90..92 => self.send_again().await,
             92..94 => self.try_a_fenced_lease().await,
             94..97 => self.acquire(shard).await,
@@ -462,6 +463,23 @@ impl Trial {
             sum = Trimmed { events: sum.events + step.events, dead_letters: sum.dead_letters + step.dead_letters, more: step.more };
         }
         assert_eq!(sum, self.model.trim(&model, retention, now).await.unwrap(), "{}", self.context);
+    }
+
+    /// Takes all of a tenant that nobody has in hand; the tenant goes on as if it were a new one.
+    async fn purge(&mut self, shard: Shard) {
+        let tenant = if shard == SHARD { TENANT } else { OTHER_TENANT };
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let counts = |purged: Purged| (purged.events, purged.given_up, purged.dead_letters);
+        let mut found = None;
+        let mut in_vain = 0;
+        // More steps than two passes take here.
+        while in_vain < 10 {
+            let now = Some(counts(self.store().purge(&real, tenant).await.unwrap()));
+            in_vain = if now == found { in_vain + 1 } else { 0 };
+            found = now;
+        }
+        let model = self.model.purge(&model, tenant).await.unwrap();
+        assert_eq!(found, Some(counts(model)), "{}", self.context);
     }
 
     /// Everything that can be seen.

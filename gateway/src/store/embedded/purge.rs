@@ -89,8 +89,7 @@ impl Haul {
         let from = keys::history(tenant, from, 0);
         let to = keys::after(&from[..16]);
         let mut story: Option<(EventId, Story)> = None;
-        let mut looked_at = 0;
-        for row in shared.disk.range(Tree::History, from, to) {
+        for (looked_at, row) in shared.disk.range(Tree::History, from, to).enumerate() {
             let (key, value) = row?;
             let mut parts = Parts(&key[16..]);
             let (event, n) = (EventId(parts.u128()?), parts.u64()?);
@@ -103,7 +102,6 @@ impl Haul {
                     return Ok(());
                 }
             }
-            looked_at += 1;
             story.get_or_insert_with(|| (event, Story::default())).1.add(n, &value)?;
         }
         if let Some((event, story)) = story {
