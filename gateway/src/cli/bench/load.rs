@@ -96,12 +96,14 @@ async fn send(args: &LoadArgs, time: Duration, rate: f64, number: &mut u64, log:
     let started = clock::monotonic();
     let mut senders = JoinSet::new();
     let mut clocks = Vec::new();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let most = (rate * time.as_secs_f64()) as usize / usize::from(args.connections) + 1;
     for lane in 0..args.connections {
         // Bodies differ across connections and runs; a run of a connection never sends as many.
         let first = *number + u64::from(lane) * 1_000_000;
         let sender = Sender::new(args, first);
         if rate > 0.0 {
-            let (due, moments) = mpsc::unbounded_channel();
+            let (due, moments) = mpsc::channel(most);
             clocks.push(due);
             senders.spawn(sender.paced(moments));
         } else {
@@ -145,9 +147,8 @@ impl Due {
 }
 
 /// Tells the connections in turn when their requests are due. On a thread of its own: the runtime's timers are good to a millisecond only.
-/// What waits in the channels is at most what a run sends.
 #[allow(clippy::cast_precision_loss)]
-fn pace(started: Instant, time: Duration, rate: f64, paths: usize, connections: &[mpsc::UnboundedSender<Due>]) {
+fn pace(started: Instant, time: Duration, rate: f64, paths: usize, connections: &[mpsc::Sender<Due>]) {
     if connections.is_empty() {
         return;
     }
@@ -161,7 +162,8 @@ fn pace(started: Instant, time: Duration, rate: f64, paths: usize, connections: 
         std::thread::sleep(at.saturating_duration_since(clock::monotonic()));
         let wall = start.wall + micros(at.saturating_duration_since(start.at));
         let turn = usize::try_from(number).unwrap_or_default();
-        let _ = connections[turn % connections.len()].send(Due { at, wall, path: turn % paths });
+        // There is room for all that a run sends.
+        let _ = connections[turn % connections.len()].try_send(Due { at, wall, path: turn % paths });
     }
 }
 
@@ -219,7 +221,7 @@ impl Sender {
         self
     }
 
-    async fn paced(mut self, mut moments: mpsc::UnboundedReceiver<Due>) -> Self {
+    async fn paced(mut self, mut moments: mpsc::Receiver<Due>) -> Self {
         let mut connection = None;
         while let Some(due) = moments.recv().await {
             self.one(&mut connection, due).await;
