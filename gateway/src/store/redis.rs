@@ -50,7 +50,7 @@
 //!
 //! # Room
 //! Of `maxmemory` the last quarter is not for everybody: from 75 % on the low lane takes nothing new ([`StoreError::Full`]) and
-//! history goes, oldest first, before its budget is used up; from 85 % on no lane takes anything. Claims, acks, retries, dead
+//! history goes, oldest first, before its budget is used up, but for what ended in the last 15 seconds; from 85 % on no lane takes anything. Claims, acks, retries, dead
 //! letters and trims go on at 100 %: their scripts are flagged for it.
 //!
 //! Limits: one engine in a process for each store; the lease's owner is the engine that acquired it. Events in a cluster are atomic

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use redis::{Pipeline, cmd};
 
@@ -20,6 +21,8 @@ use crate::store::{Lease, Retention, StoreError, Trimmed};
 const STEP_BUCKETS: usize = 64;
 const STEP_EVENTS: usize = 2000;
 const STEP_DEAD_LETTERS: usize = 500;
+/// How long an event's last outcome is kept even if the server is short of room: somebody may be waiting to see it.
+const FRESH: Duration = Duration::from_secs(15);
 /// The most arguments that one command of a script gets.
 const MAX_ARGUMENTS: usize = 1000;
 
@@ -57,11 +60,11 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
     let buckets: Vec<u64> = redis::from_redis_value(answers.next().unwrap_or_default()).map_err(|_| odd("history's buckets"))?;
     let mut held = u64::try_from(held.unwrap_or(0)).unwrap_or(0);
     let excess = inner.health.load().excess(inner.given_back.load(Ordering::Relaxed));
-    let retention = Retention { bytes: retention.bytes.min(held.saturating_sub(excess)), ..retention };
+    let limits = Limits { retention, squeezed: retention.bytes.min(held.saturating_sub(excess)) };
     let mut events = 0;
     for (position, bucket) in buckets.iter().enumerate() {
         let old = now.since(Timestamp(bucket * BUCKET_MS)) > retention.age;
-        if !old && held <= retention.bytes {
+        if !old && held <= limits.squeezed {
             // All that follow are younger; the next step starts anew, for what has become terminal meanwhile.
             writer.trimmed_to = 0;
             return Ok(());
@@ -71,7 +74,7 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
             return Ok(());
         }
         let before = held;
-        let gone = bucket_step(inner, hold, *bucket, retention, now, &mut held).await?;
+        let gone = bucket_step(inner, hold, *bucket, limits, now, &mut held).await?;
         inner.given_back.fetch_add(before - held, Ordering::Relaxed);
         trimmed.events += gone.events;
         events += gone.looked_at;
@@ -88,6 +91,24 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
     Ok(())
 }
 
+/// What history keeps now.
+#[derive(Clone, Copy)]
+struct Limits {
+    retention: Retention,
+    /// The budget where the server is short of room.
+    squeezed: u64,
+}
+
+impl Limits {
+    /// Whether this terminal event is beyond them while so much is held.
+    fn end(&self, merged: &Merged, finished: Finished, now: Timestamp, held: u64) -> bool {
+        let recorded = || merged.rows.iter().map(|row| row.at).max().unwrap_or(finished.accepted_at);
+        now.since(finished.accepted_at) > self.retention.age
+            || held > self.retention.bytes
+            || (held > self.squeezed && now.since(recorded()) > FRESH)
+    }
+}
+
 #[derive(Default)]
 struct Gone {
     events: u64,
@@ -100,7 +121,7 @@ async fn bucket_step(
     inner: &Inner,
     hold: &Hold,
     bucket: u64,
-    retention: Retention,
+    limits: Limits,
     now: Timestamp,
     held: &mut u64,
 ) -> Result<Gone, StoreError> {
@@ -119,7 +140,7 @@ async fn bucket_step(
             going.insert(*event, None);
         }
         let (Some(tenant), Some(finished), true) = (merged.tenant, merged.finished, merged.is_terminal()) else { continue };
-        if now.since(finished.accepted_at) > retention.age || *held > retention.bytes {
+        if limits.end(merged, finished, now, *held) {
             *held = held.saturating_sub(u64::from(finished.bytes) + share);
             going.insert(*event, Some((tenant, finished)));
         }
