@@ -53,6 +53,8 @@ enum Case {
     Noisy(TrafficOptions),
     /// What many queued events cost in memory, and what everybody else feels of them while they wait and drain.
     Backlog(BacklogOptions),
+    /// How long it takes from the kill of a gateway to the first delivery of the next, with many events queued.
+    Restart(BacklogOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -134,6 +136,12 @@ struct BacklogOptions {
     events: Option<u64>,
 }
 
+impl BacklogOptions {
+    fn events(&self) -> u64 {
+        self.events.unwrap_or(if self.options.short { SHORT_BACKLOG } else { BACKLOG })
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 struct PluginOptions {
     #[command(flatten)]
@@ -169,9 +177,13 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         Case::Deliver(DeliverOptions { options, traffic, plugin }) => cases::run(&options, cases::Plan::Deliver(traffic, plugin)),
         Case::Latency(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Latency(traffic)),
         Case::Noisy(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Noisy(traffic)),
-        Case::Backlog(BacklogOptions { options, traffic, events }) => {
-            let events = events.unwrap_or(if options.short { SHORT_BACKLOG } else { BACKLOG });
-            cases::run(&options, cases::Plan::Backlog(traffic, events))
+        Case::Backlog(backlog) => {
+            let events = backlog.events();
+            cases::run(&backlog.options, cases::Plan::Backlog(backlog.traffic, events))
+        }
+        Case::Restart(backlog) => {
+            let events = backlog.events();
+            cases::run(&backlog.options, cases::Plan::Restart(backlog.traffic, events))
         }
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),

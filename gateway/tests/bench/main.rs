@@ -107,6 +107,13 @@ fn a_backlog_drains_without_loss_on_both_stores() {
 }
 
 #[test]
+fn a_killed_gateways_events_all_arrive_after_its_restart() {
+    let report = report(&["restart", "--short", "--json", "--store", "embedded"]);
+    check_figures(&report, &["restart_embedded"]);
+    assert_eq!(report["figures"][0]["missing"], 0, "{report}");
+}
+
+#[test]
 fn a_plugins_call_is_measured_beside_a_bare_one() {
     let report = report(&["plugin", "--short", "--json"]);
     check_figures(&report, &["plugin_call"]);

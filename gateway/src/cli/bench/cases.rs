@@ -6,12 +6,14 @@ mod deliver;
 mod latency;
 mod noisy;
 mod plugin;
+mod restart;
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
 use super::error::BenchError;
+use super::gateway::{Backend, Gateway};
 use super::lab::{Lab, Measured};
 use super::machine::{Fsync, Machine};
 use super::redis_server::RedisServer;
@@ -27,6 +29,7 @@ pub(super) enum Plan {
     Latency(Traffic),
     Noisy(Traffic),
     Backlog(Traffic, u64),
+    Restart(Traffic, u64),
     Plugin(Option<PathBuf>),
 }
 
@@ -88,6 +91,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         | Plan::Latency(traffic)
         | Plan::Noisy(traffic)
         | Plan::Backlog(traffic, _)
+        | Plan::Restart(traffic, _)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -101,6 +105,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Latency(traffic) => latency::run(&lab, &traffic).await?,
         Plan::Noisy(traffic) => noisy::run(&lab, &traffic).await?,
         Plan::Backlog(traffic, events) => backlog::run(&lab, &traffic, events).await?,
+        Plan::Restart(traffic, events) => restart::run(&lab, &traffic, events).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };
@@ -110,6 +115,25 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         println!("{report}");
     }
     if faults.is_empty() { Ok(()) } else { Err(BenchError::Lost(faults.join("\n"))) }
+}
+
+/// A gateway in all roles on a store of its own. Killed and thrown away when dropped.
+struct Site {
+    gateway: Gateway,
+    _server: Option<RedisServer>,
+}
+
+impl Site {
+    async fn start(lab: &Lab, traffic: &Traffic, store: Store) -> Result<Self, BenchError> {
+        let room = lab.room()?;
+        let server = match store {
+            Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
+            Store::Embedded => None,
+        };
+        let backend = server.as_ref().map_or(Backend::Embedded, Backend::Redis);
+        let gateway = Gateway::start(lab, &room, backend, "all").await?;
+        Ok(Self { gateway, _server: server })
+    }
 }
 
 /// Figures, and why they don't count, if so.

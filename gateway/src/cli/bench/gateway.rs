@@ -44,12 +44,48 @@ pub(super) enum Backend<'a> {
 
 /// A running gateway. Killed when dropped: what it holds is thrown away.
 pub(super) struct Gateway {
+    launch: Launch,
     child: Child,
     pid: u32,
     ingest: SocketAddr,
     admin: SocketAddr,
+}
+
+/// How it is started, and started again.
+struct Launch {
+    program: PathBuf,
+    role: &'static str,
+    config: PathBuf,
     log: PathBuf,
+    threads: usize,
     key: Secret,
+    encryption: Secret,
+}
+
+impl Launch {
+    fn spawn(&self) -> Result<(Child, u32), BenchError> {
+        let failed = |source| BenchError::Start { name: "gateway", program: self.program.clone(), source };
+        let output = File::options().create(true).append(true).open(&self.log).map_err(failed)?;
+        let mut command = Command::new(&self.program);
+        // Without an exporter, whatever the shell has set.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OTEL_")) {
+            command.env_remove(name);
+        }
+        let child = command
+            .args(["serve", "--role", self.role, "--config"])
+            .arg(&self.config)
+            .env("TOKIO_WORKER_THREADS", self.threads.to_string())
+            .env(OPERATOR_KEY, self.key.expose())
+            .env(ENCRYPTION_KEY, self.encryption.expose())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(failed)?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let pid = child.id().ok_or_else(|| failed(std::io::Error::other("it ended at once")))?;
+        Ok((child, pid))
+    }
 }
 
 /// A source with its only connection, or without one.
@@ -65,31 +101,31 @@ impl Gateway {
         let (ingest, admin) = (loopback(free_port()?), loopback(free_port()?));
         let config = room.join("tidegate.toml");
         std::fs::write(&config, settings(ingest, admin, backend)).map_err(BenchError::io(config.display().to_string()))?;
-        let (key, encryption) = (make_key()?, make_key()?);
-        let log = room.join("gateway.log");
-        let failed = |source| BenchError::Start { name: "gateway", program: lab.program.clone(), source };
-        let output = File::create(&log).map_err(failed)?;
-        let mut command = Command::new(&lab.program);
-        // Without an exporter, whatever the shell has set.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OTEL_")) {
-            command.env_remove(name);
-        }
-        let child = command
-            .args(["serve", "--role", role, "--config"])
-            .arg(&config)
-            .env("TOKIO_WORKER_THREADS", lab.threads.to_string())
-            .env(OPERATOR_KEY, key.expose())
-            .env(ENCRYPTION_KEY, encryption.expose())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().map_err(failed)?)
-            .stderr(output)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        let pid = child.id().ok_or_else(|| failed(std::io::Error::other("it ended at once")))?;
-        let mut gateway = Self { child, pid, ingest, admin, log, key };
+        let launch = Launch {
+            program: lab.program.clone(),
+            role,
+            config,
+            log: room.join("gateway.log"),
+            threads: lab.threads,
+            key: make_key()?,
+            encryption: make_key()?,
+        };
+        let (child, pid) = launch.spawn()?;
+        let mut gateway = Self { launch, child, pid, ingest, admin };
         gateway.wait_until_ready().await?;
         Ok(gateway)
+    }
+
+    /// The end of what it logged.
+    pub(super) fn log(&self) -> String {
+        tail(&self.launch.log)
+    }
+
+    /// `kill -9`, and a new start on the same data, which is not waited for.
+    pub(super) async fn crash_and_start(&mut self) -> Result<(), BenchError> {
+        self.child.kill().await.map_err(BenchError::io("kill"))?;
+        (self.child, self.pid) = self.launch.spawn()?;
+        Ok(())
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -117,7 +153,7 @@ impl Gateway {
     /// The end of its log, if it ended.
     fn ended(&mut self) -> Option<BenchError> {
         let status = self.child.try_wait().ok().flatten()?;
-        Some(BenchError::Part { name: "gateway", what: format!("ended with {status}"), log: tail(&self.log) })
+        Some(BenchError::Part { name: "gateway", what: format!("ended with {status}"), log: tail(&self.launch.log) })
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), BenchError> {
@@ -136,7 +172,7 @@ impl Gateway {
         };
         let late = timeout(START, ready).await;
         late.unwrap_or_else(|_| {
-            Err(BenchError::Part { name: "gateway", what: "was not ready in time".into(), log: tail(&self.log) })
+            Err(BenchError::Part { name: "gateway", what: "was not ready in time".into(), log: tail(&self.launch.log) })
         })
     }
 
@@ -146,7 +182,7 @@ impl Gateway {
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Value, BenchError> {
         let what = format!("{method} {path}");
-        let (status, answer) = http::call(self.admin, request(method, path, Some(self.key.expose()), body)).await?;
+        let (status, answer) = http::call(self.admin, request(method, path, Some(self.launch.key.expose()), body)).await?;
         let refused = || BenchError::Api {
             request: what.clone(),
             status: status.as_u16(),

@@ -10,15 +10,13 @@ use serde_json::json;
 use super::super::Traffic;
 use super::super::cpu;
 use super::super::error::BenchError;
-use super::super::gateway::{Backend, Gateway};
 use super::super::lab::{self, Lab, accepted, all_arrived, arrived, delivered, open_gate};
 use super::super::machine::{Fsync, fsync_probe};
 use super::super::outcome::{Outcome, compare};
 use super::super::receiver::GATE;
-use super::super::redis_server::RedisServer;
 use super::super::report::{Details, Figure, Goal};
 use super::super::statistics::Spread;
-use super::{Findings, Store, middle, progress};
+use super::{Findings, Site, Store, middle, progress};
 use crate::clock;
 
 const MEMORY_GOAL: Goal = Goal::AtMost(64.0);
@@ -26,7 +24,7 @@ const MEMORY_GOAL: Goal = Goal::AtMost(64.0);
 /// Requests per second of the quiet tenant.
 const QUIET_RATE: f64 = 200.0;
 /// How long the backlog grows between two looks at its size.
-const FILL: Duration = Duration::from_secs(2);
+pub(super) const FILL: Duration = Duration::from_secs(2);
 
 /// One store's repetitions.
 struct Runs {
@@ -78,14 +76,8 @@ impl Runs {
 
     #[allow(clippy::cast_precision_loss)]
     async fn once(&mut self, lab: &Lab, traffic: &Traffic, events: u64, faults: &mut Vec<String>) -> Result<(), BenchError> {
-        let room = lab.room()?;
         self.fsync.push(fsync_probe(lab.dir())?);
-        let server = match self.store {
-            Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
-            Store::Embedded => None,
-        };
-        let backend = server.as_ref().map_or(Backend::Embedded, Backend::Redis);
-        let gateway = Gateway::start(lab, &room, backend, "all").await?;
+        let Site { gateway, _server } = Site::start(lab, traffic, self.store).await?;
         let (receiver, gated) = (lab.receiver().await?, lab.receiver().await?);
         let plan = json!({"rate": 1_000_000.0, "burst": 1_000_000});
         let quiet = gateway.tenant("quiet", &plan).await?.connect(receiver.address()?, None).await?;

@@ -8,17 +8,16 @@ use serde_json::json;
 
 use super::super::Traffic;
 use super::super::error::BenchError;
-use super::super::gateway::{Backend, Gateway, Route};
+use super::super::gateway::{Gateway, Route};
 use super::super::lab::{self, Lab, accepted, all_arrived, arrived, delivered};
 use super::super::load::Sent;
 use super::super::machine::{Fsync, fsync_probe};
 use super::super::outcome::{Outcome, compare};
 use super::super::part::Part;
 use super::super::receiver::HANG;
-use super::super::redis_server::RedisServer;
 use super::super::report::{Details, Figure, Goal};
 use super::super::statistics::Spread;
-use super::{Findings, Store, middle, progress};
+use super::{Findings, Site, Store, middle, progress};
 use crate::clock;
 use crate::event::ConnectionId;
 
@@ -77,14 +76,8 @@ impl Tenants {
 
 impl Runs {
     async fn once(&mut self, lab: &Lab, traffic: &Traffic, faults: &mut Vec<String>) -> Result<(), BenchError> {
-        let room = lab.room()?;
         self.fsync.push(fsync_probe(lab.dir())?);
-        let server = match self.store {
-            Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
-            Store::Embedded => None,
-        };
-        let backend = server.as_ref().map_or(Backend::Embedded, Backend::Redis);
-        let gateway = Gateway::start(lab, &room, backend, "all").await?;
+        let Site { gateway, _server } = Site::start(lab, traffic, self.store).await?;
         let receiver = lab.receiver().await?;
         let plan = json!({"rate": PLAN_RATE, "burst": PLAN_RATE as u64});
         let mut quiet = Vec::with_capacity(QUIET);
