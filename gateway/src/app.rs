@@ -286,11 +286,14 @@ impl App {
         self.others.push(tokio::spawn(refresh::run(self.control.clone(), watch, self.stops.rest.clone())));
         let (metrics, stop) = (self.telemetry.metrics(), self.stops.rest.clone());
         self.others.push(tokio::spawn(async move {
-            while tokio::time::timeout(PROBE, stop.cancelled()).await.is_err() {
+            loop {
                 metrics.revision(control.state().revision);
                 match store.probe().await {
                     Ok(took) => metrics.probe(took),
                     Err(error) => tracing::warn!(%error, "store not measured"),
+                }
+                if tokio::time::timeout(PROBE, stop.cancelled()).await.is_ok() {
+                    return;
                 }
             }
         }));

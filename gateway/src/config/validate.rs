@@ -212,8 +212,8 @@ fn check_redis(raw: RawStore, base: &Path, checks: &mut Checks) -> Redis {
     };
     check_servers(&urls, mode, sentinel_master.as_deref(), checks);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if namespace.is_empty() || namespace.len() > 64 || !namespace.chars().all(plain) {
-        checks.fault("store.namespace", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
+    if namespace.is_empty() || namespace.len() > 32 || !namespace.chars().all(plain) {
+        checks.fault("store.namespace", "must be 1 to 32 letters, digits, `-`, `_` or `.`");
     }
     let urls = urls.iter().enumerate().filter_map(|(index, url)| {
         let field = format!("store.urls[{index}]");
