@@ -72,10 +72,9 @@ struct Table {
 const NEVER: u64 = u64::MAX;
 
 impl ShardLoop {
-    pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows) -> Self {
         // Each item in flight sends one final record; the channel has room for all, so that work never waits for a place.
         let (sender, records) = mpsc::channel(shared.config.in_flight.max(BATCH));
-        let windows = Windows::default();
         let table = Table { entries: Mutex::default(), next_due: AtomicU64::new(0), due_changed: Notify::new() };
         Self {
             worker: Arc::new(Worker::new(shared.clone(), hold.clone(), windows.clone(), sender)),
@@ -262,7 +261,7 @@ impl ShardLoop {
                 QueueKey::Tenant(_) => Wait::TenantWindow,
                 QueueKey::Destination(..) => Wait::DestinationWindow,
             };
-            self.windows.unparked(queue, jobs.len() as u64);
+            self.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
             count += jobs.len();
             for job in jobs {
                 let held = Held { _grant: grant.split(size(&job)), _window: permits.pop() };
@@ -320,7 +319,7 @@ impl ShardLoop {
     }
 
     async fn park(&self, claimed: Claimed, queue: QueueKey, grant: Grant) {
-        self.windows.park(queue);
+        self.windows.park(queue, claimed.event.accepted_at);
         let state = DeliveryState::Parked { reason: Wait::TenantWindow.as_str().to_owned(), queue: Some(queue) };
         self.settle(claimed, state, grant).await;
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::claim::ShardLoop;
+use super::window::Windows;
 use crate::clock::{Timestamp, monotonic};
 use crate::event::Shard;
 use crate::store::{Lease, StoreError, Trimmed};
@@ -104,8 +105,9 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
     let shard = hold.lease.shard;
     let renewing = CancellationToken::new();
     let renewer = tokio::spawn(renew(shared.clone(), hold.clone(), renewing.clone()));
-    let keeper = tokio::spawn(keep_house(shared.clone(), hold.clone(), renewing.clone()));
-    let result = ShardLoop::new(shared.clone(), hold.clone()).run(stop.clone()).await;
+    let windows = Windows::default();
+    let keeper = tokio::spawn(keep_house(shared.clone(), hold.clone(), windows.clone(), renewing.clone()));
+    let result = ShardLoop::new(shared.clone(), hold.clone(), windows).run(stop.clone()).await;
     renewing.cancel();
     for (task, what) in [(renewer, "lease renewal"), (keeper, "house-keeping")] {
         if let Err(error) = task.await {
@@ -128,12 +130,12 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
 }
 
 /// Trims history, purges deleted tenants and measures the queues, now and then, until told to stop.
-async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToken) {
+async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, done: CancellationToken) {
     while !done.is_cancelled() {
         let tended = tokio::select! {
             biased;
             () = done.cancelled() => return,
-            tended = tend(&shared, &hold) => tended,
+            tended = tend(&shared, &hold, &windows) => tended,
         };
         let pause = match tended {
             Ok(pause) => pause,
@@ -149,7 +151,7 @@ async fn keep_house(shared: Arc<Shared>, hold: Arc<Hold>, done: CancellationToke
 }
 
 /// Answers how long to pause.
-async fn tend(shared: &Shared, hold: &Hold) -> Result<Duration, StoreError> {
+async fn tend(shared: &Shared, hold: &Hold, windows: &Windows) -> Result<Duration, StoreError> {
     let now = shared.clock.now();
     let depth = shared.store.depth(hold.lease.shard).await?;
     let age = |oldest: Option<Timestamp>| oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
@@ -159,6 +161,7 @@ async fn tend(shared: &Shared, hold: &Hold) -> Result<Duration, StoreError> {
             lanes: depth.lanes.iter().map(|lane| (lane.lane, lane.entries, age(lane.oldest))).collect(),
             scheduled: depth.scheduled,
             parked: depth.parked,
+            parked_age: age(windows.oldest()),
             dead_letters: depth.dead_letters,
         },
     );

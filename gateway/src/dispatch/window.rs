@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::clock::Timestamp;
 use crate::store::QueueKey;
 
 /// The windows of one shard. Cheap to clone.
@@ -33,6 +34,8 @@ struct Slot {
     waiting: u64,
     /// Those of them that the store has.
     readable: u64,
+    /// Since when the front of the queue waits, or earlier: what was last taken stood before it.
+    front: Option<Timestamp>,
     listed: bool,
 }
 
@@ -57,8 +60,11 @@ impl Windows {
     }
 
     /// Notes that a job is on its way into the queue: from now on newcomers go behind it.
-    pub(super) fn park(&self, key: QueueKey) {
-        self.state().slots.entry(key).or_default().waiting += 1;
+    pub(super) fn park(&self, key: QueueKey, since: Timestamp) {
+        let mut state = self.state();
+        let slot = state.slots.entry(key).or_default();
+        slot.waiting += 1;
+        slot.front.get_or_insert(since);
     }
 
     /// Notes that `count` jobs, noted by [`Windows::park`], are in the store's queue now.
@@ -93,15 +99,23 @@ impl Windows {
         None
     }
 
-    /// Notes that `count` jobs were taken out of the queue. None means that it is empty after all.
-    pub(super) fn unparked(&self, key: QueueKey, count: u64) {
+    /// Notes that `count` jobs were taken out of the queue, the last of which waited since `last`. None means that it is empty after
+    /// all.
+    pub(super) fn unparked(&self, key: QueueKey, count: u64, last: Option<Timestamp>) {
         let mut state = self.state();
         if let Some(slot) = state.slots.get_mut(&key) {
             let gone = if count == 0 { slot.readable } else { count.min(slot.readable) };
             slot.readable -= gone;
             slot.waiting = slot.waiting.saturating_sub(gone);
+            slot.front = if slot.waiting == 0 { None } else { last.or(slot.front) };
         }
         state.list(key);
+    }
+
+    /// Since when the oldest of all that is parked waits, as far as is known: of a queue that an earlier owner left, from its first
+    /// turn on.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.state().slots.values().filter_map(|slot| slot.front).min()
     }
 
     /// Puts a queue back in line whose turn came to nothing.
@@ -160,15 +174,22 @@ mod tests {
         let windows = Windows::default();
         let first = windows.enter(A, 1).expect("room");
         assert!(windows.enter(A, 1).is_none(), "full");
-        windows.park(A);
+        windows.park(A, Timestamp(7));
+        windows.park(A, Timestamp(8));
+        assert_eq!(windows.oldest(), Some(Timestamp(7)));
         drop(first);
         assert!(windows.enter(A, 1).is_none(), "older work is on its way to the store");
         assert!(windows.next(10, 1).is_none(), "and cannot be read yet");
         assert!(windows.enter(B, 1).is_some(), "others never feel it");
-        windows.parked(A, 1);
+        windows.parked(A, 2);
         let (key, permits) = windows.next(10, 1).expect("ready");
         assert_eq!((key, permits.len()), (A, 1));
-        windows.unparked(A, 1);
+        windows.unparked(A, 1, Some(Timestamp(7)));
+        assert_eq!(windows.oldest(), Some(Timestamp(7)), "what is left is no older");
+        drop(permits);
+        let (_, permits) = windows.next(10, 1).expect("ready");
+        windows.unparked(A, 1, Some(Timestamp(8)));
+        assert_eq!(windows.oldest(), None);
         drop(permits);
         assert!(windows.enter(A, 1).is_some());
     }
@@ -182,7 +203,7 @@ mod tests {
         let mut order = Vec::new();
         while let Some((key, permits)) = windows.next(1, 8) {
             order.push(key);
-            windows.unparked(key, permits.len() as u64);
+            windows.unparked(key, permits.len() as u64, None);
         }
         assert_eq!(order, [A, B, A, B, A, B, A, B, A, B]);
     }

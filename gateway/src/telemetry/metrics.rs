@@ -104,8 +104,10 @@ pub struct QueueSample {
     pub lanes: Vec<(Lane, u64, Duration)>,
     /// Jobs that wait for their time.
     pub scheduled: u64,
-    /// Jobs in parked sub-queues.
+    /// Jobs in parked sub-queues: the work of noisy tenants; that of quiet ones is in the lanes.
     pub parked: u64,
+    /// How long the oldest of them waits at most.
+    pub parked_age: Duration,
     /// Dead letters.
     pub dead_letters: u64,
 }
@@ -390,7 +392,9 @@ fn define_gauges(meter: &Meter, state: &Arc<State>) {
         ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
         ("tidegate.config.revision", "", "Configuration revision in use.", |s| s.revision.load(Ordering::Relaxed)),
         ("tidegate.queue.scheduled", "{job}", "Jobs that wait for their time, owned shards.", |s| sum(s, |q| q.scheduled)),
-        ("tidegate.queue.parked", "{job}", "Jobs in parked sub-queues, owned shards.", |s| sum(s, |q| q.parked)),
+        ("tidegate.queue.parked", "{job}", "Jobs in parked sub-queues, owned shards: the work of noisy tenants.", |s| {
+            sum(s, |q| q.parked)
+        }),
         ("tidegate.queue.dead_letters", "{job}", "Dead letters, owned shards.", |s| sum(s, |q| q.dead_letters)),
         ("tidegate.queue.shards", "{shard}", "Shards owned.", |s| sum(s, |_| 1)),
     ];
@@ -427,7 +431,7 @@ fn define_lane_gauges(meter: &Meter, state: &Arc<State>) {
     meter
         .u64_observable_gauge("tidegate.queue.depth")
         .with_unit("{event}")
-        .with_description("Events accepted and not finished, by lane, owned shards.")
+        .with_description("Events accepted and not finished nor parked, by lane, owned shards.")
         .with_callback(move |observer| {
             for lane in Lane::ALL {
                 let total = sum(&depth, |sample| sample.lanes.iter().filter(|row| row.0 == lane).map(|row| row.1).sum());
@@ -447,6 +451,17 @@ fn define_lane_gauges(meter: &Meter, state: &Arc<State>) {
                 let oldest = rows.filter(|row| row.0 == lane).map(|row| row.2).max().unwrap_or_default();
                 observer.observe(oldest.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
             }
+        })
+        .build();
+    let parked = state.clone();
+    meter
+        .f64_observable_gauge("tidegate.queue.parked.oldest.age")
+        .with_unit("s")
+        .with_description("How long the oldest parked job waits at most, owned shards. Parked is the work of noisy tenants.")
+        .with_callback(move |observer| {
+            let shards = parked.shards.lock().unwrap_or_else(PoisonError::into_inner);
+            let oldest = shards.values().map(|sample| sample.parked_age).max().unwrap_or_default();
+            observer.observe(oldest.as_secs_f64(), &[]);
         })
         .build();
 }

@@ -328,8 +328,10 @@ async fn every_metric_is_in_the_prometheus_text() {
     metrics.reload_failed();
     metrics.connection_refused("per_peer");
     let lanes = |entries, age| vec![(Lane::Low, entries, Duration::from_secs(age))];
-    metrics.queue(Shard(0), QueueSample { lanes: lanes(3, 9), scheduled: 1, parked: 2, dead_letters: 4 });
-    metrics.queue(Shard(1), QueueSample { lanes: lanes(4, 5), scheduled: 1, parked: 2, dead_letters: 4 });
+    let parked_age = Duration::from_secs(6);
+    metrics.queue(Shard(0), QueueSample { lanes: lanes(3, 9), scheduled: 1, parked: 2, parked_age, dead_letters: 4 });
+    metrics
+        .queue(Shard(1), QueueSample { lanes: lanes(4, 5), scheduled: 1, parked: 2, parked_age: parked_age / 2, dead_letters: 4 });
     metrics.queue(Shard(2), QueueSample { lanes: lanes(100, 500), ..QueueSample::default() });
     metrics.queue_gone(Shard(2));
     let held = (metrics.connection(), metrics.in_flight(10));
@@ -357,7 +359,8 @@ async fn every_metric_is_in_the_prometheus_text() {
         ("tidegate_queue_depth{lane=\"normal\"}", "0"),
         ("tidegate_queue_oldest_age_seconds{lane=\"low\"}", "9"),
         ("tidegate_queue_scheduled", "2"),
-        ("tidegate_queue_parked", "4"),
+        ("tidegate_queue_parked ", "4"),
+        ("tidegate_queue_parked_oldest_age_seconds", "6"),
         ("tidegate_queue_dead_letters", "8"),
         ("tidegate_ingest_connections ", "1"),
         ("tidegate_accept_in_flight ", "1"),
