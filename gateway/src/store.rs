@@ -174,13 +174,18 @@ impl Job {
     }
 }
 
-/// A parked sub-queue: work of one tenant before planning, or of one destination after it. In order of parking.
+/// A parked sub-queue, in order of parking: work of one tenant, of one of its sources, or of one of its destinations. At its end a
+/// variant may be added; those that are there are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum QueueKey {
-    /// A tenant over its in-flight window.
+    /// A tenant over its in-flight window, or one that is diverted.
     Tenant(TenantId),
     /// A destination over its window.
     Destination(TenantId, DestinationId),
+    /// What came in by a source that is diverted.
+    Source(TenantId, SourceId),
+    /// Deliveries that failed before, while retries are paused.
+    Retries(TenantId),
 }
 
 /// What the owner worked on.

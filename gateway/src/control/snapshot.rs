@@ -1,5 +1,7 @@
 //! The snapshot that both wings read.
 
+mod traffic;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+pub use traffic::{Diversion, Diverted, Percent, Traffic};
 
 use crate::clock::Timestamp;
 use crate::dispatch::filter::Filter;
@@ -30,6 +34,8 @@ pub struct Snapshot {
     pub connections: HashMap<ConnectionId, Arc<Connection>>,
     /// All destinations, disabled ones too.
     pub destinations: HashMap<DestinationId, Arc<Destination>>,
+    /// What an operator set for all of the gateway's work.
+    pub traffic: Arc<Traffic>,
 }
 
 /// Who owns sources, destinations, connections and plugins.

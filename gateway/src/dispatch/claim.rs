@@ -260,6 +260,8 @@ impl ShardLoop {
             let wait = match queue {
                 QueueKey::Tenant(_) => Wait::TenantWindow,
                 QueueKey::Destination(..) => Wait::DestinationWindow,
+                QueueKey::Source(..) => Wait::Held,
+                QueueKey::Retries(_) => Wait::Turn,
             };
             self.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
             count += jobs.len();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::event::{DeliveryId, DestinationId, Event, EventId, Lane, Shard, TenantId};
+use tidegate::event::{DeliveryId, DestinationId, Event, EventId, Lane, Shard, SourceId, TenantId};
 use tidegate::store::{
     Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Origin, PageRequest, Purged,
     QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed, Work,
@@ -315,8 +315,10 @@ impl Trial {
     }
 
     fn queue(&mut self, tenant: TenantId) -> QueueKey {
-        match self.dice.roll(3) {
+        match self.dice.roll(5) {
             0 => QueueKey::Tenant(tenant),
+            1 => QueueKey::Retries(tenant),
+            2 => QueueKey::Source(tenant, SourceId(7)),
             n => QueueKey::Destination(tenant, DestinationId(n.into())),
         }
     }

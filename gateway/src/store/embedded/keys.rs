@@ -1,7 +1,7 @@
 //! Keys. All integers are big endian, so that keys sort as their numbers do.
 
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, DestinationId, EventId, Lane, Shard, TenantId};
+use crate::event::{DeliveryId, DestinationId, EventId, Lane, Shard, SourceId, TenantId};
 use crate::store::{QueueKey, StoreError};
 
 /// Prefixes in the `index` tree.
@@ -61,6 +61,8 @@ impl Key {
         match queue {
             QueueKey::Tenant(tenant) => self.bytes(&[0]).u128(tenant.0),
             QueueKey::Destination(tenant, destination) => self.bytes(&[1]).u128(tenant.0).u128(destination.0),
+            QueueKey::Source(tenant, source) => self.bytes(&[2]).u128(tenant.0).u128(source.0),
+            QueueKey::Retries(tenant) => self.bytes(&[3]).u128(tenant.0),
         }
     }
 }
@@ -100,6 +102,8 @@ impl Parts<'_> {
         match self.u8()? {
             0 => Ok(QueueKey::Tenant(TenantId(self.u128()?))),
             1 => Ok(QueueKey::Destination(TenantId(self.u128()?), DestinationId(self.u128()?))),
+            2 => Ok(QueueKey::Source(TenantId(self.u128()?), SourceId(self.u128()?))),
+            3 => Ok(QueueKey::Retries(TenantId(self.u128()?))),
             _ => Err(StoreError::Damaged("a key names no queue".into())),
         }
     }

@@ -1,6 +1,6 @@
 //! The names of keys. All of a shard's keys carry its hash tag, so that they share a Cluster slot.
 
-use crate::event::{Lane, Shard, TenantId};
+use crate::event::{DestinationId, Lane, Shard, SourceId, TenantId};
 use crate::store::QueueKey;
 
 /// How wide a bucket of history is.
@@ -163,6 +163,8 @@ pub(super) fn queue_name(queue: QueueKey) -> String {
     match queue {
         QueueKey::Tenant(tenant) => format!("t:{:032x}", tenant.0),
         QueueKey::Destination(tenant, destination) => format!("d:{:032x}:{:032x}", tenant.0, destination.0),
+        QueueKey::Source(tenant, source) => format!("s:{:032x}:{:032x}", tenant.0, source.0),
+        QueueKey::Retries(tenant) => format!("r:{:032x}", tenant.0),
     }
 }
 
@@ -172,9 +174,9 @@ pub(super) fn parse_queue(name: &str) -> Option<QueueKey> {
     let mut parts = name.split(':');
     let queue = match (parts.next()?, parts.next()?, parts.next()) {
         ("t", tenant, None) => QueueKey::Tenant(TenantId(id(tenant)?)),
-        ("d", tenant, Some(destination)) => {
-            QueueKey::Destination(TenantId(id(tenant)?), crate::event::DestinationId(id(destination)?))
-        }
+        ("d", tenant, Some(destination)) => QueueKey::Destination(TenantId(id(tenant)?), DestinationId(id(destination)?)),
+        ("s", tenant, Some(source)) => QueueKey::Source(TenantId(id(tenant)?), SourceId(id(source)?)),
+        ("r", tenant, None) => QueueKey::Retries(TenantId(id(tenant)?)),
         _ => return None,
     };
     Some(queue)
@@ -183,11 +185,16 @@ pub(super) fn parse_queue(name: &str) -> Option<QueueKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::DestinationId;
 
     #[test]
     fn queue_names_come_back() {
-        for queue in [QueueKey::Tenant(TenantId(7)), QueueKey::Destination(TenantId(u128::MAX), DestinationId(3))] {
+        let queues = [
+            QueueKey::Tenant(TenantId(7)),
+            QueueKey::Destination(TenantId(u128::MAX), DestinationId(3)),
+            QueueKey::Source(TenantId(7), SourceId(u128::MAX)),
+            QueueKey::Retries(TenantId(7)),
+        ];
+        for queue in queues {
             assert_eq!(parse_queue(&queue_name(queue)), Some(queue));
         }
         assert_eq!(parse_queue("x:1"), None);
