@@ -270,6 +270,7 @@ impl App {
             clock,
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
+            returned: Arc::new(|_| {}),
         };
         let dispatcher = Dispatcher::new(parts::dispatch(config), parts);
         self.dispatching = Some(tokio::spawn(dispatcher.run(self.stops.dispatch.clone())));

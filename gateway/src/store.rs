@@ -188,6 +188,15 @@ pub enum QueueKey {
     Retries(TenantId),
 }
 
+impl QueueKey {
+    /// Whose work it holds.
+    pub fn tenant(self) -> TenantId {
+        match self {
+            Self::Tenant(tenant) | Self::Destination(tenant, _) | Self::Source(tenant, _) | Self::Retries(tenant) => tenant,
+        }
+    }
+}
+
 /// What the owner worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -195,6 +195,7 @@ pub(super) fn dispatch(config: &Config) -> DispatchConfig {
         in_flight_bytes: config.dispatch.bytes,
         default_window: DEFAULT_WINDOW,
         lease_ttl: config.dispatch.lease_ttl,
+        latency_target: config.dispatch.latency_target,
         progress_after: PROGRESS_AFTER,
         max_wait: config.dispatch.max_wait,
         drain: config.shutdown.deadline,

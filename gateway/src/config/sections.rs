@@ -283,6 +283,10 @@ pub struct Dispatch {
     /// reason. Counts from the event's acceptance, or from the last retry by hand. Default 7 days.
     #[serde(with = "units::duration")]
     pub max_wait: Duration,
+    /// A delivery of the normal lane that begins later than this after its acceptance is late; when one in ten is, the low lane
+    /// yields, and then what is parked. Default 200 ms.
+    #[serde(with = "units::duration")]
+    pub latency_target: Duration,
 }
 
 impl Default for Dispatch {
@@ -293,6 +297,7 @@ impl Default for Dispatch {
             lease_ttl: Duration::from_secs(10),
             shards: 4,
             max_wait: Duration::from_secs(7 * 24 * 60 * 60),
+            latency_target: Duration::from_millis(200),
         }
     }
 }

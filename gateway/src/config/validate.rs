@@ -122,6 +122,7 @@ fn check_dispatch(dispatch: &Dispatch, checks: &mut Checks) {
     checks.range("dispatch.shards", dispatch.shards, 1, 1_024);
     checks.time("dispatch.lease_ttl", dispatch.lease_ttl, SECOND, HOUR);
     checks.time("dispatch.max_wait", dispatch.max_wait, SECOND, YEAR);
+    checks.time("dispatch.latency_target", dispatch.latency_target, Duration::from_millis(1), SECOND * 3600);
 }
 
 fn check_egress(egress: &Egress, checks: &mut Checks) {

@@ -163,6 +163,7 @@ struct State {
     in_flight: AtomicU64,
     in_flight_bytes: AtomicU64,
     probe_us: AtomicU64,
+    yielding: AtomicU64,
     revision: AtomicU64,
     spans_dropped: AtomicU64,
     spans_failed: AtomicU64,
@@ -273,6 +274,11 @@ impl Metrics {
             LeaseChange::Lost => "lost",
         };
         self.0.leases.add(1, &[KeyValue::new("change", name)]);
+    }
+
+    /// Whether what can wait yields to the normal lane.
+    pub fn yielding(&self, yielding: bool) {
+        self.0.state.yielding.store(yielding.into(), Ordering::Relaxed);
     }
 
     /// What one durable write of nothing cost.
@@ -386,10 +392,13 @@ fn bind_latency(latency: &Histogram<f64>) -> Vec<BoundHistogram<f64>> {
 
 fn define_gauges(meter: &Meter, state: &Arc<State>) {
     type Read = fn(&State) -> u64;
-    let gauges: [(&'static str, &'static str, &'static str, Read); 8] = [
+    let gauges: [(&'static str, &'static str, &'static str, Read); 9] = [
         ("tidegate.ingest.connections", "{connection}", "Open ingest connections.", |s| s.connections.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight", "{event}", "Events that wait for the store.", |s| s.in_flight.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
+        ("tidegate.dispatch.yielding", "", "Whether the low lane yields because the normal one or the store is slow.", |s| {
+            s.yielding.load(Ordering::Relaxed)
+        }),
         ("tidegate.config.revision", "", "Configuration revision in use.", |s| s.revision.load(Ordering::Relaxed)),
         ("tidegate.queue.scheduled", "{job}", "Jobs that wait for their time, owned shards.", |s| sum(s, |q| q.scheduled)),
         ("tidegate.queue.parked", "{job}", "Jobs in parked sub-queues, owned shards: the work of noisy tenants.", |s| {
