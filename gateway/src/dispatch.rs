@@ -9,6 +9,7 @@ mod budget;
 mod claim;
 mod diversion;
 pub mod filter;
+mod output;
 mod overload;
 mod owner;
 mod plan;
@@ -45,6 +46,8 @@ pub struct DispatchConfig {
     pub in_flight: usize,
     /// Their bytes.
     pub in_flight_bytes: usize,
+    /// Bytes that plugins made of them; while more is there, no event begins to make any.
+    pub output_bytes: usize,
     /// The in-flight window of a queue whose tenant or destination has not been met yet.
     pub default_window: usize,
     /// How long a lease lives without a renewal: how long a dead node's shard waits for another.
@@ -78,6 +81,7 @@ struct Shared {
     metrics: Metrics,
     spans: Spans,
     in_flight: budget::InFlight,
+    outputs: output::Outputs,
     pressure: overload::Pressure,
     share: share::Share,
     returned: Returned,
@@ -117,6 +121,7 @@ impl Dispatcher {
     pub fn new(config: DispatchConfig, parts: DispatchParts) -> Self {
         let in_flight = budget::InFlight::new(config.in_flight, config.in_flight_bytes);
         let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans, returned } = parts;
+        let outputs = output::Outputs::new(config.output_bytes);
         let (share, pressure) = (share::Share::of(config.shards), overload::Pressure::default());
         let shared = Shared {
             config,
@@ -128,6 +133,7 @@ impl Dispatcher {
             metrics,
             spans,
             in_flight,
+            outputs,
             pressure,
             share,
             returned,

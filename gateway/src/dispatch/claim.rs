@@ -266,9 +266,9 @@ impl ShardLoop {
         };
         drop(snapshot);
         match place {
-            Ok(permit) => self.spawn(item_of(job, Held { _grant: grant, _window: Some(permit) }, Wait::Turn)),
+            Ok(permit) => self.spawn(item_of(job, Held::of(grant, Some(permit)), Wait::Turn)),
             Err((queue, wait)) => {
-                let item = item_of(job, Held { _grant: grant, _window: None }, wait);
+                let item = item_of(job, Held::of(grant, None), wait);
                 self.park(item, queue, wait).await;
             }
         }
@@ -305,7 +305,7 @@ impl ShardLoop {
                     permit.weigh(bytes);
                 }
                 let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
-                let item = item_of(job, Held { _grant: grant.split(bytes), _window: permit }, wait_of(queue));
+                let item = item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue));
                 match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_))) {
                     Some(source) => {
                         let queue = QueueKey::Source(tenant_of(&item.work), source);
@@ -356,11 +356,11 @@ impl ShardLoop {
         };
         drop(snapshot);
         match place {
-            Ok(permit) => self.spawn(entry(claimed, Held { _grant: grant, _window: Some(permit) })),
+            Ok(permit) => self.spawn(entry(claimed, Held::of(grant, Some(permit)))),
             Err(queue) => {
                 let is_held = diversion == Some(Diversion::Held) || queue == of_source;
                 let wait = if is_held { Wait::Held } else { Wait::TenantWindow };
-                self.park(entry(claimed, Held { _grant: grant, _window: None }), queue, wait).await;
+                self.park(entry(claimed, Held::of(grant, None)), queue, wait).await;
             }
         }
     }
@@ -380,7 +380,7 @@ impl ShardLoop {
     async fn give_up(&self, claimed: Claimed, grant: Grant) {
         let (event, claims) = (claimed.event.id, claimed.claims);
         tracing::error!(%event, claims, "event given up: each gateway that worked on it went away");
-        let item = entry(self.noted(claimed), Held { _grant: grant, _window: None });
+        let item = entry(self.noted(claimed), Held::of(grant, None));
         let state = DeliveryState::DeadLettered { reason: crashed(claims) };
         self.worker.send(wait::moved(item, state, self.shared.clock.now())).await;
     }
@@ -422,11 +422,8 @@ fn limit(shared: &Shared, snapshot: &Snapshot, idle: Amount, queue: QueueKey) ->
         QueueKey::Tenant(tenant) => {
             let plan = snapshot.tenants.get(&tenant).map(|tenant| (tenant.plan.weight as usize, tenant.plan.in_flight));
             let (weight, window) = plan.unwrap_or((1, shared.config.default_window));
-            let events = if is_paused(Diverted::Tenant(tenant)) {
-                0
-            } else {
-                window.min(weight.saturating_mul(idle.events)).max(1)
-            };
+            let events =
+                if is_paused(Diverted::Tenant(tenant)) { 0 } else { window.min(weight.saturating_mul(idle.events)).max(1) };
             let bytes = weight.saturating_mul(idle.bytes).max(1);
             Limit { events, bytes, turn: TURN.saturating_mul(weight).min(BATCH) }
         }

@@ -91,9 +91,11 @@ impl ShardLoop {
         if now.since(self.diversions.looked_at) < LOOK {
             return Ok(0);
         }
+        let throttled = std::mem::take(&mut self.throttled);
         let given_up = self.front_of_lane(now).await? + self.fronts_of_queues(now).await?;
-        // Behind what was given up there may be more that is as old.
-        self.diversions.looked_at = if given_up > 0 { Timestamp::default() } else { now };
+        // Behind what was given up there may be more that is as old, and for some there was no room.
+        self.diversions.looked_at = if given_up > 0 || self.throttled { Timestamp::default() } else { now };
+        self.throttled |= throttled;
         Ok(given_up)
     }
 
@@ -119,7 +121,7 @@ impl ShardLoop {
         };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, front.event.request.size()) else { return Ok(0) };
         let Some(front) = self.diversions.lane.pop_front() else { return Ok(0) };
-        let item = entry(front, Held { _grant: grant.split(BATCH_BYTES), _window: None });
+        let item = entry(front, Held::of(grant.split(BATCH_BYTES), None));
         self.worker.send(wait::given_up(&self.shared, item, reason)).await;
         Ok(1)
     }
@@ -163,7 +165,7 @@ impl ShardLoop {
             let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes) else { continue };
             let Some(job) = self.diversions.fronts.remove(&queue) else { continue };
             self.windows.gone(queue);
-            let item = item_of(job, Held { _grant: grant.split(bytes), _window: None }, Wait::Turn);
+            let item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
             match over {
                 Some(reason) => {
                     given_up += 1;

@@ -84,9 +84,7 @@ impl Pressure {
     pub(super) fn write_ends(&self, took: Duration) {
         self.writing.fetch_sub(1, Ordering::Relaxed);
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        let _ = self.write.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |least| {
-            (least == 0 || took < least).then_some(took)
-        });
+        let _ = self.write.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |least| (least == 0 || took < least).then_some(took));
     }
 
     fn look(&self) -> Seen {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::budget::Grant;
+use super::output::Made;
 use super::owner::Hold;
 use super::window::{Permit, Windows};
 use crate::clock::monotonic;
@@ -35,6 +36,14 @@ pub(super) struct Done {
 pub(super) struct Held {
     pub(super) _grant: Grant,
     pub(super) _window: Option<Permit>,
+    pub(super) _made: Option<Made>,
+}
+
+impl Held {
+    /// For work that has made nothing.
+    pub(super) fn of(grant: Grant, window: Option<Permit>) -> Self {
+        Self { _grant: grant, _window: window, _made: None }
+    }
 }
 
 /// Told what was written.
@@ -127,7 +136,7 @@ async fn write(shared: &Shared, hold: &Hold, records: Vec<Record>) -> Result<(),
             recorded = shared.store.record(&hold.lease, &records) => recorded,
         };
         shared.pressure.write_ends(began.elapsed());
-        shared.metrics.written(Write::Record, records.len(), began.elapsed(), recorded.as_ref().map(|()| ()).map_err(|_| ()));
+        shared.metrics.written(Write::Record, records.len(), began.elapsed(), recorded.as_ref().copied().map_err(|_| ()));
         match recorded {
             Ok(()) => return Ok(()),
             // A refused batch would be refused again: the next owner starts over, and counts its claims.

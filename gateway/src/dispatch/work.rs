@@ -73,12 +73,12 @@ impl Worker {
         let (event, tenant) = (event_of(&work), tenant_of(&work));
         let parked = matches!(origin, Origin::Job(_));
         let past = attempt::Past { attempts, spent, since, admitted, parked, lane: lane_of(origin) };
-        let Plan { settled, planned } = match work {
+        let Plan { settled, planned, made } = match work {
             Work::Plan { event, connection } => plan::plan(&self.shared, Arc::from(event), connection, &progress, past).await,
             Work::Attempt(delivery) => plan::resume(&self.shared, *delivery, past),
         };
         let records = Records { worker: self, origin, event, tenant };
-        records.attempt_all(settled, planned, past, held).await;
+        records.attempt_all(settled, planned, past, Held { _made: Some(made), ..held }).await;
     }
 }
 

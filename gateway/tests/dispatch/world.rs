@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tidegate::clock::Clock;
 use tidegate::control::apply::{ApplySpec, Mode};
 use tidegate::control::service::{Access, Control, Options};
-use tidegate::control::{Preparer, seal};
 use tidegate::control::snapshot::{Diverted, Traffic};
+use tidegate::control::{Preparer, seal};
 use tidegate::dispatch::{DispatchConfig, DispatchParts, Dispatcher, Returned};
 use tidegate::egress::policy::AddressPolicy;
 use tidegate::egress::{Egress, EgressConfig};
@@ -91,6 +91,7 @@ impl World {
             shards: 1,
             in_flight: 256,
             in_flight_bytes: 16 << 20,
+            output_bytes: 16 << 20,
             default_window: 64,
             lease_ttl: LEASE,
             latency_target: Duration::from_millis(200),
