@@ -1,6 +1,7 @@
 //! A store that only accepts: at once, when told to, or never.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,6 +33,10 @@ pub(crate) struct Stub {
     kept: Mutex<Kept>,
     /// How many events reached `accept`, kept or not.
     pub(crate) asked: watch::Sender<usize>,
+    /// What it says of every tenant: bytes that are queued.
+    pub(crate) queued: AtomicU64,
+    /// How often it was asked for them.
+    pub(crate) looked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -43,7 +48,7 @@ struct Kept {
 
 impl Stub {
     pub(crate) fn new(mode: Mode) -> Arc<Self> {
-        Arc::new(Self { mode: watch::Sender::new(mode), kept: Mutex::default(), asked: watch::Sender::new(0) })
+        Arc::new(Self { mode: watch::Sender::new(mode), kept: Mutex::default(), asked: watch::Sender::new(0), queued: AtomicU64::new(0), looked: AtomicU64::new(0) })
     }
 
     pub(crate) fn set(&self, mode: Mode) {
@@ -74,6 +79,7 @@ impl Stub {
     fn keep(&self, batch: Vec<Acceptance>) -> Vec<Accepted> {
         let mut kept = self.kept();
         kept.batches.push(batch.len());
+        let queued = self.queued.load(Ordering::Relaxed);
         let mut answers = Vec::with_capacity(batch.len());
         for acceptance in batch {
             let event = acceptance.event.event();
@@ -85,7 +91,7 @@ impl Stub {
                 }
             }
             kept.events.push((event.clone(), acceptance.lane));
-            answers.push(Accepted::New);
+            answers.push(Accepted::New { queued });
         }
         answers
     }
@@ -95,7 +101,7 @@ impl Stub {
 impl Store for Stub {
     async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError> {
         if matches!(*self.mode.borrow(), Mode::Discard) {
-            return Ok(vec![Accepted::New; batch.len()]);
+            return Ok(vec![Accepted::New { queued: 0 }; batch.len()]);
         }
         self.asked.send_modify(|asked| *asked += batch.len());
         let mut mode = self.mode.subscribe();
@@ -161,6 +167,15 @@ impl Store for Stub {
 
     fn signal(&self, _: Shard) -> Arc<Notify> {
         unimplemented!()
+    }
+
+    async fn queued_bytes(&self, _: Home) -> Result<u64, StoreError> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        let mode = self.mode.borrow().clone();
+        match mode {
+            Mode::Fail(error) => Err(error),
+            _ => Ok(self.queued.load(Ordering::Relaxed)),
+        }
     }
 
     async fn depth(&self, _: Shard) -> Result<Depth, StoreError> {

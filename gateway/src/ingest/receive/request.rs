@@ -38,7 +38,7 @@ pub(super) async fn handle(context: &Context, request: Request<Incoming>) -> Ans
     let outcome = take(context, &mut seen, &head, body).await;
     let took = started.elapsed();
     let (answer, result, event) = match &outcome {
-        Ok((id, Accepted::New)) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
+        Ok((id, Accepted::New { .. })) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
         Ok((_, Accepted::Duplicate(first))) => (answer::duplicate(*first), Ingested::Duplicate, Some(*first)),
         Err(refusal) => {
             if has_body {

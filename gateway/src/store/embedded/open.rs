@@ -8,10 +8,10 @@ use tokio::sync::watch;
 
 use super::disk::{Disk, Tree};
 use super::keys::{self, LogKey, Parts, kind};
-use super::rows::{Ledger, Mark};
-use super::state::{Cell, InHand, State};
+use super::rows::{Ledger, Mark, Waiting};
+use super::state::{Cell, InHand, Queued, State};
 use super::{Options, Shared, listing};
-use crate::event::{FORMAT, Lane, Revision, Shard, encode};
+use crate::event::{DeliveryId, FORMAT, Lane, Revision, Shard, TenantId, decode, encode};
 use crate::store::StoreError;
 
 /// What opening gives.
@@ -34,6 +34,7 @@ pub(super) fn open(options: Options) -> Result<Opened, StoreError> {
     }
     for state in states.values_mut() {
         load_queues(&disk, state)?;
+        load_queued(&disk, state)?;
     }
     let cells = states.into_iter().map(|(shard, state)| (shard, Arc::new(Cell::new(state)))).collect();
     let shared = Shared {
@@ -75,7 +76,7 @@ fn ledgers(disk: &Disk) -> Result<HashMap<Shard, State>, StoreError> {
     for row in disk.range(Tree::Index, prefix.clone(), keys::after(&prefix)) {
         let (key, value) = row?;
         let shard = Parts(&key[1..]).shard()?;
-        states.insert(shard, State::new(shard, crate::event::decode(&value)?));
+        states.insert(shard, State::new(shard, decode(&value)?));
     }
     Ok(states)
 }
@@ -121,7 +122,7 @@ fn load_lane(disk: &Disk, state: &mut State, lane: Lane) -> Result<(), StoreErro
         }
         let claims = disk.read(Tree::Index, &keys::claims(shard, lane, at.seq))?.unwrap_or(1);
         let bytes = story.listed.map_or(0, |listed| listed.bytes);
-        let entry = InHand { event: at.event, tenant: at.tenant, claims, bytes, progressed: !story.numbers.is_empty() };
+        let entry = InHand { event: at.event, tenant: at.tenant, claims, bytes, size: None, progressed: !story.numbers.is_empty() };
         loaded.claimed.insert(at.seq, entry);
     }
     Ok(())
@@ -136,5 +137,32 @@ fn load_queues(disk: &Disk, state: &mut State) -> Result<(), StoreError> {
         let seq = parts.u64()?;
         state.wait(queue, seq);
     }
+    Ok(())
+}
+
+/// How much is queued of each tenant. Where no lane holds anything it is counted anew from the jobs, so that a count that went wrong
+/// (by a release that does not count) does not stay so for ever.
+fn load_queued(disk: &Disk, state: &mut State) -> Result<(), StoreError> {
+    let prefix = keys::queued_of(state.shard);
+    let mut stored = HashMap::new();
+    for row in disk.range(Tree::Index, prefix.clone(), keys::after(&prefix)) {
+        let (key, value) = row?;
+        stored.insert(TenantId(Parts(&key[prefix.len()..]).u128()?), decode(&value)?);
+    }
+    if state.lanes.iter().any(|lane| lane.entries() > 0) {
+        state.queued = Queued::stored(stored);
+        return Ok(());
+    }
+    let mut counted: HashMap<TenantId, u64> = HashMap::new();
+    let from = keys::waiting(state.shard, DeliveryId(0));
+    let to = keys::after(&from[..3]);
+    for row in disk.range(Tree::Index, from, to) {
+        // One that can't be read is reported when it comes up.
+        let Ok(waiting) = decode::<Waiting>(&row?.1) else { continue };
+        if waiting.is_queued() {
+            *counted.entry(waiting.tenant).or_default() += u64::from(waiting.bytes);
+        }
+    }
+    state.queued = Queued::counted(counted, &stored);
     Ok(())
 }

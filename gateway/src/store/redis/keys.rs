@@ -73,6 +73,8 @@ pub(super) struct ShardKeys {
     pub(super) token: String,
     /// Hash: how many entries of each lane are not finished.
     pub(super) unfinished: String,
+    /// Hash: bytes of what is queued, by tenant.
+    pub(super) queued_bytes: String,
     /// Hash: every job by its id.
     pub(super) jobs: String,
     /// ZSET: scheduled jobs by due time.
@@ -100,6 +102,7 @@ impl ShardKeys {
             own: key("own"),
             token: key("tok"),
             unfinished: key("n"),
+            queued_bytes: key("qb"),
             jobs: key("j"),
             schedule: key("rt"),
             taken_due: key("tr"),
@@ -156,6 +159,11 @@ pub(super) fn lane_index(lane: Lane) -> usize {
         Lane::Low => 1,
         Lane::Held => 2,
     }
+}
+
+/// A tenant in the names of keys and fields.
+pub(super) fn tenant_name(tenant: TenantId) -> String {
+    format!("{:032x}", tenant.0)
 }
 
 /// The name of a queue inside its shard: hex ids, so that it can be part of a key.

@@ -51,6 +51,8 @@ scripts! {
     PURGE = "purge.lua";
     /// Finds an unfinished event's entry.
     FIND = "find.lua";
+    /// Tells how much of a tenant is queued.
+    QUEUED = "queued.lua";
     /// Counts a shard's work.
     DEPTH = "depth.lua";
     /// Reads the configuration.
