@@ -301,6 +301,26 @@ pub struct Home {
     pub shard: Shard,
 }
 
+/// A token bucket that all acceptors of a tenant's events share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Allowance {
+    /// What stays in the normal lane.
+    Normal,
+    /// What is taken at all.
+    Ceiling,
+}
+
+/// What an acceptor took from a shared bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Whose.
+    pub home: Home,
+    /// Which.
+    pub allowance: Allowance,
+    /// How long it takes to fill that again.
+    pub time: Duration,
+}
+
 /// The most rows of a page.
 pub const MAX_PAGE: usize = 200;
 
@@ -440,6 +460,14 @@ impl From<DecodeError> for StoreError {
 pub trait Store: Send + Sync + 'static {
     /// Keeps a batch in one durable write, answering in order. See the contract above.
     async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError>;
+
+    /// Takes out of shared buckets what this process has let through `over` the last while, and answers for each in how long it
+    /// will be full, by the store's clock: it was full `over` ago at the earliest, and takes `time` longer from now on. A bucket may be
+    /// overdrawn. What was sent again after an error would be taken twice; what is not sent is only not shared. An engine of one
+    /// process has nothing to share, and answers nothing.
+    async fn spend(&self, _over: Duration, _spent: &[Spent]) -> Result<Vec<Duration>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Whether an event for this lane is worth to be handed to [`Store::accept`] now, so that what can't be kept need not queue up for
     /// it. Cheap: answers from the last check. An engine whose `accept` never makes others wait leaves it to that.

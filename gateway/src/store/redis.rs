@@ -10,6 +10,7 @@
 //! | `{ns:S}:n` | hash | how many entries of each lane are not finished (the group's own `lag` is wrong after a restart) |
 //! | `{ns:S}:qb` | hash | bytes of what is queued, by tenant |
 //! | `{ns:S}:dd:<key>` | string, lifetime | the first event with this dedup key |
+//! | `{ns:S}:tb:n:<tenant>`, `{ns:S}:tb:c:<tenant>` | string, lifetime | when the tenant's shared bucket (normal lane, ceiling) will be full |
 //! | `{ns:S}:own` | hash | owner: token, heartbeat, epoch, node, lease time, sequence of the last write |
 //! | `{ns:S}:tok` | string | the token alone, which claims watch |
 //! | `{ns:S}:h:<bucket>` | list | history: packed outcomes of the events whose ids were made in the same 32 ms |
@@ -27,7 +28,7 @@
 //! | `{ns:S}:wake` | channel | wakes the owner of a shard |
 //!
 //! # Costs, in round trips
-//! accept 1 (cluster: one for each shard in the batch) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
+//! accept 1 (cluster: one for each shard in the batch) · spend 1 (cluster: the same) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
 //! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
 //! trim 2, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
@@ -78,6 +79,7 @@ mod reach;
 mod record;
 mod registry;
 mod scripts;
+mod share;
 mod tls;
 mod trim;
 mod wake;
@@ -108,7 +110,7 @@ use self::lease::{RELEASE, RENEW, Sightings, Vacant};
 use self::link::{Connector, Link};
 use super::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
 };
 use crate::clock::{self, Clock, Timestamp};
 use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
@@ -338,6 +340,10 @@ impl Store for RedisStore {
         // The server may have gone while those before were at it.
         self.may_accept(lane).await?;
         detached(async move { ingest.accept(batch, turn).await }).await
+    }
+
+    async fn spend(&self, over: Duration, spent: &[Spent]) -> Result<Vec<Duration>, StoreError> {
+        share::spend(&self.inner, over, spent).await
     }
 
     fn admits(&self, lane: Lane) -> Result<(), StoreError> {

@@ -29,7 +29,7 @@ fn acceptance(id: u128, size: usize) -> Acceptance {
 }
 
 fn acceptor(store: &Arc<Stub>, limits: Limits) -> Acceptor {
-    Acceptor::new(store.clone(), limits, Metrics::default())
+    Acceptor::new(store.clone(), limits, Arc::default(), Metrics::default())
 }
 
 #[tokio::test]

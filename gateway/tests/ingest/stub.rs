@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tidegate::clock::Timestamp;
+use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{DeliveryId, Event, EventId, Lane, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
-    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    Acceptance, Accepted, Allowance, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job,
+    Lease, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
 };
 use tokio::sync::{Notify, watch};
 
@@ -37,6 +37,9 @@ pub(crate) struct Stub {
     pub(crate) queued: AtomicU64,
     /// How often it was asked for them.
     pub(crate) looked: AtomicU64,
+    /// Shared buckets, by whose they are: when each is full, by this clock.
+    #[allow(dead_code)] // Not the bench's.
+    pub(crate) buckets: Mutex<(Option<Clock>, HashMap<TenantId, u128>)>,
 }
 
 #[derive(Default)]
@@ -48,7 +51,14 @@ struct Kept {
 
 impl Stub {
     pub(crate) fn new(mode: Mode) -> Arc<Self> {
-        Arc::new(Self { mode: watch::Sender::new(mode), kept: Mutex::default(), asked: watch::Sender::new(0), queued: AtomicU64::new(0), looked: AtomicU64::new(0) })
+        Arc::new(Self {
+            mode: watch::Sender::new(mode),
+            kept: Mutex::default(),
+            asked: watch::Sender::new(0),
+            queued: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            buckets: Mutex::default(),
+        })
     }
 
     pub(crate) fn set(&self, mode: Mode) {
@@ -111,6 +121,22 @@ impl Store for Stub {
             Mode::Panic => panic!("the store's own fault"),
             Mode::Keep | Mode::Hold | Mode::Discard => Ok(self.keep(batch)),
         }
+    }
+
+    async fn spend(&self, over: Duration, spent: &[Spent]) -> Result<Vec<Duration>, StoreError> {
+        if let Mode::Fail(error) = &*self.mode.borrow() {
+            return Err(error.clone());
+        }
+        let mut buckets = self.buckets.lock().expect("no panic under the lock");
+        let (Some(clock), full) = &mut *buckets else { return Ok(Vec::new()) };
+        let now = u128::from(clock.now().0) * 1_000_000;
+        let mut answers = Vec::new();
+        for one in spent.iter().filter(|one| one.allowance == Allowance::Normal) {
+            let full = full.entry(one.home.tenant).or_default();
+            *full = (*full).max(now - over.as_nanos()) + one.time.as_nanos();
+            answers.push(Duration::from_nanos(full.saturating_sub(now) as u64));
+        }
+        Ok(answers)
     }
 
     async fn acquire(&self, _: Shard, _: &str, _: Duration) -> Result<Option<Lease>, StoreError> {

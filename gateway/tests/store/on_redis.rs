@@ -7,6 +7,7 @@ mod nodes;
 mod proxy;
 mod room;
 mod sentinel;
+mod share;
 mod tls;
 
 use std::sync::Arc;

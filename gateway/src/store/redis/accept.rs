@@ -13,9 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::Durability;
 use super::error::{Fault, explain, odd};
+use super::jobs::counted;
 use super::keys::{Keys, ShardKeys, tenant_name};
 use super::link::{Identity, Link, Live, Patience};
-use super::jobs::counted;
 use super::piece::{Listed, bucket_of, page};
 use super::scripts;
 use crate::event::{EventId, Lane, Shard, TenantId, encode_event};

@@ -1,7 +1,7 @@
 //! The names of keys. All of a shard's keys carry its hash tag, so that they share a Cluster slot.
 
 use crate::event::{DestinationId, Lane, Shard, SourceId, TenantId};
-use crate::store::QueueKey;
+use crate::store::{Allowance, QueueKey};
 
 /// How wide a bucket of history is.
 pub(super) const BUCKET_MS: u64 = 32;
@@ -144,6 +144,15 @@ impl ShardKeys {
     /// String with a lifetime: the first event with this dedup key.
     pub(super) fn dedup(&self, key: &[u8; 32]) -> String {
         format!("{}dd:{}", self.base, hex::encode(key))
+    }
+
+    /// String with a lifetime: when a shared bucket will be full.
+    pub(super) fn bucket_of(&self, tenant: TenantId, allowance: Allowance) -> String {
+        let which = match allowance {
+            Allowance::Normal => 'n',
+            Allowance::Ceiling => 'c',
+        };
+        format!("{}tb:{which}:{:032x}", self.base, tenant.0)
     }
 
     /// The last committed sequence of one committer, on a cluster.

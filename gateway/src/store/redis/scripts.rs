@@ -21,6 +21,8 @@ macro_rules! scripts {
 scripts! {
     /// Keeps an event unless its dedup key is taken.
     ACCEPT_ONCE = "accept_once.lua";
+    /// Takes out of shared buckets.
+    SPEND = "spend.lua";
     /// Takes a shard.
     TAKE_OVER = "take_over.lua";
     /// Notes a node and counts those that are there.

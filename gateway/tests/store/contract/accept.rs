@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use tidegate::event::{Event, Header, Lane, Request};
-use tidegate::store::{Acceptance, Accepted, PageRequest};
+use tidegate::store::{Acceptance, PageRequest};
 
 use crate::world::*;
 

@@ -56,7 +56,9 @@ pub(crate) async fn tenants_and_shards_are_apart(mut world: World) {
     assert_eq!(world.store().queued_bytes(Home { tenant: TENANT, shard: OTHER_SHARD }).await.unwrap(), 0);
     let lease = world.own().await;
     let claimed = world.claim(&lease).await;
-    world.record(&lease, claimed.iter().map(|entry| finish(entry, vec![scheduled(&entry.event, 0, world.now(), 1)])).collect()).await;
+    world
+        .record(&lease, claimed.iter().map(|entry| finish(entry, vec![scheduled(&entry.event, 0, world.now(), 1)])).collect())
+        .await;
     assert_eq!(world.queued().await, frozen(&ours));
     assert_eq!(world.store().queued_bytes(Home { tenant: OTHER_TENANT, shard: SHARD }).await.unwrap(), frozen(&theirs));
 }
@@ -125,7 +127,11 @@ pub(crate) async fn a_purge_takes_it_away(mut world: World) {
     let far = world.now().after(HOUR);
     let deleted = Failure { code: Failure::TENANT_DELETED.into(), ..failure() };
     world.settle(&lease, |event| vec![scheduled(event, 0, far, 1), parked(event, 1, TENANT_QUEUE)]).await;
-    world.settle(&lease, |event| vec![DeliveryRecord { state: DeliveryState::DeadLettered { reason: deleted }, ..dead(event, 0, far) }]).await;
+    world
+        .settle(&lease, |event| {
+            vec![DeliveryRecord { state: DeliveryState::DeadLettered { reason: deleted }, ..dead(event, 0, far) }]
+        })
+        .await;
     let theirs = world.event_of(OTHER_TENANT, Bytes::from_static(b"another's"));
     world.accept_all(std::slice::from_ref(&theirs)).await;
     let mut purged = Purged::default();

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tidegate::event::{Event, Lane, Revision, VersionHash};
-use tidegate::store::{Accepted, Budget, DeliveryState, Lease};
+use tidegate::store::{Budget, DeliveryState, Lease};
 
 use crate::world::*;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate::clock::{Clock, monotonic};
 use tidegate::event::{Event, Lane};
 use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Timeouts};
-use tidegate::store::{Accepted, Store, StoreError};
+use tidegate::store::{Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::world::*;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tidegate::clock::Clock;
 use tidegate::event::{Event, Lane};
 use tidegate::store::redis::{Durability, RedisConfig, RedisStore};
-use tidegate::store::{Acceptance, Accepted, PageRequest, Retention, Store, StoreError};
+use tidegate::store::{Acceptance, PageRequest, Retention, Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::world::*;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tidegate::clock::Clock;
 use tidegate::event::{Event, Lane};
 use tidegate::store::redis::{Identity, RedisConfig, RedisStore, Tls};
-use tidegate::store::{Accepted, Store, StoreError};
+use tidegate::store::{Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::world::*;
