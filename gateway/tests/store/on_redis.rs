@@ -5,6 +5,7 @@ mod checks;
 mod faults;
 mod nodes;
 mod proxy;
+mod queued;
 mod room;
 mod sentinel;
 mod share;

@@ -10,6 +10,9 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 const NANOS_PER_SECOND: f64 = 1e9;
 /// 146 years: what a rate may come to, so that sums of times don't overflow.
 const LONGEST: u64 = u64::MAX / 4;
+/// By how many of its depths, and how much longer, a bucket may be overdrawn: far more than gateways do between two tellings.
+const OVERDRAWN: u64 = 16;
+const OVERDRAWN_NANOS: u64 = 60 * 1_000_000_000;
 /// Which part of a bucket may be taken before the others are told.
 const UNTOLD: u64 = 64;
 
@@ -48,11 +51,24 @@ impl Bucket {
             (next - now <= depth).then_some(next)
         });
         if let Err(full_at) = taken {
-            return Err(Duration::from_nanos((full_at.max(now) - now).saturating_add(one).saturating_sub(depth)));
+            let full_in = self.no_longer_than(full_at, now, depth);
+            return Err(Duration::from_nanos(full_in.saturating_add(one).saturating_sub(depth)));
         }
         let untold = self.untold.fetch_add(one, Ordering::Relaxed).saturating_add(one);
         let is_due = untold > 0 && untold >= depth / UNTOLD && !self.is_listed.swap(true, Ordering::Relaxed);
         Ok(if is_due { Telling::Due } else { Telling::Later })
+    }
+
+    /// In how long the bucket is full. So far as others can't have overdrawn it the clock was set back: then it is empty from now on,
+    /// rather than until the clock has come again to where it was.
+    fn no_longer_than(&self, full_at: u64, now: u64, depth: u64) -> u64 {
+        let full_in = full_at.saturating_sub(now);
+        if full_in <= depth.saturating_mul(OVERDRAWN).saturating_add(OVERDRAWN_NANOS) {
+            return full_in;
+        }
+        let empty = now.saturating_add(depth);
+        let _changed_meanwhile = self.full_at.compare_exchange(full_at, empty, Ordering::Relaxed, Ordering::Relaxed);
+        depth
     }
 
     /// What is to be told: it counts as told from now on.
@@ -126,6 +142,16 @@ mod tests {
         let (bucket, throughput) = (Bucket::default(), Throughput { rate: 10.0, burst: 10 });
         assert_eq!(admitted(&bucket, throughput, START, 10), 10);
         assert_eq!(admitted(&bucket, throughput, START.before(Duration::from_secs(1)), 10), 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_far_stops_nobody_for_long() {
+        let (bucket, throughput) = (Bucket::default(), Throughput { rate: 10.0, burst: 10 });
+        assert_eq!(admitted(&bucket, throughput, START, 10), 10);
+        let back = START.before(Duration::from_secs(3600));
+        assert_eq!(bucket.take(throughput, back), Err(Duration::from_millis(100)));
+        assert_eq!(admitted(&bucket, throughput, back, 10), 0);
+        assert_eq!(admitted(&bucket, throughput, back.after(Duration::from_millis(500)), 10), 5);
     }
 
     #[test]

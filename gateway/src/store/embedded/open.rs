@@ -166,3 +166,41 @@ fn load_queued(disk: &Disk, state: &mut State) -> Result<(), StoreError> {
     state.queued = Queued::counted(counted, &stored);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::Place;
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::EventId;
+
+    #[test]
+    fn a_count_that_is_wrong_is_put_right_where_no_lane_holds_anything() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (shard, tenant, done) = (Shard(1), TenantId(7), TenantId(8));
+        let job = Waiting {
+            place: Place::Scheduled(Timestamp(1)),
+            tenant,
+            event: EventId(1),
+            attempts: 0,
+            spent: 0,
+            since: Timestamp(1),
+            bytes: 50,
+        };
+        {
+            let disk = Disk::open(&Options::new(dir.path())).expect("it opens");
+            let mut unit = disk.unit();
+            unit.put(&disk, Tree::Index, keys::ledger(shard), encode(&Ledger { scheduled: 1, ..Ledger::default() }));
+            unit.put(&disk, Tree::Index, keys::waiting(shard, DeliveryId(1)), encode(&job));
+            unit.put(&disk, Tree::Index, keys::queued_bytes(shard, done), encode(&1000_u64));
+            disk.commit(unit).expect("it is written");
+        }
+        let opened = open(Options::new(dir.path())).expect("it opens");
+        let cell = opened.shared.cell(shard);
+        let mut state = cell.state();
+        assert_eq!((state.queued.of(tenant), state.queued.of(done)), (50, 0));
+        let mut changes = state.queued.changes();
+        changes.sort();
+        assert_eq!(changes, [(tenant, 50), (done, 0)], "and is written so with the next unit");
+    }
+}
