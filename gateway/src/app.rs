@@ -19,7 +19,7 @@ use crate::control::service::{Control, LoadError, Options};
 use crate::dispatch::{DispatchParts, Dispatcher};
 use crate::egress::{Egress, EgressError};
 use crate::ingest::accept::{self, Acceptor};
-use crate::ingest::lane::Lanes;
+use crate::ingest::quota::{self, Quotas};
 use crate::ingest::receive::{self, TlsError, tls_config};
 use crate::plugin::{PluginError, Runtime};
 use crate::store::{Store, StoreError};
@@ -146,7 +146,7 @@ impl App {
         telemetry.metrics().revision(control.state().revision);
 
         let stops = Stops::default();
-        let acceptor = Acceptor::new(store.clone(), accept::Limits::default(), telemetry.metrics());
+        let acceptor = Acceptor::new(store.clone(), accept::Limits::default(), Arc::new(Quotas::default()), telemetry.metrics());
         let mut app = Self {
             control: control.clone(),
             ingest: None,
@@ -161,7 +161,7 @@ impl App {
             others: Vec::new(),
         };
         if role != Role::Dispatch {
-            app.start_ingest(&config, &clock).await?;
+            app.start_ingest(&config, store.clone(), &clock).await?;
         }
         if role != Role::Ingest {
             app.start_dispatch(&config, store.clone(), plugins, clock)?;
@@ -244,20 +244,21 @@ impl App {
         Ok(())
     }
 
-    async fn start_ingest(&mut self, config: &Config, clock: &Clock) -> Result<(), StartError> {
+    async fn start_ingest(&mut self, config: &Config, store: Arc<dyn Store>, clock: &Clock) -> Result<(), StartError> {
         let tls = config.ingest.tls.as_ref().map(|tls| tls_config(&tls.certificate, &tls.key)).transpose()?;
         let listener = listen("ingest.listen", config.ingest.listen).await?;
         self.ingest = Some(address_of(&listener, config.ingest.listen));
         let parts = receive::Parts {
             snapshots: self.control.snapshots(),
             acceptor: self.acceptor.clone(),
-            lanes: Arc::new(Lanes::default()),
             clock: clock.clone(),
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
         };
         let server = receive::Server::new(parts, parts::ingest(config), tls);
         self.receiving = Some(tokio::spawn(server.run(listener, self.stops.ingest.clone().cancelled_owned())));
+        let sharing = quota::share::run(self.acceptor.quotas().clone(), store, clock.clone(), self.stops.rest.clone());
+        self.others.push(tokio::spawn(sharing));
         Ok(())
     }
 

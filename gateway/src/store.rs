@@ -18,6 +18,10 @@
 //! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
 //!   finished and none of its work is scheduled or parked; its age counts from its acceptance. A dead letter carries all that a
 //!   retry needs, so it outlives the history of its event, and goes by its own age.
+//! - **What a tenant has queued is counted in bytes** ([`Store::queued_bytes`]), in the atomic unit of whatever changes it: the requests
+//!   ([`Request::size`](crate::event::Request::size)) of its unfinished lane entries and of its scheduled and parked jobs, each where it
+//!   stands; no dead letters, no history. Work from before there was a count is in none: the count may be too low until that work is
+//!   done. It is never below zero, and so no higher than the truth.
 //! - **Tenants are apart**: what is asked for with a [`Home`] finds that tenant's data and nothing else.
 //!
 //! Every stored record starts with a format version (`event::FORMAT`).
@@ -71,7 +75,10 @@ pub struct Dedup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// Queued.
-    New,
+    New {
+        /// What the tenant has queued with this and with all that was written beside it, in bytes.
+        queued: u64,
+    },
     /// Dropped: this is the id of the first event with the same key.
     Duplicate(EventId),
 }
@@ -170,6 +177,14 @@ impl Job {
         match &self.work {
             Work::Attempt(delivery) => delivery.tenant,
             Work::Plan { event, .. } => event.tenant,
+        }
+    }
+
+    /// Bytes of its request, as budgets and [`Store::queued_bytes`] count them.
+    pub fn size(&self) -> usize {
+        match &self.work {
+            Work::Attempt(delivery) => delivery.request.size(),
+            Work::Plan { event, .. } => event.request.size(),
         }
     }
 }
@@ -293,6 +308,26 @@ pub struct Home {
     pub tenant: TenantId,
     /// Its shard.
     pub shard: Shard,
+}
+
+/// A token bucket that all acceptors of a tenant's events share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Allowance {
+    /// What stays in the normal lane.
+    Normal,
+    /// What is taken at all.
+    Ceiling,
+}
+
+/// What an acceptor took from a shared bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Whose.
+    pub home: Home,
+    /// Which.
+    pub allowance: Allowance,
+    /// How long it takes to fill that again.
+    pub time: Duration,
 }
 
 /// The most rows of a page.
@@ -435,6 +470,14 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a batch in one durable write, answering in order. See the contract above.
     async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError>;
 
+    /// Takes out of shared buckets what this process has let through `over` the last while, and answers for each in how long it
+    /// will be full, by the store's clock: it was full `over` ago at the earliest, and takes `time` longer from now on. A bucket may be
+    /// overdrawn. What was sent again after an error would be taken twice; what is not sent is only not shared. An engine of one
+    /// process has nothing to share, and answers nothing.
+    async fn spend(&self, _over: Duration, _spent: &[Spent]) -> Result<Vec<Duration>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Whether an event for this lane is worth to be handed to [`Store::accept`] now, so that what can't be kept need not queue up for
     /// it. Cheap: answers from the last check. An engine whose `accept` never makes others wait leaves it to that.
     fn admits(&self, _lane: Lane) -> Result<(), StoreError> {
@@ -505,6 +548,9 @@ pub trait Store: Send + Sync + 'static {
     /// Notified when work may have arrived for the shard from this or another node. May fire without cause; a slow poll stands
     /// beside it.
     fn signal(&self, shard: Shard) -> Arc<Notify>;
+
+    /// Bytes of a tenant's work that is queued, as the contract above counts them.
+    async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError>;
 
     /// How full a shard is.
     async fn depth(&self, shard: Shard) -> Result<Depth, StoreError>;

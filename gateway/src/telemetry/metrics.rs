@@ -41,6 +41,8 @@ pub enum Ingested {
     TooLarge,
     /// Not a request that can be taken: malformed, wrong method, disabled source.
     Refused,
+    /// Its tenant is over its plan.
+    OverPlan,
     /// Too slow.
     TimedOut,
     /// No room for it here: 503 without asking the store.
@@ -52,13 +54,14 @@ pub enum Ingested {
 }
 
 impl Ingested {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Accepted, "accepted"),
         (Self::Duplicate, "duplicate"),
         (Self::UnknownSource, "unknown_source"),
         (Self::Unauthorized, "unauthorized"),
         (Self::TooLarge, "too_large"),
         (Self::Refused, "refused"),
+        (Self::OverPlan, "over_plan"),
         (Self::TimedOut, "timed_out"),
         (Self::Overloaded, "overloaded"),
         (Self::StoreFailed, "store_failed"),
