@@ -22,5 +22,6 @@ pub mod seal;
 pub mod service;
 pub mod snapshot;
 pub mod state;
+pub mod steering;
 
 pub use prepare::{Prepare, Preparer};

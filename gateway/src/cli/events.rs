@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{ApiArgs, Client, TenantArgs, part};
-use super::table::table;
+use super::table::{rows, table, text};
 
 /// Looks at events.
 #[derive(Debug, Args)]
@@ -86,19 +86,6 @@ pub async fn run(args: EventsArgs) -> anyhow::Result<()> {
             common.show(&answer, |answer| format!("{} to be tried again\n", answer["retried"]))
         }
     }
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".into(),
-        // What a receiver or plugin wrote must not steer the terminal.
-        Value::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
-        other => other.to_string(),
-    }
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 fn list(answer: &Value) -> String {

@@ -24,6 +24,7 @@ mod resources;
 mod routes;
 mod serve;
 mod tenants;
+mod traffic;
 pub mod views;
 
 use std::sync::Arc;

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::service::{Control, LoadError};
 
-/// How often the store is asked for its revision.
-pub const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the store is asked for its revision: a change is in effect on every node within a second, with time to read it.
+pub const INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a look at the store led to; for metrics.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod error;
 mod keys;
 mod plugins;
 mod tenants;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -145,7 +146,7 @@ impl Control {
             let before = self.state.load_full();
             let mut draft = self.draft(&before);
             let made = make(&mut draft)?;
-            let (mut state, changes) = draft.into_parts();
+            let (mut state, changes, steered) = draft.into_parts();
             if changes.is_empty() {
                 return Ok(made);
             }
@@ -155,6 +156,7 @@ impl Control {
                     tracing::info!(revision = revision.0, records, "configuration changed");
                     state.revision = revision;
                     self.publish(&before, state)?;
+                    traffic::log(&steered);
                     return Ok(made);
                 }
                 Err(StoreError::Conflict(_)) => self.reload().await?,

@@ -1,9 +1,13 @@
 //! What the API shows.
 
+mod traffic;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
 
 use crate::clock::Timestamp;
 use crate::control::model::{Keys, PlanSpec, Plugins, Tenants, VersionRecord};
