@@ -20,6 +20,7 @@ pub mod refresh;
 mod schema;
 pub mod seal;
 pub mod service;
+pub mod signals;
 pub mod snapshot;
 pub mod state;
 pub mod steering;

@@ -23,6 +23,7 @@ mod problem;
 mod resources;
 mod routes;
 mod serve;
+mod signals;
 mod tenants;
 mod traffic;
 pub mod views;

@@ -28,6 +28,7 @@ use super::assemble::{Dangling, assemble};
 use super::draft::Draft;
 use super::inspect::Inspector;
 use super::prepare::Preparer;
+use super::signals::Signals;
 use super::snapshot::{Snapshot, Snapshots};
 use super::state::{RecordError, State};
 use crate::clock::Clock;
@@ -72,6 +73,7 @@ pub struct Control {
     pub(super) inspector: Arc<dyn Inspector>,
     pub(super) clock: Clock,
     shards: u16,
+    pub(super) signals: Signals,
     state: ArcSwap<State>,
     snapshots: Snapshots,
     // Held while the state is replaced, so that changes of this node queue up instead of conflicting.
@@ -95,6 +97,7 @@ impl Control {
             inspector,
             clock,
             shards: shards.max(1),
+            signals: Signals::default(),
             state: ArcSwap::default(),
             snapshots: Snapshots::new(Snapshot::default()),
             changing: Mutex::new(()),
@@ -107,6 +110,11 @@ impl Control {
     /// Where the wings get their snapshot.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
+    }
+
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> u16 {
+        self.shards
     }
 
     /// The configuration as it is now.

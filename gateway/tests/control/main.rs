@@ -11,5 +11,6 @@ mod lifecycle;
 mod openapi;
 mod schema;
 mod secrets;
+mod signals;
 mod traffic;
 mod world;

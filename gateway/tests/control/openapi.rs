@@ -56,6 +56,8 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         ("get_traffic", "/v1/traffic".into(), None),
         ("delete_traffic_diversions_tenant_or_source", "/v1/traffic/diversions/acme?reason=over".into(), None),
         ("delete_traffic_diversions_tenant_or_source", "/v1/traffic/diversions/acme%2Fin".into(), None),
+        ("get_signals", "/v1/signals".into(), None),
+        ("get_scaling", "/v1/scaling?target=30".into(), None),
         ("get_traffic_audit", "/v1/traffic/audit?limit=2".into(), None),
     ];
     let hmac = json!({"name": "new", "dedup": {"pointer": "/id"}, "methods": ["POST"], "auth": {

@@ -81,6 +81,10 @@ fn parameters(route: &Route) -> Vec<Value> {
             "limit" => ("Rows of a page.", json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50})),
             "cursor" => ("The `next` of the page before.", json!({"type": "string"})),
             "event" => ("The event's id.", json!({"type": "string"})),
+            "target" => (
+                "Within how many seconds a backlog is to be drained.",
+                json!({"type": "integer", "minimum": 1, "maximum": 86400, "default": 60}),
+            ),
             "reason" => ("Why, for the audit.", json!({"type": "string", "maxLength": 500})),
             "dry_run" => ("Only says what would be done.", json!({"type": "boolean", "default": false})),
             _ => ("Deletes what is not declared.", json!({"type": "boolean", "default": false})),
@@ -161,6 +165,8 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::SettingView>(&mut found);
     add::<views::DiversionView>(&mut found);
     add::<views::TrafficChangeView>(&mut found);
+    add::<views::SignalsView>(&mut found);
+    add::<views::ScalingView>(&mut found);
     add::<views::HealthView>(&mut found);
     let mut schemas: BTreeMap<String, Value> =
         found.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).expect("schemas are plain data"))).collect();

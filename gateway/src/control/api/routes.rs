@@ -4,7 +4,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
-use super::{Api, apply, events, health, plugins, resources, tenants, traffic};
+use super::{Api, apply, events, health, plugins, resources, signals, tenants, traffic};
 use crate::control::model::{Connections, Destinations, Sources};
 
 /// A request's body.
@@ -263,6 +263,19 @@ fn traffic_routes() -> Vec<Route> {
             traffic::audit,
         )
         .query(PAGE),
+        Route::new(
+            ("get", "/v1/signals"),
+            "Show how the gateway's queues stand and how fast they drain; operators only",
+            Reply::Json("SignalsView"),
+            signals::show,
+        ),
+        Route::new(
+            ("get", "/v1/scaling"),
+            "Say how many gateways the backlog asks for; operators only",
+            Reply::Json("ScalingView"),
+            signals::scaling,
+        )
+        .query(&["target"]),
     ]
 }
 

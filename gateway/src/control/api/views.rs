@@ -1,5 +1,6 @@
 //! What the API shows.
 
+mod signals;
 mod traffic;
 
 use base64::Engine;
@@ -7,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use signals::{LaneView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
 
 use crate::clock::Timestamp;
