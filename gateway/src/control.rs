@@ -24,5 +24,6 @@ pub mod signals;
 pub mod snapshot;
 pub mod state;
 pub mod steering;
+pub mod waiting;
 
 pub use prepare::{Prepare, Preparer};

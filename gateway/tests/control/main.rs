@@ -13,4 +13,5 @@ mod schema;
 mod secrets;
 mod signals;
 mod traffic;
+mod waiting;
 mod world;
