@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::control::api;
 use crate::control::refresh::{self, Refreshed};
 use crate::control::service::{Control, LoadError, Options};
+use crate::control::signals;
 use crate::dispatch::{DispatchParts, Dispatcher};
 use crate::egress::{Egress, EgressError};
 use crate::ingest::accept::{self, Acceptor};
@@ -278,7 +279,7 @@ impl App {
         Ok(())
     }
 
-    /// Follows other nodes' changes, and measures the store.
+    /// Follows other nodes' changes, and measures the store and its queues.
     fn start_watching(&mut self, store: Arc<dyn Store>) {
         let (control, metrics) = (self.control.clone(), self.telemetry.metrics());
         let watch = move |refreshed: Refreshed<'_>| match refreshed {
@@ -286,6 +287,9 @@ impl App {
             Refreshed::Changed | Refreshed::Unchanged => {}
         };
         self.others.push(tokio::spawn(refresh::run(self.control.clone(), watch, self.stops.rest.clone())));
+        let metrics = self.telemetry.metrics();
+        let drain = move |lane, time| metrics.drain(lane, time);
+        self.others.push(tokio::spawn(signals::run(self.control.clone(), drain, self.stops.rest.clone())));
         let (metrics, stop) = (self.telemetry.metrics(), self.stops.rest.clone());
         self.others.push(tokio::spawn(async move {
             loop {

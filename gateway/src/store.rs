@@ -360,6 +360,8 @@ pub struct EventSummary {
     pub source: SourceId,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// The lane that it was accepted into.
+    pub lane: Lane,
     /// Its deliveries as recorded so far, merged: one row each. Empty means accepted and still queued.
     pub deliveries: Vec<DeliveryRecord>,
     /// Whether the event's lane entry is finished; if not, more deliveries may follow.

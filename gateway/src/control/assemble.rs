@@ -19,6 +19,7 @@ pub struct Dangling {
 pub(super) fn assemble(before: &State, last: &Snapshot, state: &State) -> Result<Snapshot, Dangling> {
     let mut snapshot = last.clone();
     snapshot.revision = state.revision;
+    snapshot.traffic = Arc::clone(state.steering.traffic());
     for (id, old) in &before.tenants {
         if !state.tenants.get(id).is_some_and(|new| Arc::ptr_eq(old, new)) {
             forget(&mut snapshot, old);

@@ -162,6 +162,8 @@ struct Instruments {
 #[derive(Debug, Default)]
 struct State {
     shards: Mutex<HashMap<Shard, QueueSample>>,
+    // By `lane as usize`; none while the lane does not drain.
+    drain: Mutex<[Option<Duration>; Lane::ALL.len()]>,
     connections: AtomicU64,
     in_flight: AtomicU64,
     in_flight_bytes: AtomicU64,
@@ -267,6 +269,11 @@ impl Metrics {
     /// The shard is not ours any more.
     pub fn queue_gone(&self, shard: Shard) {
         self.shards().remove(&shard);
+    }
+
+    /// How long a lane of the whole gateway takes to drain at its present rate; none if it does not.
+    pub fn drain(&self, lane: Lane, time: Option<Duration>) {
+        self.0.state.drain.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize] = time;
     }
 
     /// A shard's lease changed.
@@ -462,6 +469,22 @@ fn define_lane_gauges(meter: &Meter, state: &Arc<State>) {
                 let rows = shards.values().flat_map(|sample| &sample.lanes);
                 let oldest = rows.filter(|row| row.0 == lane).map(|row| row.2).max().unwrap_or_default();
                 observer.observe(oldest.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
+            }
+        })
+        .build();
+    let drain = state.clone();
+    meter
+        .f64_observable_gauge("tidegate.queue.drain")
+        .with_unit("s")
+        .with_description(
+            "How long a lane takes to drain at its present rate, all shards; nothing while it does not. The same on every node.",
+        )
+        .with_callback(move |observer| {
+            let times = *drain.drain.lock().unwrap_or_else(PoisonError::into_inner);
+            for (lane, time) in Lane::ALL.into_iter().zip(times) {
+                if let Some(time) = time {
+                    observer.observe(time.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
+                }
             }
         })
         .build();

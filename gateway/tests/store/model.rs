@@ -58,6 +58,7 @@ struct Entry {
 
 struct Kept {
     event: Event,
+    lane: Lane,
     finished: bool,
     rows: Vec<DeliveryRecord>,
     /// Everything recorded, to know what is sent twice.
@@ -74,6 +75,7 @@ impl Kept {
             id: self.event.id,
             source: self.event.source,
             accepted_at: self.event.accepted_at,
+            lane: self.lane,
             deliveries: self.rows.clone(),
             finished: self.finished,
         }
@@ -296,7 +298,7 @@ impl Store for Model {
             sharded.next += 1;
             let ticket = Ticket { lane, major: sharded.next, minor: 0 };
             sharded.entries.insert(ticket, Entry { event: event.id, claims: 0, progress: Vec::new() });
-            sharded.events.insert(event.id, Kept { event, finished: false, rows: Vec::new(), log: Vec::new() });
+            sharded.events.insert(event.id, Kept { event, lane, finished: false, rows: Vec::new(), log: Vec::new() });
             state.signals.entry(shard).or_default().notify_one();
             answers.push(Accepted::New { queued: 0 });
         }

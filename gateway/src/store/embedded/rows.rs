@@ -155,7 +155,7 @@ impl Story {
     }
 
     pub(super) fn summary(self, id: EventId) -> Option<EventSummary> {
-        let Listed { source, accepted_at, .. } = self.listed?;
-        Some(EventSummary { id, source, accepted_at, deliveries: self.rows, finished: self.finished })
+        let Listed { source, accepted_at, lane, .. } = self.listed?;
+        Some(EventSummary { id, source, accepted_at, lane, deliveries: self.rows, finished: self.finished })
     }
 }

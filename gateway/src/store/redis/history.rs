@@ -50,6 +50,7 @@ fn summary(member: &Listed, merged: Merged) -> EventSummary {
         id: member.event,
         source: member.source,
         accepted_at: member.accepted_at,
+        lane: member.lane,
         finished: merged.finished.is_some(),
         deliveries: merged.rows,
     }
