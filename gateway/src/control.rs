@@ -21,6 +21,7 @@ mod schema;
 pub mod seal;
 pub mod service;
 pub mod snapshot;
+pub mod sorted;
 pub mod state;
 
 pub use prepare::{Prepare, Preparer};

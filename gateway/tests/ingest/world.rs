@@ -1,6 +1,5 @@
 //! A receive server on a free port with one source, and raw HTTP/1.1 to talk to it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +84,7 @@ impl World {
     pub(crate) async fn start(setup: Setup) -> Self {
         let store = Stub::new(setup.mode);
         let acceptor = Acceptor::new(store.clone(), setup.accept, setup.metrics.clone());
-        let sources = HashMap::from([(setup.source.id, Arc::new(setup.source))]);
+        let sources = [(setup.source.id, Arc::new(setup.source))].into_iter().collect();
         let snapshots = Snapshots::new(Snapshot { revision: REVISION, sources, ..Snapshot::default() });
         let parts = Parts {
             snapshots: snapshots.clone(),
