@@ -15,6 +15,7 @@ mod body;
 mod cases;
 mod cpu;
 mod error;
+mod estate;
 mod floor;
 mod gateway;
 mod http;
@@ -55,6 +56,8 @@ enum Case {
     Backlog(BacklogOptions),
     /// How long it takes from the kill of a gateway to the first delivery of the next, with many events queued.
     Restart(BacklogOptions),
+    /// What very many tenants cost, each with a plugin version of its own: time to start, memory, and each event.
+    Tenants(TenantsOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -142,6 +145,22 @@ impl BacklogOptions {
     }
 }
 
+/// Tenants unless told otherwise.
+const TENANTS: u32 = 10_000;
+/// In the short form.
+const SHORT_TENANTS: u32 = 40;
+
+#[derive(Clone, Debug, Args)]
+struct TenantsOptions {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    traffic: Traffic,
+    /// How many tenants; ten thousand unless the run is short. Each takes 0.7 MB of the disk.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    tenants: Option<u32>,
+}
+
 #[derive(Clone, Debug, Args)]
 struct PluginOptions {
     #[command(flatten)]
@@ -184,6 +203,10 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         Case::Restart(backlog) => {
             let events = backlog.events();
             cases::run(&backlog.options, cases::Plan::Restart(backlog.traffic, events))
+        }
+        Case::Tenants(TenantsOptions { options, traffic, tenants }) => {
+            let tenants = tenants.unwrap_or(if options.short { SHORT_TENANTS } else { TENANTS });
+            cases::run(&options, cases::Plan::Tenants(traffic, tenants as usize))
         }
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),

@@ -136,3 +136,12 @@ fn a_server_that_cannot_be_started_is_named() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("cannot start redis (/nowhere/redis-server)"), "{errors}");
 }
+
+#[test]
+fn many_tenants_start_and_are_all_heard() {
+    let report = report(&["tenants", "--short", "--json"]);
+    let names = ["tenants_start", "tenants_memory_ready", "tenants_memory", "tenants_cost_ready", "tenants_cost"];
+    let expected: Vec<String> = ["", "_embedded"].iter().flat_map(|store| names.map(|name| format!("{name}{store}"))).collect();
+    check_figures(&report, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    check_nothing_lost(&report);
+}

@@ -7,13 +7,14 @@ mod latency;
 mod noisy;
 mod plugin;
 mod restart;
+mod tenants;
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
 use super::error::BenchError;
-use super::gateway::{Backend, Gateway};
+use super::gateway::{Backend, Gateway, Planned, Tuning};
 use super::lab::{Lab, Measured};
 use super::machine::{Fsync, Machine};
 use super::redis_server::RedisServer;
@@ -30,11 +31,12 @@ pub(super) enum Plan {
     Noisy(Traffic),
     Backlog(Traffic, u64),
     Restart(Traffic, u64),
+    Tenants(Traffic, usize),
     Plugin(Option<PathBuf>),
 }
 
 /// The transform in the path.
-const COMPONENT: &[u8] = include_bytes!("../../../../plugins/prebuilt/github-push-to-chat.wasm");
+pub(super) const COMPONENT: &[u8] = include_bytes!("../../../../plugins/prebuilt/github-push-to-chat.wasm");
 
 /// Which store a figure is of. The figures with goals are those on Redis; the others carry a suffix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         | Plan::Noisy(traffic)
         | Plan::Backlog(traffic, _)
         | Plan::Restart(traffic, _)
+        | Plan::Tenants(traffic, _)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -106,6 +109,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Noisy(traffic) => noisy::run(&lab, &traffic).await?,
         Plan::Backlog(traffic, events) => backlog::run(&lab, &traffic, events).await?,
         Plan::Restart(traffic, events) => restart::run(&lab, &traffic, events).await?,
+        Plan::Tenants(traffic, tenants) => tenants::run(&lab, &traffic, tenants).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };
@@ -125,14 +129,27 @@ struct Site {
 
 impl Site {
     async fn start(lab: &Lab, traffic: &Traffic, store: Store) -> Result<Self, BenchError> {
+        let Ground { server, planned } = Ground::prepare(lab, traffic, store, Tuning::default()).await?;
+        Ok(Self { gateway: planned.start().await?.0, _server: server })
+    }
+}
+
+/// A store, and a gateway that does not run on it yet.
+struct Ground {
+    server: Option<RedisServer>,
+    planned: Planned,
+}
+
+impl Ground {
+    async fn prepare(lab: &Lab, traffic: &Traffic, store: Store, tuning: Tuning) -> Result<Self, BenchError> {
         let room = lab.room()?;
         let server = match store {
             Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
             Store::Embedded => None,
         };
         let backend = server.as_ref().map_or(Backend::Embedded, Backend::Redis);
-        let gateway = Gateway::start(lab, &room, backend, "all").await?;
-        Ok(Self { gateway, _server: server })
+        let planned = Planned::new(lab, &room, backend, "all", tuning)?;
+        Ok(Self { server, planned })
     }
 }
 

@@ -69,8 +69,7 @@ impl Tenants {
     }
 
     async fn load(&self, lab: &Lab, gateway: &Gateway, connections: u16) -> Result<Part, BenchError> {
-        let paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
-        lab.load(gateway.ingest(), &paths, connections).await
+        lab.load(gateway.ingest(), &self.paths, connections).await
     }
 }
 
