@@ -6,7 +6,8 @@
 //! connections and body; figures are medians over the repetitions.
 //!
 //! The load is a closed loop: each connection sends its next request when it has its answer. That is right for CPU per event and
-//! for rates; its latencies are those of a full queue and stand there for information only. `latency` and `noisy` send at fixed moments instead.
+//! for rates; its latencies are those of a full queue and stand there for information only. `latency`, `noisy` and `slow-store` send at fixed moments
+//! instead.
 //!
 //! Nothing counts unless it arrives: what the gateway answered with 202 and what the receiver logged are compared as sets of
 //! delivery ids, and a missing one fails the run.
@@ -24,6 +25,7 @@ mod load;
 mod machine;
 mod outcome;
 mod part;
+mod proxy;
 mod receiver;
 mod redis_server;
 mod report;
@@ -58,6 +60,10 @@ enum Case {
     Restart(BacklogOptions),
     /// What very many tenants cost, each with a plugin version of its own: time to start, memory, and each event.
     Tenants(TenantsOptions),
+    /// What a store that becomes slow for a while does to those inside their plans and to those over them.
+    SlowStore(SlowStoreOptions),
+    /// Whether an event costs the same with an empty queue and a long one, with one destination and very many.
+    Cost(CostOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -66,6 +72,9 @@ enum Case {
     /// One end of a measurement: takes deliveries.
     #[command(hide = true)]
     Receiver,
+    /// Between the gateway and its store: passes on, later.
+    #[command(hide = true)]
+    Proxy(proxy::ProxyArgs),
     /// What the gateway is compared with.
     #[command(hide = true)]
     Floor(floor::FloorArgs),
@@ -162,6 +171,35 @@ struct TenantsOptions {
 }
 
 #[derive(Clone, Debug, Args)]
+struct SlowStoreOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Connections of each load.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    connections: u16,
+    /// The Redis or Valkey server to start.
+    #[arg(long, default_value = "redis-server")]
+    redis_server: PathBuf,
+    /// For how long each answer of the store is held back, in milliseconds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    delay_ms: u32,
+}
+
+/// Destinations unless told otherwise.
+const DESTINATIONS: u32 = 100_000;
+/// In the short form.
+const SHORT_DESTINATIONS: u32 = 60;
+
+#[derive(Clone, Debug, Args)]
+struct CostOptions {
+    #[command(flatten)]
+    backlog: BacklogOptions,
+    /// How many destinations; a hundred thousand unless the run is short.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    destinations: Option<u32>,
+}
+
+#[derive(Clone, Debug, Args)]
 struct PluginOptions {
     #[command(flatten)]
     options: Options,
@@ -208,9 +246,20 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
             let tenants = tenants.unwrap_or(if options.short { SHORT_TENANTS } else { TENANTS });
             cases::run(&options, cases::Plan::Tenants(traffic, tenants as usize))
         }
+        Case::SlowStore(SlowStoreOptions { options, connections, redis_server, delay_ms }) => {
+            let traffic = Traffic { store: Stores::Redis, connections, redis_server };
+            cases::run(&options, cases::Plan::SlowStore(traffic, delay_ms))
+        }
+        Case::Cost(CostOptions { backlog, destinations }) => {
+            let default = if backlog.options.short { SHORT_DESTINATIONS } else { DESTINATIONS };
+            let destinations = destinations.unwrap_or(default) as usize;
+            let extent = cases::Extent { events: backlog.events(), destinations };
+            cases::run(&backlog.options, cases::Plan::Cost(backlog.traffic, extent))
+        }
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),
+        Case::Proxy(args) => proxy::run(&args),
         Case::Floor(args) => floor::run(&args),
     }
 }

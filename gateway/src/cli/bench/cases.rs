@@ -2,11 +2,13 @@
 
 mod accept;
 mod backlog;
+mod cost;
 mod deliver;
 mod latency;
 mod noisy;
 mod plugin;
 mod restart;
+mod slow_store;
 mod tenants;
 
 use std::collections::BTreeSet;
@@ -22,6 +24,8 @@ use super::report::{Details, Figure, Report, Times, rounded};
 use super::statistics::Spread;
 use super::{Options, PluginChoice, Stores, Traffic};
 
+pub(super) use cost::Extent;
+
 /// Which case.
 #[derive(Clone)]
 pub(super) enum Plan {
@@ -32,6 +36,8 @@ pub(super) enum Plan {
     Backlog(Traffic, u64),
     Restart(Traffic, u64),
     Tenants(Traffic, usize),
+    SlowStore(Traffic, u32),
+    Cost(Traffic, Extent),
     Plugin(Option<PathBuf>),
 }
 
@@ -95,6 +101,8 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         | Plan::Backlog(traffic, _)
         | Plan::Restart(traffic, _)
         | Plan::Tenants(traffic, _)
+        | Plan::SlowStore(traffic, _)
+        | Plan::Cost(traffic, _)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -110,6 +118,8 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Backlog(traffic, events) => backlog::run(&lab, &traffic, events).await?,
         Plan::Restart(traffic, events) => restart::run(&lab, &traffic, events).await?,
         Plan::Tenants(traffic, tenants) => tenants::run(&lab, &traffic, tenants).await?,
+        Plan::SlowStore(traffic, delay_ms) => slow_store::run(&lab, &traffic, delay_ms).await?,
+        Plan::Cost(traffic, extent) => cost::run(&lab, &traffic, extent).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };
@@ -124,13 +134,13 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
 /// A gateway in all roles on a store of its own. Killed and thrown away when dropped.
 struct Site {
     gateway: Gateway,
-    _server: Option<RedisServer>,
+    server: Option<RedisServer>,
 }
 
 impl Site {
     async fn start(lab: &Lab, traffic: &Traffic, store: Store) -> Result<Self, BenchError> {
         let Ground { server, planned } = Ground::prepare(lab, traffic, store, Tuning::default()).await?;
-        Ok(Self { gateway: planned.start().await?.0, _server: server })
+        Ok(Self { gateway: planned.start().await?.0, server })
     }
 }
 

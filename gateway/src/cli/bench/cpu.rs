@@ -1,5 +1,6 @@
 //! CPU and memory used by a process, as the kernel accounts them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::BenchError;
@@ -32,21 +33,38 @@ pub(super) fn held_mib(pid: u32) -> Result<f64, BenchError> {
     Ok(resident_mib(pid)? + unseen_kib(&text) as f64 / 1024.0)
 }
 
-/// What `smaps` shows of mapped memory files beyond what is resident of them.
+/// What `smaps` shows of mapped memory files beyond what is resident of them. A file counts once, however often it is mapped.
 fn unseen_kib(smaps: &str) -> u64 {
-    let kib = |line: &str, name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
-    let (mut in_file, mut size, mut unseen) = (false, 0, 0);
+    // By inode: up to where it is mapped, and what is resident.
+    let mut files: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut current = None;
     for line in smaps.lines() {
         // A mapping's first line has its addresses and what is mapped; the others are `Name: value`.
-        if line.split(' ').next().is_some_and(|first| first.contains('-') && !first.ends_with(':')) {
-            in_file = line.contains("/memfd:");
-        } else if let Some(kib) = kib(line, "Size:") {
-            size = kib;
-        } else if let (true, Some(resident)) = (in_file, kib(line, "Rss:")) {
-            unseen += size.saturating_sub(resident);
+        match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+            [range, _, offset, _, inode, path, ..] if range.contains('-') => {
+                current = path.starts_with("/memfd:").then_some(inode);
+                if let Some((file, end)) = current.zip(mapped_to(range, offset)) {
+                    let known = files.entry(file).or_default();
+                    known.0 = end.max(known.0);
+                }
+            }
+            [range, ..] if range.contains('-') => current = None,
+            ["Rss:", kib, "kB"] => {
+                if let Some((_, resident)) = current.and_then(|file| files.get_mut(file)) {
+                    *resident += kib.parse::<u64>().unwrap_or(0);
+                }
+            }
+            _ => {}
         }
     }
-    unseen
+    files.values().map(|(size, resident)| size.saturating_sub(*resident)).sum()
+}
+
+/// Where in its file a mapping ends, in KiB.
+fn mapped_to(range: &str, offset: &str) -> Option<u64> {
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let (start, end) = range.split_once('-')?;
+    Some((number(offset)? + number(end)?.checked_sub(number(start)?)?) / 1024)
 }
 
 fn parse(stat: &str) -> Option<Duration> {
@@ -71,8 +89,10 @@ mod tests {
 
     #[test]
     fn only_what_is_not_resident_of_memory_files_is_added() {
-        let smaps = "7f00-7f10 r-xp 00000000 00:01 9 /memfd:tidegate-plugin (deleted)\nSize: 64 kB\nKernelPageSize: 4 kB\nRss: 16 kB\n\
-                     7f20-7f30 rw-p 00000000 00:00 0 \nSize: 640 kB\nRss: 4 kB\n";
+        let smaps = "7f0000-7f8000 r-xp 00000000 00:01 9 /memfd:tidegate-plugin (deleted)\nSize: 32 kB\nRss: 12 kB\n\
+                     7f8000-800000 r-xp 00008000 00:01 9 /memfd:tidegate-plugin (deleted)\nSize: 32 kB\nRss: 4 kB\n\
+                     900000-902000 r-xp 00008000 00:01 9 /memfd:tidegate-plugin (deleted)\nSize: 8 kB\nRss: 0 kB\n\
+                     a00000-af0000 rw-p 00000000 00:00 0 \nSize: 960 kB\nRss: 4 kB\n";
         assert_eq!(unseen_kib(smaps), 48);
         assert!(held_mib(std::process::id()).unwrap() > 0.0);
     }

@@ -138,6 +138,7 @@ pub(super) struct Stage<'a> {
 }
 
 /// One measurement.
+#[derive(Clone)]
 pub(super) struct Measured {
     /// When it began, after the warm-up: microseconds since the epoch.
     pub(super) since: u64,

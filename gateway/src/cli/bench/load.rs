@@ -52,7 +52,7 @@ pub(super) struct LoadArgs {
 }
 
 /// What came of a run.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sent {
     /// Answered with 202.
     pub(super) accepted: u64,
