@@ -13,6 +13,7 @@
 //! delivery ids, and a missing one fails the run.
 
 mod body;
+mod cage;
 mod cases;
 mod cpu;
 mod error;
@@ -64,6 +65,8 @@ enum Case {
     SlowStore(SlowStoreOptions),
     /// Whether an event costs the same with an empty queue and a long one, with one destination and very many.
     Cost(CostOptions),
+    /// What the gateway takes of memory at most through a day's shapes of load, against what its limits promise.
+    Memory(TrafficOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -256,6 +259,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
             let extent = cases::Extent { events: backlog.events(), destinations };
             cases::run(&backlog.options, cases::Plan::Cost(backlog.traffic, extent))
         }
+        Case::Memory(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Memory(traffic)),
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),

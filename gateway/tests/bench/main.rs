@@ -170,3 +170,16 @@ fn an_event_is_measured_beside_many_others_and_none_is_lost() {
     check_figures(&report, &expected.iter().map(String::as_str).collect::<Vec<_>>());
     check_nothing_lost(&report);
 }
+
+#[test]
+fn a_days_shapes_of_load_lose_nothing() {
+    let report = report(&["memory", "--short", "--json"]);
+    let figures = report["figures"].as_array().unwrap();
+    let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["memory_peak", "memory_peak_embedded"]);
+    for figure in figures {
+        assert!(figure["value"].as_f64().unwrap() > 0.0 && figure["floor"].as_f64().unwrap() > 0.0, "{figure}");
+        assert!(figure["events"].as_u64().unwrap() > 0, "{figure}");
+    }
+    check_nothing_lost(&report);
+}

@@ -5,6 +5,7 @@ mod backlog;
 mod cost;
 mod deliver;
 mod latency;
+mod memory;
 mod noisy;
 mod plugin;
 mod restart;
@@ -38,6 +39,7 @@ pub(super) enum Plan {
     Tenants(Traffic, usize),
     SlowStore(Traffic, u32),
     Cost(Traffic, Extent),
+    Memory(Traffic),
     Plugin(Option<PathBuf>),
 }
 
@@ -103,6 +105,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         | Plan::Tenants(traffic, _)
         | Plan::SlowStore(traffic, _)
         | Plan::Cost(traffic, _)
+        | Plan::Memory(traffic)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -120,6 +123,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Tenants(traffic, tenants) => tenants::run(&lab, &traffic, tenants).await?,
         Plan::SlowStore(traffic, delay_ms) => slow_store::run(&lab, &traffic, delay_ms).await?,
         Plan::Cost(traffic, extent) => cost::run(&lab, &traffic, extent).await?,
+        Plan::Memory(traffic) => memory::run(&lab, &traffic).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };

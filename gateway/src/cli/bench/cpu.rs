@@ -16,11 +16,25 @@ pub(super) fn used_by(pid: u32) -> Result<Duration, BenchError> {
 }
 
 /// Resident memory, in MiB.
-#[allow(clippy::cast_precision_loss)]
 pub(super) fn resident_mib(pid: u32) -> Result<f64, BenchError> {
+    status_mib(pid, "VmRSS:")
+}
+
+/// The most memory that was resident since the process began or [`forget_peak`] was called, in MiB.
+pub(super) fn peak_mib(pid: u32) -> Result<f64, BenchError> {
+    status_mib(pid, "VmHWM:")
+}
+
+/// Sets the peak back to what is resident now. Where the kernel doesn't, the peak stays that of the whole life.
+pub(super) fn forget_peak(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn status_mib(pid: u32, field: &str) -> Result<f64, BenchError> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).map_err(BenchError::io(&path))?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib = text.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.map(|kib| kib as f64 / 1024.0).ok_or(BenchError::Answer { name: "/proc", answer: text })
 }
 

@@ -201,6 +201,11 @@ pub(super) async fn send_each(load: &mut Part, time: Duration) -> Result<Sent, B
     load.ask("each", time + PATIENCE).await
 }
 
+/// Sends bodies for `time` that never end.
+pub(super) async fn crawl(load: &mut Part, time: Duration) -> Result<Sent, BenchError> {
+    load.ask(&format!("crawl {}", time.as_millis()), time + PATIENCE).await
+}
+
 /// Lets the deliveries through that wait at the receiver.
 pub(super) async fn open_gate(receiver: &Part) -> Result<(), BenchError> {
     get(receiver, OPEN).await.map(drop)

@@ -2,8 +2,10 @@
 //!
 //! `run MS RATE` sends for that long and answers with a [`Sent`]. At rate 0 each connection is a closed loop. At any other, requests are
 //! due at fixed moments, in turn on the connections; one that can't be sent when it is due is sent when it can be, and its times
-//! count from when it was due. `each` sends one request to each path. `log PATH` writes a line for each confirmed event: its id, when its
+//! count from when it was due. `crawl MS` sends bodies for that long that never end (see [`crawl`]). `each` sends one request to each path. `log PATH` writes a line for each confirmed event: its id, when its
 //! request was due in microseconds since the epoch, and which of the paths it went to.
+
+mod crawl;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -87,6 +89,11 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), BenchError> {
                 }
                 ["each"] => {
                     let sent = send(args, &target, Pattern::Each, &mut number, &mut log).await;
+                    part::say(&serde_json::to_string(&sent).unwrap_or_default())?;
+                }
+                ["crawl", ms] => {
+                    let time = Duration::from_millis(ms.parse().unwrap_or(0));
+                    let sent = crawl::crawl(&target, args.connections, time).await;
                     part::say(&serde_json::to_string(&sent).unwrap_or_default())?;
                 }
                 ["log", path] => {
