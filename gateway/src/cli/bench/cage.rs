@@ -5,6 +5,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often its removal is tried, and how long it is waited between.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The group.
 pub(super) struct Cage {
@@ -41,8 +46,14 @@ impl Cage {
 
 impl Drop for Cage {
     fn drop(&mut self) {
-        // It can't be removed while a process is in it; then it stays, empty once that has ended.
-        let _ = fs::remove_dir(&self.directory);
+        // It can't be removed while a process is in it, and one that is killed takes a moment to end.
+        let _ = fs::write(self.directory.join("cgroup.kill"), "1");
+        for _ in 0..TRIES {
+            if fs::remove_dir(&self.directory).is_ok() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 

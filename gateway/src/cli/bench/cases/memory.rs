@@ -118,7 +118,7 @@ impl Runs {
         let (receiver, gated) = (lab.receiver().await?, lab.receiver().await?);
         let mut day = Day { lab, connections: traffic.connections, gateway, peaks: Vec::new(), refused: 0 };
         let tenants = day.pass(&receiver, &gated).await;
-        if cage.is_some_and(|cage| cage.kills() > 0) {
+        if cage.as_ref().is_some_and(|cage| cage.kills() > 0) {
             faults.push(format!("memory, {}: the kernel killed the gateway at its limit", self.store.described()));
         }
         let tenants = tenants?;
@@ -144,6 +144,7 @@ impl Runs {
             tenant.load.stop().await?;
         }
         drop(day.gateway);
+        drop(cage);
         gated.stop().await?;
         receiver.stop().await
     }

@@ -136,6 +136,7 @@ impl Runs {
             faults.push(format!("tenants, {}: only {} of {} were heard", self.store.described(), each.accepted, self.tenants));
         }
         self.missing += outcome.missing.len() as u64;
+        // Of all arrivals so far.
         self.duplicates = outcome.duplicates;
         Ok(())
     }
