@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::api;
+use crate::control::inspect::Inspector;
 use crate::control::refresh::{self, Refreshed};
 use crate::control::service::{Control, LoadError, Options};
 use crate::control::signals;
@@ -304,6 +305,20 @@ impl App {
             }
         }));
     }
+}
+
+/// The store and the configuration in it, to be changed while no gateway runs on it. `inspector` judges components.
+pub(crate) async fn offline(
+    config: &Config,
+    base: &Path,
+    inspector: Arc<dyn Inspector>,
+) -> Result<(Arc<dyn Store>, Arc<Control>), StartError> {
+    let clock = Clock::system();
+    let preparer = parts::preparer(config, base)?;
+    let parts::Opened { store, .. } = parts::store(config, &clock).await?;
+    let options = Options { store: store.clone(), preparer, inspector, clock, shards: config.dispatch.shards };
+    let control = Control::load(options).await?;
+    Ok((store, control))
 }
 
 async fn listen(field: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -22,6 +22,7 @@ pub mod seal;
 pub mod service;
 pub mod signals;
 pub mod snapshot;
+pub mod sorted;
 pub mod state;
 pub mod steering;
 pub mod waiting;

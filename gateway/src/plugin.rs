@@ -124,6 +124,31 @@ pub(crate) fn bare_engine(slots: u32) -> wasmtime::Result<wasmtime::Engine> {
     Ok(engine)
 }
 
+/// Keeps the artifact of `component` for `copies` too: the same component but for custom sections, which the compiler leaves out. That it
+/// does is shown with one `copy`. For benchmarks, which have no time for ten thousand compilations.
+pub(crate) async fn stock(
+    config: &PluginConfig,
+    component: &Bytes,
+    copy: &Bytes,
+    copies: Vec<VersionHash>,
+) -> Result<(), LoadError> {
+    let fault = |error: &dyn std::fmt::Display| LoadError::Gateway(error.to_string());
+    let compiler = Compiler::new(config.compiler.clone(), config.compile.clone(), 1);
+    let artifact = compiler.compile(component).await?;
+    if compiler.compile(copy).await? != artifact {
+        return Err(LoadError::Gateway("a custom section changes what the compiler makes of a component".into()));
+    }
+    let (directory, max_bytes, max_total) = (config.directory.clone(), config.compile.artifact_bytes as u64, config.disk_bytes);
+    let keep = move || -> Result<(), PluginError> {
+        let engine = engine::runtime(1).map_err(|error| PluginError::Engine(format!("{error:#}")))?;
+        let artifacts = Artifacts::open(&directory, &engine, max_bytes, max_total)?;
+        let kept = artifacts.store_all(&copies, &artifact);
+        kept.map_err(|source| PluginError::Directory { path: directory.display().to_string(), source })
+    };
+    let kept = tokio::task::spawn_blocking(keep).await.map_err(|error| fault(&error))?;
+    kept.map_err(|error| fault(&error))
+}
+
 /// Runs plugins. Clones share everything; the threads end with the last one.
 #[derive(Clone)]
 pub struct Runtime(Arc<Inner>);

@@ -6,15 +6,18 @@
 //! connections and body; figures are medians over the repetitions.
 //!
 //! The load is a closed loop: each connection sends its next request when it has its answer. That is right for CPU per event and
-//! for rates; its latencies are those of a full queue and stand there for information only. `latency` and `noisy` send at fixed moments instead.
+//! for rates; its latencies are those of a full queue and stand there for information only. `latency`, `noisy` and `slow-store` send at fixed moments
+//! instead.
 //!
 //! Nothing counts unless it arrives: what the gateway answered with 202 and what the receiver logged are compared as sets of
 //! delivery ids, and a missing one fails the run.
 
 mod body;
+mod cage;
 mod cases;
 mod cpu;
 mod error;
+mod estate;
 mod floor;
 mod gateway;
 mod http;
@@ -23,6 +26,7 @@ mod load;
 mod machine;
 mod outcome;
 mod part;
+mod proxy;
 mod receiver;
 mod redis_server;
 mod report;
@@ -55,6 +59,14 @@ enum Case {
     Backlog(BacklogOptions),
     /// How long it takes from the kill of a gateway to the first delivery of the next, with many events queued.
     Restart(BacklogOptions),
+    /// What very many tenants cost, each with a plugin version of its own: time to start, memory, and each event.
+    Tenants(TenantsOptions),
+    /// What a store that becomes slow for a while does to those inside their plans and to those over them.
+    SlowStore(SlowStoreOptions),
+    /// Whether an event costs the same with an empty queue and a long one, with one destination and very many.
+    Cost(CostOptions),
+    /// What the gateway takes of memory at most through a day's shapes of load, against what its limits promise.
+    Memory(TrafficOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -63,6 +75,9 @@ enum Case {
     /// One end of a measurement: takes deliveries.
     #[command(hide = true)]
     Receiver,
+    /// Between the gateway and its store: passes on, later.
+    #[command(hide = true)]
+    Proxy(proxy::ProxyArgs),
     /// What the gateway is compared with.
     #[command(hide = true)]
     Floor(floor::FloorArgs),
@@ -142,6 +157,51 @@ impl BacklogOptions {
     }
 }
 
+/// Tenants unless told otherwise.
+const TENANTS: u32 = 10_000;
+/// In the short form.
+const SHORT_TENANTS: u32 = 40;
+
+#[derive(Clone, Debug, Args)]
+struct TenantsOptions {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    traffic: Traffic,
+    /// How many tenants; ten thousand unless the run is short. Each takes 0.7 MB of the disk.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    tenants: Option<u32>,
+}
+
+#[derive(Clone, Debug, Args)]
+struct SlowStoreOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Connections of each load.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    connections: u16,
+    /// The Redis or Valkey server to start.
+    #[arg(long, default_value = "redis-server")]
+    redis_server: PathBuf,
+    /// For how long each answer of the store is held back, in milliseconds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    delay_ms: u32,
+}
+
+/// Destinations unless told otherwise.
+const DESTINATIONS: u32 = 100_000;
+/// In the short form.
+const SHORT_DESTINATIONS: u32 = 60;
+
+#[derive(Clone, Debug, Args)]
+struct CostOptions {
+    #[command(flatten)]
+    backlog: BacklogOptions,
+    /// How many destinations; a hundred thousand unless the run is short.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    destinations: Option<u32>,
+}
+
 #[derive(Clone, Debug, Args)]
 struct PluginOptions {
     #[command(flatten)]
@@ -185,9 +245,25 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
             let events = backlog.events();
             cases::run(&backlog.options, cases::Plan::Restart(backlog.traffic, events))
         }
+        Case::Tenants(TenantsOptions { options, traffic, tenants }) => {
+            let tenants = tenants.unwrap_or(if options.short { SHORT_TENANTS } else { TENANTS });
+            cases::run(&options, cases::Plan::Tenants(traffic, tenants as usize))
+        }
+        Case::SlowStore(SlowStoreOptions { options, connections, redis_server, delay_ms }) => {
+            let traffic = Traffic { store: Stores::Redis, connections, redis_server };
+            cases::run(&options, cases::Plan::SlowStore(traffic, delay_ms))
+        }
+        Case::Cost(CostOptions { backlog, destinations }) => {
+            let default = if backlog.options.short { SHORT_DESTINATIONS } else { DESTINATIONS };
+            let destinations = destinations.unwrap_or(default) as usize;
+            let extent = cases::Extent { events: backlog.events(), destinations };
+            cases::run(&backlog.options, cases::Plan::Cost(backlog.traffic, extent))
+        }
+        Case::Memory(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Memory(traffic)),
         Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),
+        Case::Proxy(args) => proxy::run(&args),
         Case::Floor(args) => floor::run(&args),
     }
 }

@@ -20,15 +20,12 @@ pub(super) fn assemble(before: &State, last: &Snapshot, state: &State) -> Result
     let mut snapshot = last.clone();
     snapshot.revision = state.revision;
     snapshot.traffic = Arc::clone(state.steering.traffic());
-    for (id, old) in &before.tenants {
-        if !state.tenants.get(id).is_some_and(|new| Arc::ptr_eq(old, new)) {
-            forget(&mut snapshot, old);
-        }
+    let changed = before.tenants.differences(&state.tenants, Arc::ptr_eq);
+    for old in changed.iter().filter_map(|(old, _)| *old) {
+        forget(&mut snapshot, old);
     }
-    for (id, new) in &state.tenants {
-        if !before.tenants.get(id).is_some_and(|old| Arc::ptr_eq(old, new)) {
-            add(&mut snapshot, new)?;
-        }
+    for new in changed.iter().filter_map(|(_, new)| *new) {
+        add(&mut snapshot, new)?;
     }
     Ok(snapshot)
 }

@@ -2,7 +2,6 @@
 
 mod traffic;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::sync::watch;
 
 pub use traffic::{Diversion, Diverted, Percent, Traffic};
 
+use super::sorted::Sorted;
 use crate::clock::Timestamp;
 use crate::dispatch::filter::Filter;
 use crate::dispatch::schedule::RetryPolicy;
@@ -27,13 +27,13 @@ pub struct Snapshot {
     /// The revision that this is a view of.
     pub revision: Revision,
     /// All tenants.
-    pub tenants: HashMap<TenantId, Arc<Tenant>>,
+    pub tenants: Sorted<TenantId, Arc<Tenant>>,
     /// All sources, disabled ones too.
-    pub sources: HashMap<SourceId, Arc<Source>>,
+    pub sources: Sorted<SourceId, Arc<Source>>,
     /// All connections, disabled ones too: an event in flight may still name one.
-    pub connections: HashMap<ConnectionId, Arc<Connection>>,
+    pub connections: Sorted<ConnectionId, Arc<Connection>>,
     /// All destinations, disabled ones too.
-    pub destinations: HashMap<DestinationId, Arc<Destination>>,
+    pub destinations: Sorted<DestinationId, Arc<Destination>>,
     /// What an operator set for all of the gateway's work.
     pub traffic: Arc<Traffic>,
 }

@@ -15,6 +15,7 @@ use super::parts::Origin;
 use super::prepare::{Prepare, Preparer};
 use super::seal::SealError;
 use super::snapshot::Diverted;
+use super::sorted::Sorted;
 use super::steering::{self, Steering};
 use crate::clock::Timestamp;
 use crate::event::{KeyId, Revision, SourceId, TenantId};
@@ -244,9 +245,9 @@ impl TenantState {
 pub struct State {
     /// The revision.
     pub revision: Revision,
-    pub(super) tenants: BTreeMap<TenantId, Arc<TenantState>>,
-    pub(super) tenant_names: BTreeMap<String, TenantId>,
-    pub(super) keys: BTreeMap<KeyId, Arc<Entry<Keys>>>,
+    pub(super) tenants: Sorted<TenantId, Arc<TenantState>>,
+    pub(super) tenant_names: Sorted<String, TenantId>,
+    pub(super) keys: Sorted<KeyId, Arc<Entry<Keys>>>,
     pub(super) steering: Arc<Steering>,
 }
 
@@ -268,10 +269,9 @@ impl State {
         for (key, bytes) in records.iter().filter(|(key, _)| !key.starts_with(steering::KEY)) {
             state.load_owned(before, key, bytes, with)?;
         }
-        for (id, tenant) in &mut state.tenants {
-            if let Some(old) = before.tenants.get(id).filter(|old| old.same(tenant)) {
-                *tenant = Arc::clone(old);
-            }
+        let kept = state.tenants.values().filter_map(|tenant| before.tenants.get(&tenant.id()).filter(|old| old.same(tenant)));
+        for old in kept.cloned().collect::<Vec<_>>() {
+            state.tenants.insert(old.id(), old);
         }
         Ok(state)
     }

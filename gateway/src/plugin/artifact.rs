@@ -89,6 +89,16 @@ impl Artifacts {
     /// Keeps a compiled component. The oldest go when the directory is over its limit.
     pub(super) fn store(&self, version: VersionHash, code: &[u8]) -> io::Result<()> {
         self.make_room(code.len() as u64)?;
+        self.write(version, code)
+    }
+
+    /// Keeps one compiled component under many hashes.
+    pub(super) fn store_all(&self, versions: &[VersionHash], code: &[u8]) -> io::Result<()> {
+        self.make_room((code.len() * versions.len()) as u64)?;
+        versions.iter().try_for_each(|version| self.write(*version, code))
+    }
+
+    fn write(&self, version: VersionHash, code: &[u8]) -> io::Result<()> {
         let path = self.path(version);
         let unfinished = path.with_extension(format!("{}.new", std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;

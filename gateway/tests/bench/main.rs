@@ -136,3 +136,50 @@ fn a_server_that_cannot_be_started_is_named() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("cannot start redis (/nowhere/redis-server)"), "{errors}");
 }
+
+#[test]
+fn many_tenants_start_and_are_all_heard() {
+    let report = report(&["tenants", "--short", "--json"]);
+    let names = ["tenants_start", "tenants_memory_ready", "tenants_memory", "tenants_cost_ready", "tenants_cost"];
+    let expected: Vec<String> = ["", "_embedded"].iter().flat_map(|store| names.map(|name| format!("{name}{store}"))).collect();
+    check_figures(&report, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    check_nothing_lost(&report);
+}
+
+#[test]
+fn a_slow_store_loses_nothing() {
+    let report = report(&["slow-store", "--short", "--json"]);
+    let figures = report["figures"].as_array().unwrap();
+    let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["slow_p50", "slow_p99", "slow_low_share", "slow_heal", "slow_oscillation"]);
+    let phases = figures[0]["phases"].as_array().unwrap();
+    let write = |phase: usize| phases[phase]["write_p50_ms"].as_f64().unwrap();
+    assert!(write(1) >= write(0) + 15.0, "the proxy holds nothing back: {report}");
+    for figure in figures {
+        assert!(figure["events"].as_u64().unwrap() > 0, "{figure}");
+    }
+    check_nothing_lost(&report);
+}
+
+#[test]
+fn an_event_is_measured_beside_many_others_and_none_is_lost() {
+    let report = report(&["cost", "--short", "--json"]);
+    let names = ["cost_queued", "cost_destinations", "cost_configured"];
+    let expected = names.map(str::to_owned).into_iter().chain(names.map(|name| format!("{name}_store")));
+    let expected: Vec<String> = expected.chain(names.map(|name| format!("{name}_embedded"))).collect();
+    check_figures(&report, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    check_nothing_lost(&report);
+}
+
+#[test]
+fn a_days_shapes_of_load_lose_nothing() {
+    let report = report(&["memory", "--short", "--json"]);
+    let figures = report["figures"].as_array().unwrap();
+    let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["memory_peak", "memory_peak_embedded"]);
+    for figure in figures {
+        assert!(figure["value"].as_f64().unwrap() > 0.0 && figure["floor"].as_f64().unwrap() > 0.0, "{figure}");
+        assert!(figure["events"].as_u64().unwrap() > 0, "{figure}");
+    }
+    check_nothing_lost(&report);
+}

@@ -1,6 +1,5 @@
 //! A receive server on a free port with one source, and raw HTTP/1.1 to talk to it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +94,7 @@ impl World {
     pub(crate) async fn start(setup: Setup) -> Self {
         let store = Stub::new(setup.mode);
         let acceptor = Acceptor::new(store.clone(), setup.accept, Arc::default(), setup.metrics.clone());
-        let sources: HashMap<_, _> =
+        let sources: _ =
             setup.others.into_iter().chain([setup.source]).map(|source| (source.id, Arc::new(source))).collect();
         let traffic = Arc::new(setup.traffic);
         let snapshots = Snapshots::new(Snapshot { revision: REVISION, sources, traffic, ..Snapshot::default() });

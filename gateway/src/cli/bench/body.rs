@@ -20,6 +20,11 @@ pub(super) struct Body {
 impl Body {
     /// The body with number 0.
     pub(super) fn new() -> Self {
+        Self::of(SIZE)
+    }
+
+    /// The same in another size, not below the usual one.
+    pub(super) fn of(size: usize) -> Self {
         let zero = "0".repeat(DIGITS);
         let before = format!(
             concat!(
@@ -37,7 +42,7 @@ impl Body {
         );
         let after = r#""}]}"#;
         let text = "Let the water in at high tide and out again at low tide. ";
-        let fill: String = text.chars().cycle().take(SIZE - before.len() - after.len()).collect();
+        let fill: String = text.chars().cycle().take(size.max(SIZE) - before.len() - after.len()).collect();
         let number_at = before.find(&zero).expect("the number was just written");
         Self { bytes: format!("{before}{fill}{after}").into_bytes(), number_at }
     }

@@ -2,24 +2,30 @@
 
 mod accept;
 mod backlog;
+mod cost;
 mod deliver;
 mod latency;
+mod memory;
 mod noisy;
 mod plugin;
 mod restart;
+mod slow_store;
+mod tenants;
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
 use super::error::BenchError;
-use super::gateway::{Backend, Gateway};
+use super::gateway::{Backend, Gateway, Planned, Tuning};
 use super::lab::{Lab, Measured};
 use super::machine::{Fsync, Machine};
 use super::redis_server::RedisServer;
 use super::report::{Details, Figure, Report, Times, rounded};
 use super::statistics::Spread;
 use super::{Options, PluginChoice, Stores, Traffic};
+
+pub(super) use cost::Extent;
 
 /// Which case.
 #[derive(Clone)]
@@ -30,11 +36,15 @@ pub(super) enum Plan {
     Noisy(Traffic),
     Backlog(Traffic, u64),
     Restart(Traffic, u64),
+    Tenants(Traffic, usize),
+    SlowStore(Traffic, u32),
+    Cost(Traffic, Extent),
+    Memory(Traffic),
     Plugin(Option<PathBuf>),
 }
 
 /// The transform in the path.
-const COMPONENT: &[u8] = include_bytes!("../../../../plugins/prebuilt/github-push-to-chat.wasm");
+pub(super) const COMPONENT: &[u8] = include_bytes!("../../../../plugins/prebuilt/github-push-to-chat.wasm");
 
 /// Which store a figure is of. The figures with goals are those on Redis; the others carry a suffix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +102,10 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         | Plan::Noisy(traffic)
         | Plan::Backlog(traffic, _)
         | Plan::Restart(traffic, _)
+        | Plan::Tenants(traffic, _)
+        | Plan::SlowStore(traffic, _)
+        | Plan::Cost(traffic, _)
+        | Plan::Memory(traffic)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -106,6 +120,10 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Noisy(traffic) => noisy::run(&lab, &traffic).await?,
         Plan::Backlog(traffic, events) => backlog::run(&lab, &traffic, events).await?,
         Plan::Restart(traffic, events) => restart::run(&lab, &traffic, events).await?,
+        Plan::Tenants(traffic, tenants) => tenants::run(&lab, &traffic, tenants).await?,
+        Plan::SlowStore(traffic, delay_ms) => slow_store::run(&lab, &traffic, delay_ms).await?,
+        Plan::Cost(traffic, extent) => cost::run(&lab, &traffic, extent).await?,
+        Plan::Memory(traffic) => memory::run(&lab, &traffic).await?,
         Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
     };
     let report = Report { machine, figures };
@@ -120,19 +138,32 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
 /// A gateway in all roles on a store of its own. Killed and thrown away when dropped.
 struct Site {
     gateway: Gateway,
-    _server: Option<RedisServer>,
+    server: Option<RedisServer>,
 }
 
 impl Site {
     async fn start(lab: &Lab, traffic: &Traffic, store: Store) -> Result<Self, BenchError> {
+        let Ground { server, planned } = Ground::prepare(lab, traffic, store, Tuning::default()).await?;
+        Ok(Self { gateway: planned.start().await?.0, server })
+    }
+}
+
+/// A store, and a gateway that does not run on it yet.
+struct Ground {
+    server: Option<RedisServer>,
+    planned: Planned,
+}
+
+impl Ground {
+    async fn prepare(lab: &Lab, traffic: &Traffic, store: Store, tuning: Tuning) -> Result<Self, BenchError> {
         let room = lab.room()?;
         let server = match store {
             Store::Redis => Some(RedisServer::start(&traffic.redis_server, &room.join("redis")).await?),
             Store::Embedded => None,
         };
         let backend = server.as_ref().map_or(Backend::Embedded, Backend::Redis);
-        let gateway = Gateway::start(lab, &room, backend, "all").await?;
-        Ok(Self { gateway, _server: server })
+        let planned = Planned::new(lab, &room, backend, "all", tuning)?;
+        Ok(Self { server, planned })
     }
 }
 

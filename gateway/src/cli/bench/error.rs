@@ -65,6 +65,9 @@ pub enum BenchError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// What is to be measured could not be set up.
+    #[error("set-up: {0}")]
+    Setup(String),
     /// The plugin of the floor cannot be run.
     #[error("the floor's plugin: {0}")]
     Plugin(String),

@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
@@ -18,20 +20,26 @@ use super::error::BenchError;
 use super::http;
 use super::lab::Lab;
 use super::redis_server::{RedisServer, free_port};
+use crate::clock;
+use crate::config::Config;
 use crate::control::seal;
 use crate::event::{ConnectionId, SourceId};
 use crate::secret::Secret;
 
-/// How long it may take to be ready; the first start makes keys and directories.
-const START: Duration = Duration::from_secs(30);
+/// How long it may take to be ready; a debug build with many tenants is the slowest.
+const START: Duration = Duration::from_secs(120);
 /// How often it is asked meanwhile.
 const ASK: Duration = Duration::from_millis(20);
-/// Where the gateway finds its keys.
-const OPERATOR_KEY: &str = "TIDEGATE_BENCH_OPERATOR_KEY";
-const ENCRYPTION_KEY: &str = "TIDEGATE_BENCH_ENCRYPTION_KEY";
+/// How long a graceful stop may take.
+const STOP: Duration = Duration::from_secs(60);
+/// Where the gateway finds its keys, beside its configuration.
+const OPERATOR_KEY: &str = "operator.key";
+const ENCRYPTION_KEY: &str = "encryption.key";
 /// Attempts at once. A closed loop outruns any small window, and what is over it is parked in the store: then the figure would be
 /// of parking, at several times the cost.
 pub(super) const IN_FLIGHT: u32 = 256;
+/// What deliveries are signed with.
+pub(super) const SECRET: &str = "whsec_dGlkZWdhdGUgYmVuY2htYXJrcyBzaWduIHRvbyE=";
 /// How much of its log an error shows.
 const TAIL: u64 = 2048;
 
@@ -40,6 +48,17 @@ const TAIL: u64 = 2048;
 pub(super) enum Backend<'a> {
     Embedded,
     Redis(&'a RedisServer),
+    /// A Redis at this address.
+    RedisAt(SocketAddr),
+}
+
+/// What its configuration says besides, in TOML: lines of these sections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tuning {
+    pub(super) ingest: &'static str,
+    pub(super) store: &'static str,
+    pub(super) dispatch: &'static str,
+    pub(super) plugins: &'static str,
 }
 
 /// A running gateway. Killed when dropped: what it holds is thrown away.
@@ -59,7 +78,8 @@ struct Launch {
     log: PathBuf,
     threads: usize,
     key: Secret,
-    encryption: Secret,
+    /// Where to put the process as soon as it runs.
+    cage: Option<PathBuf>,
 }
 
 impl Launch {
@@ -75,8 +95,6 @@ impl Launch {
             .args(["serve", "--role", self.role, "--config"])
             .arg(&self.config)
             .env("TOKIO_WORKER_THREADS", self.threads.to_string())
-            .env(OPERATOR_KEY, self.key.expose())
-            .env(ENCRYPTION_KEY, self.encryption.expose())
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output)
@@ -84,6 +102,9 @@ impl Launch {
             .spawn()
             .map_err(failed)?;
         let pid = child.id().ok_or_else(|| failed(std::io::Error::other("it ended at once")))?;
+        if let Some(cage) = &self.cage {
+            std::fs::write(cage, pid.to_string()).map_err(BenchError::io(cage.display().to_string()))?;
+        }
         Ok((child, pid))
     }
 }
@@ -95,25 +116,85 @@ pub(super) struct Route<C> {
     pub(super) connection: C,
 }
 
+/// A gateway that is configured and does not run yet.
+pub(super) struct Planned {
+    launch: Launch,
+    ingest: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Planned {
+    /// Writes its configuration and its keys to `room`.
+    pub(super) fn new(
+        lab: &Lab,
+        room: &Path,
+        backend: Backend<'_>,
+        role: &'static str,
+        tuning: Tuning,
+    ) -> Result<Self, BenchError> {
+        let (ingest, admin) = (loopback(free_port()?), loopback(free_port()?));
+        let config = room.join("tidegate.toml");
+        let (key, encryption) = (make_key()?, make_key()?);
+        let files = [
+            (config.clone(), settings(ingest, admin, backend, tuning)),
+            (room.join(OPERATOR_KEY), key.expose().to_owned()),
+            (room.join(ENCRYPTION_KEY), encryption.expose().to_owned()),
+        ];
+        for (path, text) in files {
+            std::fs::write(&path, text).map_err(BenchError::io(path.display().to_string()))?;
+        }
+        let log = room.join("gateway.log");
+        let launch = Launch { program: lab.program.clone(), role, config, log, threads: lab.threads, key, cage: None };
+        Ok(Self { launch, ingest, admin })
+    }
+
+    /// Its configuration as it will read it, and the directory that this stands in.
+    pub(super) fn config(&self) -> Result<(Config, &Path), BenchError> {
+        let config = Config::load(&self.launch.config).map_err(|error| BenchError::Setup(error.to_string()))?;
+        Ok((config, self.launch.config.parent().unwrap_or(Path::new("/"))))
+    }
+
+    /// Lets the process be written to this file as soon as it runs.
+    pub(super) fn caged(mut self, procs: PathBuf) -> Self {
+        self.launch.cage = Some(procs);
+        self
+    }
+
+    /// Starts it, and waits until it is ready; with how long that took.
+    pub(super) async fn start(self) -> Result<(Gateway, Duration), BenchError> {
+        let started = clock::monotonic();
+        let (child, pid) = self.launch.spawn()?;
+        let mut gateway = Gateway { launch: self.launch, child, pid, ingest: self.ingest, admin: self.admin };
+        gateway.wait_until_ready().await?;
+        Ok((gateway, started.elapsed()))
+    }
+}
+
 impl Gateway {
     /// Starts one in `room`.
     pub(super) async fn start(lab: &Lab, room: &Path, backend: Backend<'_>, role: &'static str) -> Result<Self, BenchError> {
-        let (ingest, admin) = (loopback(free_port()?), loopback(free_port()?));
-        let config = room.join("tidegate.toml");
-        std::fs::write(&config, settings(ingest, admin, backend)).map_err(BenchError::io(config.display().to_string()))?;
-        let launch = Launch {
-            program: lab.program.clone(),
-            role,
-            config,
-            log: room.join("gateway.log"),
-            threads: lab.threads,
-            key: make_key()?,
-            encryption: make_key()?,
-        };
-        let (child, pid) = launch.spawn()?;
-        let mut gateway = Self { launch, child, pid, ingest, admin };
-        gateway.wait_until_ready().await?;
-        Ok(gateway)
+        Ok(Planned::new(lab, room, backend, role, Tuning::default())?.start().await?.0)
+    }
+
+    /// Stops it as an operator would, and starts it again; gives the time from there until it was ready.
+    pub(super) async fn restart(&mut self) -> Result<Duration, BenchError> {
+        let pid = i32::try_from(self.pid).map_err(|_| BenchError::Setup("no process id".into()))?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| BenchError::io("SIGTERM")(error.into()))?;
+        match timeout(STOP, self.child.wait()).await {
+            Ok(ended) => drop(ended.map_err(BenchError::io("wait"))?),
+            Err(_) => {
+                return Err(BenchError::Part { name: "gateway", what: "did not stop in time".into(), log: self.log() });
+            }
+        }
+        let started = clock::monotonic();
+        (self.child, self.pid) = self.launch.spawn()?;
+        self.wait_until_ready().await?;
+        Ok(started.elapsed())
+    }
+
+    /// Whether it still runs; an error with the end of its log if not.
+    pub(super) fn alive(&mut self) -> Result<(), BenchError> {
+        self.ended().map_or(Ok(()), Err)
     }
 
     /// The end of what it logged.
@@ -222,9 +303,8 @@ impl Setup<'_> {
         component: Option<&'static [u8]>,
     ) -> Result<Route<ConnectionId>, BenchError> {
         let Self { gateway, tenant, source, path } = &self;
-        let secret = "whsec_dGlkZWdhdGUgYmVuY2htYXJrcyBzaWduIHRvbyE=";
         let destination = json!({
-            "name": "receiver", "url": format!("http://{receiver}{path}"), "in_flight": IN_FLIGHT, "signing": {"secrets": [secret]}
+            "name": "receiver", "url": format!("http://{receiver}{path}"), "in_flight": IN_FLIGHT, "signing": {"secrets": [SECRET]}
         });
         gateway.create(&format!("/v1/destinations?tenant={tenant}"), &destination).await?;
         let mut connection = json!({"name": "bench", "source": source.to_string(), "destination": "receiver"});
@@ -240,15 +320,18 @@ impl Setup<'_> {
     }
 }
 
-fn settings(ingest: SocketAddr, admin: SocketAddr, backend: Backend<'_>) -> String {
+fn settings(ingest: SocketAddr, admin: SocketAddr, backend: Backend<'_>, tuning: Tuning) -> String {
+    let redis = |url: String| format!("kind = \"redis\"\nurls = [\"{url}\"]\ndurability = \"everysec\"");
     let store = match backend {
-        Backend::Embedded => "kind = \"embedded\"\npath = \"data\"".to_owned(),
-        Backend::Redis(server) => format!("kind = \"redis\"\nurls = [\"{}\"]\ndurability = \"everysec\"", server.url()),
+        Backend::Embedded => format!("kind = \"embedded\"\npath = \"data\"\n{}", tuning.store),
+        Backend::Redis(server) => redis(server.url()),
+        Backend::RedisAt(address) => redis(format!("redis://{address}")),
     };
+    let Tuning { ingest: more_ingest, dispatch, plugins, .. } = tuning;
     format!(
-        "[ingest]\nlisten = \"{ingest}\"\n\n[admin]\nlisten = \"{admin}\"\n\n[store]\n{store}\n\n\
-         [egress]\nallow = [\"127.0.0.1/32\"]\n\n[plugins]\ncache = \"artifacts\"\n\n\
-         [keys]\noperator = \"env:{OPERATOR_KEY}\"\nencryption = \"env:{ENCRYPTION_KEY}\"\n"
+        "[ingest]\nlisten = \"{ingest}\"\n{more_ingest}\n\n[admin]\nlisten = \"{admin}\"\n\n[store]\n{store}\n\n\
+         [dispatch]\n{dispatch}\n\n[egress]\nallow = [\"127.0.0.1/32\"]\n\n[plugins]\ncache = \"artifacts\"\n{plugins}\n\n\
+         [keys]\noperator = \"file:{OPERATOR_KEY}\"\nencryption = \"file:{ENCRYPTION_KEY}\"\n"
     )
 }
 

@@ -16,7 +16,7 @@ use super::load::Sent;
 use super::outcome::{Acknowledged, Arrivals, read_acknowledged, read_arrivals};
 use super::part::Part;
 use super::receiver::OPEN;
-use super::{Options, cpu, http};
+use super::{Options, body, cpu, http};
 use crate::clock;
 
 /// What a run takes unless told otherwise.
@@ -75,9 +75,28 @@ impl Lab {
         Ok(room)
     }
 
-    pub(super) async fn load(&self, target: SocketAddr, paths: &[&str], connections: u16) -> Result<Part, BenchError> {
-        let mut arguments = vec![format!("--target={target}"), format!("--connections={connections}"), "--record".to_owned()];
-        arguments.extend(paths.iter().map(|path| format!("--path={path}")));
+    pub(super) async fn load(&self, target: SocketAddr, paths: &[impl AsRef<str>], connections: u16) -> Result<Part, BenchError> {
+        self.load_of(target, paths, connections, body::SIZE).await
+    }
+
+    /// Sends bodies of `size` bytes.
+    pub(super) async fn load_of(
+        &self,
+        target: SocketAddr,
+        paths: &[impl AsRef<str>],
+        connections: u16,
+        size: usize,
+    ) -> Result<Part, BenchError> {
+        let file = self.room()?.join("paths");
+        let text: String = paths.iter().flat_map(|path| [path.as_ref(), "\n"]).collect();
+        std::fs::write(&file, text).map_err(BenchError::io(file.display().to_string()))?;
+        let arguments = [
+            format!("--target={target}"),
+            format!("--connections={connections}"),
+            format!("--size={size}"),
+            format!("--paths={}", file.display()),
+            "--record".to_owned(),
+        ];
         Part::start(&self.program, "load", &arguments).await
     }
 
@@ -119,6 +138,7 @@ pub(super) struct Stage<'a> {
 }
 
 /// One measurement.
+#[derive(Clone)]
 pub(super) struct Measured {
     /// When it began, after the warm-up: microseconds since the epoch.
     pub(super) since: u64,
@@ -174,6 +194,16 @@ impl Stage<'_> {
 /// Sends for `time`, at `rate` requests per second if one is given.
 pub(super) async fn send(load: &mut Part, time: Duration, rate: Option<f64>) -> Result<Sent, BenchError> {
     load.ask(&format!("run {} {}", time.as_millis(), rate.unwrap_or(0.0)), time + PATIENCE).await
+}
+
+/// Sends one request to each path, in at most this time.
+pub(super) async fn send_each(load: &mut Part, time: Duration) -> Result<Sent, BenchError> {
+    load.ask("each", time + PATIENCE).await
+}
+
+/// Sends bodies for `time` that never end.
+pub(super) async fn crawl(load: &mut Part, time: Duration) -> Result<Sent, BenchError> {
+    load.ask(&format!("crawl {}", time.as_millis()), time + PATIENCE).await
 }
 
 /// Lets the deliveries through that wait at the receiver.

@@ -2,12 +2,16 @@
 //!
 //! `run MS RATE` sends for that long and answers with a [`Sent`]. At rate 0 each connection is a closed loop. At any other, requests are
 //! due at fixed moments, in turn on the connections; one that can't be sent when it is due is sent when it can be, and its times
-//! count from when it was due. `log PATH` writes a line for each confirmed event: its id, when its request was due in
-//! microseconds since the epoch, and which of the paths it went to.
+//! count from when it was due. `crawl MS` sends bodies for that long that never end (see [`crawl`]). `each` sends one request to each path. `log PATH` writes a line for each confirmed event: its id, when its
+//! request was due in microseconds since the epoch, and which of the paths it went to.
+
+mod crawl;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -35,9 +39,12 @@ pub(super) struct LoadArgs {
     /// Where to send.
     #[arg(long)]
     target: SocketAddr,
-    /// The paths to post to, in turn.
-    #[arg(long = "path", required = true)]
-    paths: Vec<String>,
+    /// A file with the paths to post to in turn, one a line: there may be more of them than fit into arguments.
+    #[arg(long)]
+    paths: PathBuf,
+    /// Bytes of a body.
+    #[arg(long, default_value_t = body::SIZE)]
+    size: usize,
     /// How many connections.
     #[arg(long)]
     connections: u16,
@@ -47,7 +54,7 @@ pub(super) struct LoadArgs {
 }
 
 /// What came of a run.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sent {
     /// Answered with 202.
     pub(super) accepted: u64,
@@ -68,17 +75,28 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::io("runtime"))?;
     runtime.block_on(async {
         let mut orders = part::Orders::ready(None)?;
+        let target = Arc::new(Target::read(args)?);
         let mut log = Vec::new();
         let mut number = 0;
         while let Some(order) = orders.next().await {
-            match order.split_once(' ') {
-                Some(("run", how)) => {
-                    let (ms, rate) = how.split_once(' ').unwrap_or((how, "0"));
+            match order.split(' ').collect::<Vec<_>>()[..] {
+                ["run", ms, rate] => {
                     let time = Duration::from_millis(ms.parse().unwrap_or(0));
-                    let sent = send(args, time, rate.parse().unwrap_or(0.0), &mut number, &mut log).await;
+                    let rate = rate.parse().unwrap_or(0.0);
+                    let pattern = if rate > 0.0 { Pattern::Paced { time, rate } } else { Pattern::Closed { time } };
+                    let sent = send(args, &target, pattern, &mut number, &mut log).await;
                     part::say(&serde_json::to_string(&sent).unwrap_or_default())?;
                 }
-                Some(("log", path)) => {
+                ["each"] => {
+                    let sent = send(args, &target, Pattern::Each, &mut number, &mut log).await;
+                    part::say(&serde_json::to_string(&sent).unwrap_or_default())?;
+                }
+                ["crawl", ms] => {
+                    let time = Duration::from_millis(ms.parse().unwrap_or(0));
+                    let sent = crawl::crawl(&target, args.connections, time).await;
+                    part::say(&serde_json::to_string(&sent).unwrap_or_default())?;
+                }
+                ["log", path] => {
                     std::fs::write(path, lines(&log)).map_err(BenchError::io(path))?;
                     part::say(&log.len().to_string())?;
                 }
@@ -92,26 +110,43 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), BenchError> {
 /// A confirmed event, when it was due, and where it was sent.
 type Confirmed = (EventId, u64, usize);
 
-async fn send(args: &LoadArgs, time: Duration, rate: f64, number: &mut u64, log: &mut Vec<Confirmed>) -> Sent {
+/// When requests are sent.
+#[derive(Clone, Copy)]
+enum Pattern {
+    /// Each connection sends its next one when it has its answer.
+    Closed { time: Duration },
+    /// At fixed moments, so many a second.
+    Paced { time: Duration, rate: f64 },
+    /// One to each path, as fast as they are answered.
+    Each,
+}
+
+async fn send(args: &LoadArgs, target: &Arc<Target>, pattern: Pattern, number: &mut u64, log: &mut Vec<Confirmed>) -> Sent {
     let started = clock::monotonic();
     let mut senders = JoinSet::new();
     let mut clocks = Vec::new();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let most = (rate * time.as_secs_f64()) as usize / usize::from(args.connections) + 1;
-    for lane in 0..args.connections {
+    let (paths, connections) = (target.heads.len(), usize::from(args.connections));
+    for lane in 0..connections {
         // Bodies differ across connections and runs; a run of a connection never sends as many.
-        let first = *number + u64::from(lane) * 1_000_000;
-        let sender = Sender::new(args, first);
-        if rate > 0.0 {
-            let (due, moments) = mpsc::channel(most);
-            clocks.push(due);
-            senders.spawn(sender.paced(moments));
-        } else {
-            senders.spawn(sender.run(started + time));
+        let sender = Sender::new(target.clone(), args.record, *number + lane as u64 * 1_000_000);
+        match pattern {
+            // Each starts elsewhere: together they are to be everywhere at once.
+            Pattern::Closed { time } => drop(senders.spawn(sender.run(started + time, lane * paths / connections))),
+            Pattern::Each => drop(senders.spawn(sender.each((lane..paths).step_by(connections)))),
+            Pattern::Paced { time, rate } => {
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let most = (rate * time.as_secs_f64()) as usize / connections + 1;
+                let (due, moments) = mpsc::channel(most);
+                clocks.push(due);
+                senders.spawn(sender.paced(moments));
+            }
         }
     }
-    let paths = args.paths.len();
-    let pacer = std::thread::spawn(move || pace(started, time, rate, paths, &clocks));
+    let pacer = std::thread::spawn(move || {
+        if let Pattern::Paced { time, rate } = pattern {
+            pace(started, time, rate, paths, &clocks);
+        }
+    });
     *number += u64::from(args.connections) * 1_000_000;
     let mut sent = Sent::default();
     let mut times = Vec::new();
@@ -149,9 +184,6 @@ impl Due {
 /// Tells the connections in turn when their requests are due. On a thread of its own: the runtime's timers are good to a millisecond only.
 #[allow(clippy::cast_precision_loss)]
 fn pace(started: Instant, time: Duration, rate: f64, paths: usize, connections: &[mpsc::Sender<Due>]) {
-    if connections.is_empty() {
-        return;
-    }
     let start = Due::now(0);
     for number in 0_u64.. {
         let after = Duration::from_secs_f64(number as f64 / rate);
@@ -167,11 +199,33 @@ fn pace(started: Instant, time: Duration, rate: f64, paths: usize, connections: 
     }
 }
 
+/// Where requests go, and what they are.
+struct Target {
+    address: SocketAddr,
+    /// One for each path.
+    heads: Vec<Vec<u8>>,
+    body: Body,
+}
+
+impl Target {
+    fn read(args: &LoadArgs) -> Result<Self, BenchError> {
+        let paths = std::fs::read_to_string(&args.paths).map_err(BenchError::io(args.paths.display().to_string()))?;
+        let head = |path: &str| {
+            let mut head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", args.target, args.size);
+            for (name, value) in body::HEADERS {
+                let _ = write!(head, "{name}: {value}\r\n");
+            }
+            head.push_str("\r\n");
+            head.into_bytes()
+        };
+        Ok(Self { address: args.target, heads: paths.lines().map(head).collect(), body: Body::of(args.size) })
+    }
+}
+
 /// One connection.
 struct Sender {
-    target: SocketAddr,
-    /// One for each path, with where the body's number stands in it.
-    requests: Vec<(Vec<u8>, std::ops::Range<usize>)>,
+    target: Arc<Target>,
+    request: Vec<u8>,
     number: u64,
     record: bool,
     answer: Vec<u8>,
@@ -183,22 +237,12 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(args: &LoadArgs, number: u64) -> Self {
-        let body = Body::new();
-        let request = |path: &String| {
-            let mut head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", args.target, body::SIZE);
-            for (name, value) in body::HEADERS {
-                let _ = write!(head, "{name}: {value}\r\n");
-            }
-            head.push_str("\r\n");
-            let in_body = body.number_range();
-            ([head.as_bytes(), body.bytes()].concat(), head.len() + in_body.start..head.len() + in_body.end)
-        };
+    fn new(target: Arc<Target>, record: bool, number: u64) -> Self {
         Self {
-            target: args.target,
-            requests: args.paths.iter().map(request).collect(),
+            target,
+            request: Vec::new(),
             number,
-            record: args.record,
+            record,
             answer: Vec::with_capacity(4096),
             accepted: 0,
             refused: BTreeMap::new(),
@@ -208,15 +252,25 @@ impl Sender {
         }
     }
 
-    async fn run(mut self, until: Instant) -> Self {
+    /// Sends until then, to the paths in turn from the one at `first`.
+    async fn run(mut self, until: Instant, first: usize) -> Self {
         let mut connection = None;
-        for turn in 0_usize.. {
+        for turn in first.. {
             if clock::monotonic() >= until {
                 break;
             }
-            if !self.one(&mut connection, Due::now(turn % self.requests.len())).await {
+            if !self.one(&mut connection, Due::now(turn % self.target.heads.len())).await {
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+        self
+    }
+
+    /// Sends one request to each of these paths.
+    async fn each(mut self, paths: impl Iterator<Item = usize>) -> Self {
+        let mut connection = None;
+        for path in paths {
+            self.one(&mut connection, Due::now(path)).await;
         }
         self
     }
@@ -247,15 +301,19 @@ impl Sender {
         let stream = match connection {
             Some(stream) => stream,
             None => {
-                let stream = TcpStream::connect(self.target).await?;
+                let stream = TcpStream::connect(self.target.address).await?;
                 stream.set_nodelay(true)?;
                 connection.insert(stream)
             }
         };
-        let (request, number_at) = &mut self.requests[due.path];
-        body::write_number(self.number, &mut request[number_at.clone()]);
+        let (head, body) = (&self.target.heads[due.path], &self.target.body);
+        self.request.clear();
+        self.request.extend_from_slice(head);
+        self.request.extend_from_slice(body.bytes());
+        let digits = body.number_range();
+        body::write_number(self.number, &mut self.request[head.len() + digits.start..head.len() + digits.end]);
         self.number += 1;
-        stream.write_all(request).await?;
+        stream.write_all(&self.request).await?;
         self.answer.clear();
         let answer = loop {
             if stream.read_buf(&mut self.answer).await? == 0 {

@@ -47,6 +47,8 @@ pub(super) struct Outcome {
     pub(super) seconds: f64,
     /// From sending to the arrival of its first attempt, of those, in order of size.
     pub(super) latencies_us: Vec<u64>,
+    /// When those arrived first, in no order.
+    pub(super) arrived_us: Vec<u64>,
     /// The median.
     pub(super) latency_p50_ms: f64,
     /// The same, 99th percentile.
@@ -81,6 +83,7 @@ pub(super) fn compare(accepted: &Acknowledged, connections: &[ConnectionId], del
         };
         if sent >= since {
             latencies.push(arrived.saturating_sub(sent));
+            outcome.arrived_us.push(arrived);
             first_sent = sent.min(first_sent);
             last_arrival = arrived.max(last_arrival);
         }

@@ -1,6 +1,6 @@
 //! A Redis server of the benchmark's own, and what the store's commands cost on it without us.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -27,6 +27,8 @@ const PING: Duration = Duration::from_millis(10);
 /// How long one command may take.
 const COMMAND: Duration = Duration::from_secs(10);
 
+/// Between two writes that are timed beside other work.
+const BETWEEN: Duration = Duration::from_millis(5);
 /// Writes that are timed one by one.
 const WRITES: usize = 500;
 /// Events in one batch of the floor.
@@ -69,7 +71,11 @@ impl RedisServer {
 
     /// Its address, as clients take it.
     pub(super) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     /// What it is.
@@ -110,12 +116,25 @@ impl RedisServer {
         Ok(Spread::of(times).median)
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, BenchError> {
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(COMMAND)).set_connection_timeout(Some(COMMAND));
-        let client = redis::Client::open(self.url())?;
-        Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+    /// Writes 1 KB events one after the other for `time`, through what listens at `through`: when each write began, and how long it
+    /// took, in microseconds.
+    pub(super) async fn writes(&self, through: SocketAddr, time: Duration) -> Result<Vec<(u64, u64)>, BenchError> {
+        let mut connection = connect(format!("redis://{through}")).await?;
+        let (body, started, mut writes) = (Body::new(), clock::monotonic(), Vec::new());
+        while started.elapsed() < time {
+            let (at, before) = (clock::wall_micros(), clock::monotonic());
+            let mut add = redis::cmd("XADD");
+            add.arg(STREAM).arg(&["MAXLEN", "~", "1000", "*", "b"]).arg(body.bytes());
+            let _: String = add.query_async(&mut connection).await?;
+            writes.push((at, u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX)));
+            sleep(BETWEEN).await;
+        }
+        Ok(writes)
     }
 
+    async fn connect(&self) -> Result<MultiplexedConnection, BenchError> {
+        connect(self.url()).await
+    }
     async fn wait_until_it_answers(&self) -> String {
         loop {
             if let Ok(mut connection) = self.connect().await
@@ -127,6 +146,12 @@ impl RedisServer {
             sleep(PING).await;
         }
     }
+}
+
+async fn connect(url: String) -> Result<MultiplexedConnection, BenchError> {
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(COMMAND)).set_connection_timeout(Some(COMMAND));
+    let client = redis::Client::open(url)?;
+    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
 async fn batches(connection: &mut MultiplexedConnection, body: &Body, time: Duration) -> Result<usize, BenchError> {

@@ -62,6 +62,9 @@ pub(super) struct Details {
     /// Latencies of all repetitions under an open loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) percentiles_ms: Option<Percentiles>,
+    /// What was seen in each phase of the run, medians over the repetitions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) phases: Vec<Phase>,
     /// Requests answered with something else than 202, or not at all.
     pub(super) refused: u64,
     /// Acknowledged and not arrived.
@@ -70,6 +73,20 @@ pub(super) struct Details {
     /// Arrived more than once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) duplicates: Option<u64>,
+}
+
+/// A phase of `slow-store`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Phase {
+    pub(super) name: &'static str,
+    /// The normal lane, from due to arrival.
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    /// One durable write through the same proxy.
+    pub(super) write_p50_ms: f64,
+    pub(super) write_p99_ms: f64,
+    /// Of what the low lane was due in this phase, what arrived in it: more than 1 while it catches up.
+    pub(super) low_share: f64,
 }
 
 /// Percentiles in milliseconds.
@@ -210,6 +227,10 @@ impl fmt::Display for Described<'_> {
         }
         if let Some(Percentiles { p50, p90, p99, p99_9, max }) = details.percentiles_ms {
             write!(f, "; p50 {p50:.2} ms, p90 {p90:.2}, p99 {p99:.2}, p99.9 {p99_9:.2}, max {max:.2}")?;
+        }
+        for Phase { name, p50_ms, p99_ms, write_p50_ms, write_p99_ms, low_share } in &details.phases {
+            write!(f, "; {name}: normal lane p50 {p50_ms:.2} ms, p99 {p99_ms:.2}, a write {write_p50_ms:.2}, {write_p99_ms:.2}")?;
+            write!(f, ", low lane {:.0} %", low_share * 100.0)?;
         }
         if details.refused > 0 {
             write!(f, "; {} refused", details.refused)?;

@@ -77,7 +77,7 @@ impl Runs {
     #[allow(clippy::cast_precision_loss)]
     async fn once(&mut self, lab: &Lab, traffic: &Traffic, events: u64, faults: &mut Vec<String>) -> Result<(), BenchError> {
         self.fsync.push(fsync_probe(lab.dir())?);
-        let Site { gateway, _server } = Site::start(lab, traffic, self.store).await?;
+        let Site { gateway, server: _server } = Site::start(lab, traffic, self.store).await?;
         let (receiver, gated) = (lab.receiver().await?, lab.receiver().await?);
         let plan = json!({"rate": 1_000_000.0, "burst": 1_000_000});
         let quiet = gateway.tenant("quiet", &plan).await?.connect(receiver.address()?, None).await?;

@@ -69,15 +69,14 @@ impl Tenants {
     }
 
     async fn load(&self, lab: &Lab, gateway: &Gateway, connections: u16) -> Result<Part, BenchError> {
-        let paths: Vec<&str> = self.paths.iter().map(String::as_str).collect();
-        lab.load(gateway.ingest(), &paths, connections).await
+        lab.load(gateway.ingest(), &self.paths, connections).await
     }
 }
 
 impl Runs {
     async fn once(&mut self, lab: &Lab, traffic: &Traffic, faults: &mut Vec<String>) -> Result<(), BenchError> {
         self.fsync.push(fsync_probe(lab.dir())?);
-        let Site { gateway, _server } = Site::start(lab, traffic, self.store).await?;
+        let Site { gateway, server: _server } = Site::start(lab, traffic, self.store).await?;
         let receiver = lab.receiver().await?;
         let plan = json!({"rate": PLAN_RATE, "burst": PLAN_RATE as u64});
         let mut quiet = Vec::with_capacity(QUIET);

@@ -46,7 +46,7 @@ pub(super) async fn run(lab: &Lab, traffic: &Traffic, events: u64) -> Result<Fin
 impl Runs {
     async fn once(&mut self, lab: &Lab, traffic: &Traffic, events: u64, faults: &mut Vec<String>) -> Result<(), BenchError> {
         self.fsync.push(fsync_probe(lab.dir())?);
-        let Site { mut gateway, _server } = Site::start(lab, traffic, self.store).await?;
+        let Site { mut gateway, server: _server } = Site::start(lab, traffic, self.store).await?;
         let receiver = lab.receiver().await?;
         let route = gateway.source().await?.to(GATE).connect(receiver.address()?, None).await?;
         let mut fill = lab.load(gateway.ingest(), &[&route.path], traffic.connections).await?;
