@@ -18,7 +18,7 @@ use crate::control::inspect::Inspector;
 use crate::control::refresh::{self, Refreshed};
 use crate::control::service::{Control, LoadError, Options};
 use crate::control::signals;
-use crate::dispatch::{DispatchParts, Dispatcher};
+use crate::dispatch::{DispatchParts, Dispatcher, Returned};
 use crate::egress::{Egress, EgressError};
 use crate::ingest::accept::{self, Acceptor};
 use crate::ingest::quota::{self, Quotas};
@@ -228,6 +228,20 @@ impl App {
         Ok(outcome?)
     }
 
+    /// What dispatch says of who has returned: it says so again and again, so nothing is lost where one is busy already.
+    fn end_diversions(&mut self) -> Returned {
+        let (say, mut said) = tokio::sync::mpsc::channel(1);
+        let (control, stop) = (self.control.clone(), self.stops.rest.clone());
+        self.others.push(tokio::spawn(async move {
+            while let Some(Some(who)) = stop.run_until_cancelled(said.recv()).await {
+                if let Err(error) = control.returned(who).await {
+                    tracing::warn!(%error, "diversion not ended, trying again");
+                }
+            }
+        }));
+        Arc::new(move |who| drop(say.try_send(who)))
+    }
+
     async fn start_admin(&mut self, config: &Config, operator: crate::secret::Secret) -> Result<(), StartError> {
         let listener = listen("admin.listen", config.admin.listen).await?;
         self.admin = address_of(&listener, config.admin.listen);
@@ -273,7 +287,7 @@ impl App {
             clock,
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
-            returned: Arc::new(|_| {}),
+            returned: self.end_diversions(),
         };
         let dispatcher = Dispatcher::new(parts::dispatch(config), parts);
         self.dispatching = Some(tokio::spawn(dispatcher.run(self.stops.dispatch.clone())));
