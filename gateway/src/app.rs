@@ -239,7 +239,10 @@ impl App {
                 }
             }
         }));
-        Arc::new(move |who| drop(say.try_send(who)))
+        Arc::new(move |who| {
+            // One that is under way is enough.
+            let _ = say.try_send(who);
+        })
     }
 
     async fn start_admin(&mut self, config: &Config, operator: crate::secret::Secret) -> Result<(), StartError> {
