@@ -554,6 +554,9 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes of a tenant's work that is queued, as the contract above counts them.
     async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError>;
 
+    /// The same for everybody who has something queued in a shard, in no order.
+    async fn queued_by_tenant(&self, shard: Shard) -> Result<Vec<(TenantId, u64)>, StoreError>;
+
     /// How full a shard is.
     async fn depth(&self, shard: Shard) -> Result<Depth, StoreError>;
 

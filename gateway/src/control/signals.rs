@@ -4,6 +4,7 @@
 //! readings of the last [`WINDOW`], which this node keeps: what came in meanwhile is taken into account, and a queue that grows has a
 //! negative one.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::service::{Control, Error};
 use super::snapshot::{Percent, Traffic};
 use crate::clock::Timestamp;
-use crate::event::{Lane, Shard};
+use crate::event::{Lane, Shard, TenantId};
 use crate::store::Depth;
 
 /// How far back a rate looks.
@@ -27,6 +28,8 @@ const READINGS: u32 = 16;
 const FRESH: Duration = Duration::from_secs(1);
 /// Two readings closer than this make no rate.
 const APART: Duration = Duration::from_secs(1);
+/// So many tenants are told of.
+pub const TOP: usize = 10;
 /// Shards that are read at once.
 const AT_ONCE: usize = 16;
 
@@ -39,6 +42,24 @@ pub(super) struct Signals(Mutex<VecDeque<Arc<Reading>>>);
 struct Reading {
     at: Timestamp,
     shards: Vec<Depth>,
+    queued: Vec<Queued>,
+}
+
+/// The bytes that are queued in a shard.
+#[derive(Debug, Default)]
+struct Queued {
+    bytes: u64,
+    /// Who has most of them; at most [`TOP`].
+    top: Vec<(TenantId, u64)>,
+}
+
+impl Queued {
+    fn of(mut tenants: Vec<(TenantId, u64)>) -> Self {
+        let bytes = tenants.iter().map(|(_, bytes)| bytes).sum();
+        tenants.sort_unstable_by_key(|(tenant, bytes)| (Reverse(*bytes), *tenant));
+        tenants.truncate(TOP);
+        Self { bytes, top: tenants }
+    }
 }
 
 /// How the gateway's queues stand.
@@ -50,6 +71,8 @@ pub struct Measured {
     pub whole: Queues,
     /// Each shard, in the order of their numbers.
     pub shards: Vec<Queues>,
+    /// Who has most bytes queued, most first; at most [`TOP`].
+    pub top: Vec<(TenantId, u64)>,
 }
 
 /// How the queues of a shard stand, or of all of them.
@@ -63,6 +86,8 @@ pub struct Queues {
     pub parked: u64,
     /// Dead letters.
     pub dead_letters: u64,
+    /// Bytes of the requests in the lanes, scheduled and parked.
+    pub bytes: u64,
 }
 
 /// How a lane stands.
@@ -147,7 +172,9 @@ impl Control {
         if readings.back().is_none_or(|last| now.since(last.at) >= FRESH) {
             let depths = stream::iter(0..self.shards()).map(|shard| self.store.depth(Shard(shard)));
             let shards = depths.buffered(AT_ONCE).try_collect().await?;
-            keep(&mut readings, Arc::new(Reading { at: now, shards }));
+            let queued = stream::iter(0..self.shards()).map(|shard| self.store.queued_by_tenant(Shard(shard)));
+            let queued = queued.buffered(AT_ONCE).map_ok(Queued::of).try_collect().await?;
+            keep(&mut readings, Arc::new(Reading { at: now, shards, queued }));
         }
         let ends = readings.front().zip(readings.back()).map(|(first, last)| (Arc::clone(first), Arc::clone(last)));
         Ok(ends.expect("one was just made"))
@@ -213,9 +240,12 @@ fn measure(first: &Reading, last: &Reading, traffic: &Traffic) -> Measured {
         whole.parked += depth.parked;
         whole.dead_letters += depth.dead_letters;
         let Depth { scheduled, parked, dead_letters, .. } = *depth;
-        shards.push(Queues { lanes, scheduled, parked, dead_letters });
+        let bytes = last.queued.get(usize::from(number)).map_or(0, |queued| queued.bytes);
+        whole.bytes += bytes;
+        shards.push(Queues { lanes, scheduled, parked, dead_letters, bytes });
     }
-    Measured { at: last.at, whole, shards }
+    let top = Queued::of(last.queued.iter().flat_map(|queued| &queued.top).copied().collect()).top;
+    Measured { at: last.at, whole, shards, top }
 }
 
 fn empty(lane: Lane, span: Duration) -> LaneQueue {
@@ -251,7 +281,8 @@ mod tests {
     }
 
     fn reading(seconds: u64, shards: Vec<Depth>) -> Reading {
-        Reading { at: Timestamp(seconds * 1_000), shards }
+        let mine = |number: usize| Queued::of(vec![(TenantId(9), 5), (TenantId(number as u128), 10 * number as u64)]);
+        Reading { at: Timestamp(seconds * 1_000), queued: (0..shards.len()).map(mine).collect(), shards }
     }
 
     #[test]
@@ -269,6 +300,9 @@ mod tests {
         assert_eq!(lane(&measured.whole, 1), (0, Some(0.0), seconds(0.0)), "nothing is drained at once");
         assert_eq!(lane(&measured.whole, 2), (60, Some(-1.0), None));
         assert_eq!((measured.whole.scheduled, measured.whole.parked, measured.whole.dead_letters), (2, 4, 6));
+        let bytes: Vec<u64> = measured.shards.iter().chain([&measured.whole]).map(|queues| queues.bytes).collect();
+        assert_eq!(bytes, [5, 15, 20]);
+        assert_eq!(measured.top[0], (TenantId(1), 10), "most first: {:?}", measured.top);
         let alone = measure(&last, &last, &Traffic::default());
         assert_eq!(lane(&alone.whole, 0), (850, None, None), "one reading makes no rate");
     }

@@ -398,6 +398,11 @@ impl Store for Embedded {
         self.shared.cell(shard).signal.clone()
     }
 
+    async fn queued_by_tenant(&self, shard: Shard) -> Result<Vec<(TenantId, u64)>, StoreError> {
+        self.shared.is_up()?;
+        Ok(self.shared.cell(shard).state().queued.all())
+    }
+
     async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError> {
         self.shared.is_up()?;
         Ok(self.shared.cell(home.shard).state().queued.of(home.tenant))

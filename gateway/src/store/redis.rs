@@ -415,6 +415,10 @@ impl Store for RedisStore {
         self.signals.get(usize::from(shard.0)).unwrap_or(&self.nobody).clone()
     }
 
+    async fn queued_by_tenant(&self, shard: Shard) -> Result<Vec<(TenantId, u64)>, StoreError> {
+        history::queued_by_tenant(&self.inner, shard).await
+    }
+
     async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError> {
         history::queued_bytes(&self.inner, home).await
     }

@@ -19,6 +19,10 @@ async fn signals_tell_of_every_lane_and_shard() {
         assert!(queues["lanes"][0]["oldest_age_seconds"].is_number(), "{queues}");
         assert_eq!((&queues["scheduled"], &queues["parked"], &queues["dead_letters"]), (&json!(0), &json!(0), &json!(1)));
     }
+    let bytes = signals["gateway"]["bytes"].as_u64().unwrap();
+    assert!(bytes > 0);
+    let top = &signals["tenants"][0];
+    assert_eq!((&top["name"], &top["bytes"], signals["tenants"].as_array().unwrap().len()), (&json!("acme"), &json!(bytes), 1));
     assert_eq!(signals["shards"][(shard + 1) % 4]["queues"]["lanes"][0]["events"], 0);
     assert_eq!(signals["gateway"]["lanes"][0]["drained_per_second"], json!(null), "one reading makes no rate");
 

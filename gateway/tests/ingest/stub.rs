@@ -195,6 +195,10 @@ impl Store for Stub {
         unimplemented!()
     }
 
+    async fn queued_by_tenant(&self, _: Shard) -> Result<Vec<(TenantId, u64)>, StoreError> {
+        unimplemented!()
+    }
+
     async fn queued_bytes(&self, _: Home) -> Result<u64, StoreError> {
         self.looked.fetch_add(1, Ordering::Relaxed);
         let mode = self.mode.borrow().clone();

@@ -1,6 +1,6 @@
 //! The simplest store that keeps the contract: plain maps behind one lock, nothing durable. The engines are compared with it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -487,6 +487,15 @@ impl Store for Model {
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {
         self.state().signals.entry(shard).or_default().clone()
+    }
+
+    async fn queued_by_tenant(&self, shard: Shard) -> Result<Vec<(TenantId, u64)>, StoreError> {
+        let mut state = self.state();
+        let shard = state.shards.entry(shard).or_default();
+        let entries = shard.entries.values().map(|entry| shard.events[&entry.event].event.tenant);
+        let tenants: BTreeSet<TenantId> = entries.chain(shard.jobs.values().map(|waiting| waiting.job.tenant())).collect();
+        let queued = tenants.into_iter().map(|tenant| (tenant, shard.queued_bytes(tenant)));
+        Ok(queued.filter(|(_, bytes)| *bytes > 0).collect())
     }
 
     async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError> {

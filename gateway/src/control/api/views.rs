@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use signals::{LaneView, QueuesView, ScalingView, ShardView, SignalsView};
+pub use signals::{LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
 
 use crate::clock::Timestamp;

@@ -148,6 +148,10 @@ impl Queued {
         self.bytes.get(&tenant).copied().unwrap_or(0)
     }
 
+    pub(super) fn all(&self) -> Vec<(TenantId, u64)> {
+        self.bytes.iter().filter(|(_, bytes)| **bytes > 0).map(|(tenant, bytes)| (*tenant, *bytes)).collect()
+    }
+
     pub(super) fn add(&mut self, tenant: TenantId, bytes: u32) {
         *self.bytes.entry(tenant).or_default() += u64::from(bytes);
         self.changed.insert(tenant);

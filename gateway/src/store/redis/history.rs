@@ -12,7 +12,7 @@ use super::keys::{ShardKeys, tenant_name};
 use super::piece::{Listed, Merged, bucket_of, merge, pages_of, read_page};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
-use crate::event::{Event, EventId, Lane, decode_event};
+use crate::event::{Event, EventId, Lane, TenantId, decode_event};
 use crate::store::{Depth, EventHistory, EventSummary, Home, LaneDepth, MAX_PAGE, Page, PageRequest, StoreError, Ticket};
 
 /// How many entries one script looks at, and how many are looked at in all, to find an unfinished event's body.
@@ -151,6 +151,14 @@ pub(super) async fn queued_bytes(inner: &Arc<Inner>, home: Home) -> Result<u64, 
     let mut ask = scripts::QUEUED.call(&[&keys.queued_bytes, &keys.unfinished, &keys.jobs, &keys.dead]);
     let answer = inner.query.repeat(ask.arg(tenant_name(home.tenant))).await.map_err(Fault::into_store)?;
     redis::from_redis_value(answer).map_err(|_| odd("the bytes that are queued"))
+}
+
+pub(super) async fn queued_by_tenant(inner: &Arc<Inner>, shard: crate::event::Shard) -> Result<Vec<(TenantId, u64)>, StoreError> {
+    let ask = cmd("HGETALL").arg(&inner.keys(shard)?.queued_bytes).to_owned();
+    let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
+    let all: Vec<(String, u64)> = redis::from_redis_value(answer).map_err(|_| odd("the bytes that are queued"))?;
+    let tenant = |name: String| u128::from_str_radix(&name, 16).map(TenantId).map_err(|_| odd("a tenant's name"));
+    all.into_iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| Ok((tenant(name)?, bytes))).collect()
 }
 
 pub(super) async fn depth(inner: &Arc<Inner>, shard: crate::event::Shard) -> Result<Depth, StoreError> {

@@ -54,6 +54,10 @@ pub(crate) async fn tenants_and_shards_are_apart(mut world: World) {
     assert_eq!(world.queued().await, size(&ours));
     assert_eq!(world.store().queued_bytes(Home { tenant: OTHER_TENANT, shard: SHARD }).await.unwrap(), size(&theirs));
     assert_eq!(world.store().queued_bytes(Home { tenant: TENANT, shard: OTHER_SHARD }).await.unwrap(), 0);
+    let mut all = world.store().queued_by_tenant(SHARD).await.unwrap();
+    all.sort_unstable();
+    assert_eq!(all, [(TENANT, size(&ours)), (OTHER_TENANT, size(&theirs))]);
+    assert_eq!(world.store().queued_by_tenant(OTHER_SHARD).await.unwrap(), []);
     let lease = world.own().await;
     let claimed = world.claim(&lease).await;
     world

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use super::shown;
 use crate::clock::Timestamp;
 use crate::control::signals::{LaneQueue, Measured, Queues, Scaling};
-use crate::control::snapshot::Traffic;
-use crate::event::Shard;
+use crate::control::snapshot::{Snapshot, Traffic};
+use crate::event::{Shard, TenantId};
 
 /// How the gateway's queues stand.
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,10 +18,28 @@ pub struct SignalsView {
     gateway: QueuesView,
     /// Each shard.
     shards: Vec<ShardView>,
+    /// Who has most queued, most first; at most ten.
+    tenants: Vec<QueuedView>,
+}
+
+/// How much of a tenant is queued.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QueuedView {
+    tenant: String,
+    /// Null for one that is gone.
+    name: Option<String>,
+    /// Of the requests in the lanes, scheduled and parked.
+    bytes: u64,
 }
 
 impl SignalsView {
-    pub(in crate::control::api) fn of(measured: &Measured, traffic: &Traffic) -> Self {
+    pub(in crate::control::api) fn of(measured: &Measured, snapshot: &Snapshot) -> Self {
+        let traffic = &snapshot.traffic;
+        let tenant = |(tenant, bytes): &(TenantId, u64)| QueuedView {
+            tenant: tenant.to_string(),
+            name: snapshot.tenants.get(tenant).map(|tenant| tenant.name.clone()),
+            bytes: *bytes,
+        };
         let shard = |(number, queues): (u16, &Queues)| ShardView {
             shard: number,
             percent: traffic.shard(Shard(number)).get(),
@@ -31,6 +49,7 @@ impl SignalsView {
             at: shown(measured.at),
             gateway: QueuesView::of(&measured.whole, measured.at, traffic),
             shards: (0..).zip(&measured.shards).map(shard).collect(),
+            tenants: measured.top.iter().map(tenant).collect(),
         }
     }
 }
@@ -53,6 +72,8 @@ pub struct QueuesView {
     /// Deliveries that wait for a window, a destination or an operator.
     parked: u64,
     dead_letters: u64,
+    /// Of the requests in the lanes, scheduled and parked.
+    bytes: u64,
 }
 
 impl QueuesView {
@@ -62,6 +83,7 @@ impl QueuesView {
             scheduled: queues.scheduled,
             parked: queues.parked,
             dead_letters: queues.dead_letters,
+            bytes: queues.bytes,
         }
     }
 }
