@@ -43,7 +43,8 @@
 //!   where the client can't watch, and on a full server, which refuses transactions, it is a script.
 //! - **The index is packed**: a member for each event would cost more than the event's stream entry.
 //! - **What a tenant has queued is a number that goes along** in whatever changes it: one `HINCRBY` for each tenant of an accept's batch, whose
-//!   reply is the answer, and one for each tenant of a record's. It is never below zero, so that work from before it was counted makes it
+//!   reply is the answer, and one for each tenant of a record's. Some 2 us of Redis each: nothing to be seen where a batch is one tenant's, a
+//!   quarter of the accept where each of its 64 events is another's. It is never below zero, so that work from before it was counted makes it
 //!   too low for a while, never too high. Too high it can be only where entries vanish from Redis: asking for it
 //!   ([`Store::queued_bytes`], which ingest does for who is being refused) sets all of a shard's to zero if no work is left in it.
 //! - **Leases do not expire by the server's clock**: see [`lease`].
