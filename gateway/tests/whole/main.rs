@@ -12,5 +12,6 @@ mod guest;
 mod kill;
 mod load;
 mod pins;
+mod steer;
 mod trace;
 mod world;
