@@ -74,7 +74,7 @@ fn main() {
 async fn committer(callers: usize, requests: usize) {
     let store = Stub::new(Mode::Discard);
     let telemetry = Telemetry::start(Otel::default()).expect("starts");
-    let acceptor = Acceptor::new(store, Limits::default(), telemetry.metrics());
+    let acceptor = Acceptor::new(store, Limits::default(), std::sync::Arc::default(), telemetry.metrics());
     let body = Bytes::from(vec![b'x'; BODY]);
     let (started, before) = (clock::monotonic(), cpu());
     let tasks: Vec<_> = (0..callers)

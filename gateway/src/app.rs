@@ -17,10 +17,11 @@ use crate::control::api;
 use crate::control::inspect::Inspector;
 use crate::control::refresh::{self, Refreshed};
 use crate::control::service::{Control, LoadError, Options};
-use crate::dispatch::{DispatchParts, Dispatcher};
+use crate::control::signals;
+use crate::dispatch::{DispatchParts, Dispatcher, Returned};
 use crate::egress::{Egress, EgressError};
 use crate::ingest::accept::{self, Acceptor};
-use crate::ingest::lane::Lanes;
+use crate::ingest::quota::{self, Quotas};
 use crate::ingest::receive::{self, TlsError, tls_config};
 use crate::plugin::{PluginError, Runtime};
 use crate::store::{Store, StoreError};
@@ -147,7 +148,7 @@ impl App {
         telemetry.metrics().revision(control.state().revision);
 
         let stops = Stops::default();
-        let acceptor = Acceptor::new(store.clone(), accept::Limits::default(), telemetry.metrics());
+        let acceptor = Acceptor::new(store.clone(), accept::Limits::default(), Arc::new(Quotas::default()), telemetry.metrics());
         let mut app = Self {
             control: control.clone(),
             ingest: None,
@@ -162,7 +163,7 @@ impl App {
             others: Vec::new(),
         };
         if role != Role::Dispatch {
-            app.start_ingest(&config, &clock).await?;
+            app.start_ingest(&config, store.clone(), &clock).await?;
         }
         if role != Role::Ingest {
             app.start_dispatch(&config, store.clone(), plugins, clock)?;
@@ -227,6 +228,23 @@ impl App {
         Ok(outcome?)
     }
 
+    /// What dispatch says of who has returned: it says so again and again, so nothing is lost where one is busy already.
+    fn end_diversions(&mut self) -> Returned {
+        let (say, mut said) = tokio::sync::mpsc::channel(1);
+        let (control, stop) = (self.control.clone(), self.stops.rest.clone());
+        self.others.push(tokio::spawn(async move {
+            while let Some(Some(who)) = stop.run_until_cancelled(said.recv()).await {
+                if let Err(error) = control.returned(who).await {
+                    tracing::warn!(%error, "diversion not ended, trying again");
+                }
+            }
+        }));
+        Arc::new(move |who| {
+            // One that is under way is enough.
+            let _ = say.try_send(who);
+        })
+    }
+
     async fn start_admin(&mut self, config: &Config, operator: crate::secret::Secret) -> Result<(), StartError> {
         let listener = listen("admin.listen", config.admin.listen).await?;
         self.admin = address_of(&listener, config.admin.listen);
@@ -245,20 +263,21 @@ impl App {
         Ok(())
     }
 
-    async fn start_ingest(&mut self, config: &Config, clock: &Clock) -> Result<(), StartError> {
+    async fn start_ingest(&mut self, config: &Config, store: Arc<dyn Store>, clock: &Clock) -> Result<(), StartError> {
         let tls = config.ingest.tls.as_ref().map(|tls| tls_config(&tls.certificate, &tls.key)).transpose()?;
         let listener = listen("ingest.listen", config.ingest.listen).await?;
         self.ingest = Some(address_of(&listener, config.ingest.listen));
         let parts = receive::Parts {
             snapshots: self.control.snapshots(),
             acceptor: self.acceptor.clone(),
-            lanes: Arc::new(Lanes::default()),
             clock: clock.clone(),
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
         };
         let server = receive::Server::new(parts, parts::ingest(config), tls);
         self.receiving = Some(tokio::spawn(server.run(listener, self.stops.ingest.clone().cancelled_owned())));
+        let sharing = quota::share::run(self.acceptor.quotas().clone(), store, clock.clone(), self.stops.rest.clone());
+        self.others.push(tokio::spawn(sharing));
         Ok(())
     }
 
@@ -271,13 +290,14 @@ impl App {
             clock,
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
+            returned: self.end_diversions(),
         };
         let dispatcher = Dispatcher::new(parts::dispatch(config), parts);
         self.dispatching = Some(tokio::spawn(dispatcher.run(self.stops.dispatch.clone())));
         Ok(())
     }
 
-    /// Follows other nodes' changes, and measures the store.
+    /// Follows other nodes' changes, and measures the store and its queues.
     fn start_watching(&mut self, store: Arc<dyn Store>) {
         let (control, metrics) = (self.control.clone(), self.telemetry.metrics());
         let watch = move |refreshed: Refreshed<'_>| match refreshed {
@@ -285,6 +305,9 @@ impl App {
             Refreshed::Changed | Refreshed::Unchanged => {}
         };
         self.others.push(tokio::spawn(refresh::run(self.control.clone(), watch, self.stops.rest.clone())));
+        let metrics = self.telemetry.metrics();
+        let drain = move |lane, time| metrics.drain(lane, time);
+        self.others.push(tokio::spawn(signals::run(self.control.clone(), drain, self.stops.rest.clone())));
         let (metrics, stop) = (self.telemetry.metrics(), self.stops.rest.clone());
         self.others.push(tokio::spawn(async move {
             loop {

@@ -10,6 +10,7 @@ pub mod init;
 pub mod plugin;
 pub mod serve;
 mod table;
+pub mod traffic;
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +36,8 @@ enum Command {
     Apply(apply::ApplyArgs),
     /// Look at events, and try them again
     Events(events::EventsArgs),
+    /// Steer the gateway's traffic: pause, drain and divert work
+    Traffic(traffic::TrafficArgs),
     /// Check, build and push plugins
     Plugin(plugin::PluginArgs),
 }
@@ -50,6 +53,7 @@ impl Cli {
             Command::Bench(args) => Ok(tokio::task::spawn_blocking(|| bench::run(args)).await??),
             Command::Apply(args) => apply::run(args).await,
             Command::Events(args) => events::run(args).await,
+            Command::Traffic(args) => traffic::run(args).await,
             Command::Plugin(args) => plugin::run(args).await,
         }
     }

@@ -20,8 +20,11 @@ pub mod refresh;
 mod schema;
 pub mod seal;
 pub mod service;
+pub mod signals;
 pub mod snapshot;
 pub mod sorted;
 pub mod state;
+pub mod steering;
+pub mod waiting;
 
 pub use prepare::{Prepare, Preparer};

@@ -7,7 +7,10 @@
 mod attempt;
 mod budget;
 mod claim;
+mod diversion;
 pub mod filter;
+mod output;
+mod overload;
 mod owner;
 mod plan;
 mod record;
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::control::snapshot::Snapshots;
+use crate::control::snapshot::{Diverted, Snapshots};
 use crate::egress::Egress;
 use crate::event::Shard;
 use crate::plugin;
@@ -43,10 +46,14 @@ pub struct DispatchConfig {
     pub in_flight: usize,
     /// Their bytes.
     pub in_flight_bytes: usize,
+    /// Bytes that plugins made of them; while more is there, no event begins to make any.
+    pub output_bytes: usize,
     /// The in-flight window of a queue whose tenant or destination has not been met yet.
     pub default_window: usize,
     /// How long a lease lives without a renewal: how long a dead node's shard waits for another.
     pub lease_ttl: Duration,
+    /// A delivery of the normal lane that begins later than this after its acceptance is late: then what can wait yields.
+    pub latency_target: Duration,
     /// After this long an unfinished event's progress is written.
     pub progress_after: Duration,
     /// What waits on something that is full, held or disabled is given up once it is older than this.
@@ -74,8 +81,14 @@ struct Shared {
     metrics: Metrics,
     spans: Spans,
     in_flight: budget::InFlight,
+    outputs: output::Outputs,
+    pressure: overload::Pressure,
     share: share::Share,
+    returned: Returned,
 }
+
+/// Told that nothing of somebody's work is held any more, again and again until the diversion is gone. Must not block.
+pub type Returned = Arc<dyn Fn(Diverted) + Send + Sync>;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -99,23 +112,43 @@ pub struct DispatchParts {
     pub metrics: Metrics,
     /// Takes spans.
     pub spans: Spans,
+    /// Ends diversions.
+    pub returned: Returned,
 }
 
 impl Dispatcher {
     /// A dispatcher over these parts.
     pub fn new(config: DispatchConfig, parts: DispatchParts) -> Self {
         let in_flight = budget::InFlight::new(config.in_flight, config.in_flight_bytes);
-        let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans } = parts;
-        let share = share::Share::of(config.shards);
-        Self { shared: Arc::new(Shared { config, store, snapshots, plugins, egress, clock, metrics, spans, in_flight, share }) }
+        let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans, returned } = parts;
+        let outputs = output::Outputs::new(config.output_bytes);
+        let (share, pressure) = (share::Share::of(config.shards), overload::Pressure::default());
+        let shared = Shared {
+            config,
+            store,
+            snapshots,
+            plugins,
+            egress,
+            clock,
+            metrics,
+            spans,
+            in_flight,
+            outputs,
+            pressure,
+            share,
+            returned,
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Runs until `stop`, then finishes what is in flight inside the drain deadline and gives the shards up.
     pub async fn run(self, stop: CancellationToken) {
         // First of all, so that a node that joins others does not begin by taking everything.
         share::look(&self.shared).await;
+        overload::begin(&self.shared);
         let shards = TaskTracker::new();
         shards.spawn(share::keep(self.shared.clone(), stop.clone()));
+        shards.spawn(overload::keep(self.shared.clone(), stop.clone()));
         for shard in 0..self.shared.config.shards {
             shards.spawn(owner::own(self.shared.clone(), Shard(shard), stop.clone()));
         }

@@ -1,6 +1,6 @@
 //! The ingest wing: receive, verify, accept.
 
 pub mod accept;
-pub mod lane;
+pub mod quota;
 pub mod receive;
 pub mod verify;

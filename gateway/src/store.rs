@@ -18,6 +18,10 @@
 //! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
 //!   finished and none of its work is scheduled or parked; its age counts from its acceptance. A dead letter carries all that a
 //!   retry needs, so it outlives the history of its event, and goes by its own age.
+//! - **What a tenant has queued is counted in bytes** ([`Store::queued_bytes`]), in the atomic unit of whatever changes it: the requests
+//!   ([`Request::size`](crate::event::Request::size)) of its unfinished lane entries and of its scheduled and parked jobs, each where it
+//!   stands; no dead letters, no history. Work from before there was a count is in none: the count may be too low until that work is
+//!   done. It is never below zero, and so no higher than the truth.
 //! - **Tenants are apart**: what is asked for with a [`Home`] finds that tenant's data and nothing else.
 //!
 //! Every stored record starts with a format version (`event::FORMAT`).
@@ -71,7 +75,10 @@ pub struct Dedup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// Queued.
-    New,
+    New {
+        /// What the tenant has queued with this and with all that was written beside it, in bytes.
+        queued: u64,
+    },
     /// Dropped: this is the id of the first event with the same key.
     Duplicate(EventId),
 }
@@ -172,6 +179,14 @@ impl Job {
             Work::Plan { event, .. } => event.tenant,
         }
     }
+
+    /// Bytes of its request, as budgets and [`Store::queued_bytes`] count them.
+    pub fn size(&self) -> usize {
+        match &self.work {
+            Work::Attempt(delivery) => delivery.request.size(),
+            Work::Plan { event, .. } => event.request.size(),
+        }
+    }
 }
 
 /// A parked sub-queue, in order of parking: work of one tenant, of one of its sources, or of one of its destinations. At its end a
@@ -186,6 +201,15 @@ pub enum QueueKey {
     Source(TenantId, SourceId),
     /// Deliveries that failed before, while retries are paused.
     Retries(TenantId),
+}
+
+impl QueueKey {
+    /// Whose work it holds.
+    pub fn tenant(self) -> TenantId {
+        match self {
+            Self::Tenant(tenant) | Self::Destination(tenant, _) | Self::Source(tenant, _) | Self::Retries(tenant) => tenant,
+        }
+    }
 }
 
 /// What the owner worked on.
@@ -286,6 +310,26 @@ pub struct Home {
     pub shard: Shard,
 }
 
+/// A token bucket that all acceptors of a tenant's events share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Allowance {
+    /// What stays in the normal lane.
+    Normal,
+    /// What is taken at all.
+    Ceiling,
+}
+
+/// What an acceptor took from a shared bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Whose.
+    pub home: Home,
+    /// Which.
+    pub allowance: Allowance,
+    /// How long it takes to fill that again.
+    pub time: Duration,
+}
+
 /// The most rows of a page.
 pub const MAX_PAGE: usize = 200;
 
@@ -316,6 +360,8 @@ pub struct EventSummary {
     pub source: SourceId,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// The lane that it was accepted into.
+    pub lane: Lane,
     /// Its deliveries as recorded so far, merged: one row each. Empty means accepted and still queued.
     pub deliveries: Vec<DeliveryRecord>,
     /// Whether the event's lane entry is finished; if not, more deliveries may follow.
@@ -426,6 +472,14 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a batch in one durable write, answering in order. See the contract above.
     async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError>;
 
+    /// Takes out of shared buckets what this process has let through `over` the last while, and answers for each in how long it
+    /// will be full, by the store's clock: it was full `over` ago at the earliest, and takes `time` longer from now on. A bucket may be
+    /// overdrawn. What was sent again after an error would be taken twice; what is not sent is only not shared. An engine of one
+    /// process has nothing to share, and answers nothing.
+    async fn spend(&self, _over: Duration, _spent: &[Spent]) -> Result<Vec<Duration>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Whether an event for this lane is worth to be handed to [`Store::accept`] now, so that what can't be kept need not queue up for
     /// it. Cheap: answers from the last check. An engine whose `accept` never makes others wait leaves it to that.
     fn admits(&self, _lane: Lane) -> Result<(), StoreError> {
@@ -496,6 +550,9 @@ pub trait Store: Send + Sync + 'static {
     /// Notified when work may have arrived for the shard from this or another node. May fire without cause; a slow poll stands
     /// beside it.
     fn signal(&self, shard: Shard) -> Arc<Notify>;
+
+    /// Bytes of a tenant's work that is queued, as the contract above counts them.
+    async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError>;
 
     /// How full a shard is.
     async fn depth(&self, shard: Shard) -> Result<Depth, StoreError>;

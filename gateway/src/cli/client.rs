@@ -84,6 +84,11 @@ impl Client {
         self.send(Method::PUT, path, query, Some(("application/json", Bytes::from(body.to_string())))).await
     }
 
+    /// DELETE.
+    pub(super) async fn delete(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        self.send(Method::DELETE, path, query, None).await
+    }
+
     /// POST, with a component.
     pub(super) async fn upload(&self, path: &str, query: &[(&str, &str)], component: Bytes) -> anyhow::Result<Value> {
         self.send(Method::POST, path, query, Some(("application/wasm", component))).await

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{ApiArgs, Client, TenantArgs, part};
-use super::table::table;
+use super::table::{rows, table, text};
 
 /// Looks at events.
 #[derive(Debug, Args)]
@@ -88,19 +88,6 @@ pub async fn run(args: EventsArgs) -> anyhow::Result<()> {
     }
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".into(),
-        // What a receiver or plugin wrote must not steer the terminal.
-        Value::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
-        other => other.to_string(),
-    }
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
 fn list(answer: &Value) -> String {
     let events: Vec<Vec<String>> = rows(&answer["items"])
         .iter()
@@ -116,6 +103,16 @@ fn list(answer: &Value) -> String {
     out
 }
 
+/// Why something is not done yet; nothing for what is.
+fn waiting(indent: &str, waiting: &Value) -> String {
+    if !waiting.is_object() {
+        return String::new();
+    }
+    let until = waiting["until"].as_str().map(|until| format!(" until {until}")).unwrap_or_default();
+    let (reason, since, detail) = (text(&waiting["for"]), text(&waiting["since"]), text(&waiting["detail"]));
+    format!("{indent}waiting   for {reason} since {since}{until}: {detail}\n")
+}
+
 fn show(event: &Value) -> String {
     let mut out = format!(
         "event     {}\nsource    {}\naccepted  {}\nstate     {}\n",
@@ -124,6 +121,7 @@ fn show(event: &Value) -> String {
         text(&event["accepted_at"]),
         text(&event["state"])
     );
+    out.push_str(&waiting("", &event["waiting"]));
     let request = &event["request"];
     if request.is_object() {
         let (method, path) = (text(&request["method"]), request["path"].as_str().unwrap_or_default());
@@ -134,6 +132,7 @@ fn show(event: &Value) -> String {
         let why: Vec<String> = why.iter().filter(|value| value.is_string()).map(|value| text(value)).collect();
         let (id, state) = (text(&delivery["id"]), text(&delivery["state"]));
         out.push_str(&format!("\ndelivery  {id}  {state}  {}\n", why.join("  ")));
+        out.push_str(&waiting("  ", &delivery["waiting"]));
         let attempts: Vec<Vec<String>> = rows(&delivery["attempts"])
             .iter()
             .map(|attempt| {
@@ -163,4 +162,22 @@ fn show(event: &Value) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_says_for_what_and_steers_no_terminal() {
+        let waits = json!({"for": "retry", "since": "10:00", "until": "10:05", "detail": "attempt 1 ended with `status`\u{1b}[2J"});
+        let delivery = json!({"id": "dlv_1", "state": "scheduled", "attempts": [], "plugin_runs": [], "waiting": waits});
+        let event = json!({"id": "evt_1", "source": "src_1", "accepted_at": "9:59", "state": "active", "waiting": waits, "deliveries": [delivery]});
+        let shown = show(&event);
+        let line = "waiting   for retry since 10:00 until 10:05: attempt 1 ended with `status` [2J";
+        assert_eq!(shown.lines().filter(|shown| shown.trim_start() == line).count(), 2, "{shown}");
+        assert!(!show(&json!({"id": "evt_1", "state": "delivered", "deliveries": []})).contains("waiting"));
+    }
 }

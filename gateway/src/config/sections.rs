@@ -274,6 +274,9 @@ pub struct Dispatch {
     /// Bytes of events in work at once on this node. Default 64 MiB.
     #[serde(with = "units::size")]
     pub bytes: usize,
+    /// Bytes that plugins made of them, waiting to be delivered; while more is there, no other event is given to plugins. Default 64 MiB.
+    #[serde(with = "units::size")]
+    pub output_bytes: usize,
     /// A shard is taken over when its owner was silent for this long. Default 10 s.
     #[serde(with = "units::duration")]
     pub lease_ttl: Duration,
@@ -283,6 +286,10 @@ pub struct Dispatch {
     /// reason. Counts from the event's acceptance, or from the last retry by hand. Default 7 days.
     #[serde(with = "units::duration")]
     pub max_wait: Duration,
+    /// A delivery of the normal lane that begins later than this after its acceptance is late; when one in ten is, the low lane
+    /// yields, and then what is parked. Default 200 ms.
+    #[serde(with = "units::duration")]
+    pub latency_target: Duration,
 }
 
 impl Default for Dispatch {
@@ -290,9 +297,11 @@ impl Default for Dispatch {
         Self {
             in_flight: 4_096,
             bytes: 64 << 20,
+            output_bytes: 64 << 20,
             lease_ttl: Duration::from_secs(10),
             shards: 4,
             max_wait: Duration::from_secs(7 * 24 * 60 * 60),
+            latency_target: Duration::from_millis(200),
         }
     }
 }
@@ -312,6 +321,9 @@ pub struct Egress {
     /// Kept of each response body. Default 16 KiB.
     #[serde(with = "units::size")]
     pub max_response: usize,
+    /// Kept of all response bodies together until they are recorded; what does not fit is cut. Default 32 MiB.
+    #[serde(with = "units::size")]
+    pub response_bytes: usize,
     /// Open connections, idle ones too. Default 4,096.
     pub max_connections: usize,
     /// An idle connection is closed after this. Default 60 s.
@@ -330,6 +342,7 @@ impl Default for Egress {
             extra_ca: Vec::new(),
             hosts: Vec::new(),
             max_response: 16 << 10,
+            response_bytes: 32 << 20,
             max_connections: 4_096,
             idle_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),

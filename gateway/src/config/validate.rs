@@ -119,13 +119,16 @@ fn check_admin(admin: &Admin, checks: &mut Checks) {
 fn check_dispatch(dispatch: &Dispatch, checks: &mut Checks) {
     checks.range("dispatch.in_flight", dispatch.in_flight, 1, 1_000_000);
     checks.range("dispatch.bytes", dispatch.bytes, 1 << 20, 64 * GIB);
+    checks.range("dispatch.output_bytes", dispatch.output_bytes, 1 << 20, 64 * GIB);
     checks.range("dispatch.shards", dispatch.shards, 1, 1_024);
     checks.time("dispatch.lease_ttl", dispatch.lease_ttl, SECOND, HOUR);
     checks.time("dispatch.max_wait", dispatch.max_wait, SECOND, YEAR);
+    checks.time("dispatch.latency_target", dispatch.latency_target, Duration::from_millis(1), SECOND * 3600);
 }
 
 fn check_egress(egress: &Egress, checks: &mut Checks) {
     checks.range("egress.max_response", egress.max_response, 0, 1 << 20);
+    checks.range("egress.response_bytes", egress.response_bytes, 0, 4 * GIB);
     checks.range("egress.max_connections", egress.max_connections, 1, 1_000_000);
     checks.time("egress.idle_timeout", egress.idle_timeout, SECOND, HOUR);
     checks.time("egress.connect_timeout", egress.connect_timeout, SECOND / 10, HOUR);

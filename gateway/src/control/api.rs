@@ -23,7 +23,9 @@ mod problem;
 mod resources;
 mod routes;
 mod serve;
+mod signals;
 mod tenants;
+mod traffic;
 pub mod views;
 
 use std::sync::Arc;

@@ -19,6 +19,7 @@ pub struct Dangling {
 pub(super) fn assemble(before: &State, last: &Snapshot, state: &State) -> Result<Snapshot, Dangling> {
     let mut snapshot = last.clone();
     snapshot.revision = state.revision;
+    snapshot.traffic = Arc::clone(state.steering.traffic());
     let changed = before.tenants.differences(&state.tenants, Arc::ptr_eq);
     for old in changed.iter().filter_map(|(old, _)| *old) {
         forget(&mut snapshot, old);

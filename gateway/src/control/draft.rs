@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::model::{Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Plugins, Sources, TenantRecord, Tenants};
+use super::model::{
+    Change, Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Knob, Level, Plugins, Sources, TenantRecord, Tenants, Who,
+};
 use super::prepare::{Prepare, Preparer};
 use super::service::Error;
+use super::snapshot::Diverted;
 use super::state::{BuildError, Entry, State, Table, TenantState, store_key};
+use super::steering::Order;
 use crate::clock::Timestamp;
 use crate::event::{KeyId, TenantId};
 use crate::store::ConfigChange;
@@ -23,6 +27,10 @@ pub trait Owned: Prepare {
     fn link(spec: &mut Self::Spec, tenant: &TenantState, faults: &mut Vec<FieldError>);
     /// What refers to this one, as people call it.
     fn users(tenant: &TenantState, id: Self::Id) -> Vec<String>;
+    /// How it is diverted, if it is something that can be.
+    fn diverted(_: Self::Id) -> Option<Diverted> {
+        None
+    }
 }
 
 /// A change in the making.
@@ -30,13 +38,14 @@ pub trait Owned: Prepare {
 pub(super) struct Draft {
     state: State,
     changes: BTreeMap<String, Option<Bytes>>,
+    steered: Vec<Arc<Change>>,
     with: Arc<Preparer>,
     now: Timestamp,
 }
 
 impl Draft {
     pub(super) fn new(state: State, with: Arc<Preparer>, now: Timestamp) -> Self {
-        Self { state, changes: BTreeMap::new(), with, now }
+        Self { state, changes: BTreeMap::new(), steered: Vec::new(), with, now }
     }
 
     /// The state with the change.
@@ -48,8 +57,9 @@ impl Draft {
         &self.with
     }
 
-    pub(super) fn into_parts(self) -> (State, Vec<ConfigChange>) {
-        (self.state, self.changes.into_iter().collect())
+    /// The state, what to write, and what was changed of the gateway's traffic.
+    pub(super) fn into_parts(self) -> (State, Vec<ConfigChange>, Vec<Arc<Change>>) {
+        (self.state, self.changes.into_iter().collect(), self.steered)
     }
 
     pub(super) fn tenant(&self, id: TenantId) -> Result<&TenantState, Error> {
@@ -89,6 +99,9 @@ impl Draft {
         if !users.is_empty() {
             return Err(Error::InUse { kind: K::NAME, by: users });
         }
+        if let Some(who) = K::diverted(id) {
+            self.undivert(who);
+        }
         K::table_mut(self.tenant_mut(owner)?).remove(id);
         self.changes.insert(store_key::<K>(Some(owner), id), None);
         Ok(())
@@ -126,6 +139,7 @@ impl Draft {
             return Ok(Arc::clone(&tenant.entry));
         }
         let tenant = tenant.clone();
+        self.undivert(Diverted::Tenant(id));
         self.remove_all::<Connections>(&tenant);
         self.remove_all::<Destinations>(&tenant);
         self.remove_all::<Sources>(&tenant);
@@ -141,6 +155,9 @@ impl Draft {
 
     fn remove_all<K: Owned>(&mut self, tenant: &TenantState) {
         for entry in K::table(tenant).iter() {
+            if let Some(who) = K::diverted(entry.id) {
+                self.undivert(who);
+            }
             self.changes.insert(store_key::<K>(Some(tenant.id()), entry.id), None);
         }
     }
@@ -169,6 +186,25 @@ impl Draft {
         }
     }
 
+    /// Sets something for the gateway's work, or ends a diversion. The record of it is part of the same change.
+    pub(super) fn steer(&mut self, knob: Knob, to: Option<Level>, by: &Who, reason: Option<&str>) {
+        let name = match knob {
+            Knob::Diversion(who) => self.state.name_of(who),
+            Knob::Lane(_) | Knob::Retries | Knob::Shard(_) => None,
+        };
+        let order = Order { knob, name, to, by, reason };
+        let (change, writes) = Arc::make_mut(&mut self.state.steering).make(order, self.now);
+        self.changes.extend(writes);
+        self.steered.push(change);
+    }
+
+    /// Who is deleted is not diverted any more.
+    fn undivert(&mut self, who: Diverted) {
+        if self.state.steering.diversion(who).is_some() {
+            self.steer(Knob::Diversion(who), None, &Who::Gateway, Some("deleted"));
+        }
+    }
+
     fn tenant_mut(&mut self, id: TenantId) -> Result<&mut TenantState, Error> {
         let tenant = self.state.tenants.get_mut(&id).map(Arc::make_mut);
         tenant.ok_or_else(|| Error::missing::<Tenants>(&id.to_string()))
@@ -194,6 +230,10 @@ impl Owned for Sources {
     fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
         let id = id.to_string();
         connections_where(tenant, |entry| entry.parts.source == id)
+    }
+
+    fn diverted(id: Self::Id) -> Option<Diverted> {
+        Some(Diverted::Source(id))
     }
 }
 

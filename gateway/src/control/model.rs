@@ -3,7 +3,7 @@
 //! # In the store
 //! One JSON record each, `{"v": 1, "created_at": ms, "updated_at": ms, "spec": {...}}` with its secrets sealed, under
 //! `ten/<id>`, `key/<owner>/<id>`, `src/<tenant>/<id>`, `dst/<tenant>/<id>`, `con/<tenant>/<id>` or `plg/<tenant>/<id>`;
-//! `<owner>` is a tenant, or `-` for an operator.
+//! `<owner>` is a tenant, or `-` for an operator. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
 //!
 //! # Limits
 //! Names 64 bytes; descriptions and other short texts 1 KiB; the numbers of things beside each other are constants here.
@@ -15,6 +15,7 @@ mod name;
 mod plugin;
 mod source;
 mod tenant;
+mod traffic;
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -29,6 +30,7 @@ pub use name::check_name;
 pub use plugin::{LATEST, MAX_VERSIONS, PluginRecord, Plugins, VersionRecord, check_alias};
 pub use source::{DedupSpec, SourceSpec, Sources};
 pub use tenant::{PlanSpec, TenantRecord, TenantSpec, Tenants};
+pub use traffic::{Change, Knob, Level, MAX_CHANGES, MAX_DIVERTED, MAX_REASON, Setting, Who, check_percent, check_reason};
 
 use crate::clock::Timestamp;
 use crate::event::IdError;

@@ -8,8 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::service::{Control, LoadError};
 
-/// How often the store is asked for its revision.
-pub const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the store is asked for its revision: a change is in effect on every node within a second, with time to read it.
+pub const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Every so many looks it is seen whether deletions are done.
+const DELETIONS: u32 = 4;
 
 /// What a look at the store led to; for metrics.
 #[derive(Debug)]
@@ -27,14 +30,18 @@ pub async fn run(control: Arc<Control>, watch: impl Fn(Refreshed<'_>) + Send, st
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_error = None;
+    let mut looks = 0_u32;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = control.end_deletions().await {
+        if looks.is_multiple_of(DELETIONS)
+            && let Err(error) = control.end_deletions().await
+        {
             tracing::warn!(%error, "deletion of a tenant not ended, trying again");
         }
+        looks = looks.wrapping_add(1);
         match control.refresh().await {
             Ok(changed) => {
                 if last_error.take().is_some() {

@@ -9,6 +9,7 @@ mod error;
 mod keys;
 mod plugins;
 mod tenants;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use super::assemble::{Dangling, assemble};
 use super::draft::Draft;
 use super::inspect::Inspector;
 use super::prepare::Preparer;
+use super::signals::Signals;
 use super::snapshot::{Snapshot, Snapshots};
 use super::state::{RecordError, State};
 use crate::clock::Clock;
@@ -71,6 +73,7 @@ pub struct Control {
     pub(super) inspector: Arc<dyn Inspector>,
     pub(super) clock: Clock,
     shards: u16,
+    pub(super) signals: Signals,
     state: ArcSwap<State>,
     snapshots: Snapshots,
     // Held while the state is replaced, so that changes of this node queue up instead of conflicting.
@@ -94,6 +97,7 @@ impl Control {
             inspector,
             clock,
             shards: shards.max(1),
+            signals: Signals::default(),
             state: ArcSwap::default(),
             snapshots: Snapshots::new(Snapshot::default()),
             changing: Mutex::new(()),
@@ -106,6 +110,11 @@ impl Control {
     /// Where the wings get their snapshot.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
+    }
+
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> u16 {
+        self.shards
     }
 
     /// The configuration as it is now.
@@ -145,7 +154,7 @@ impl Control {
             let before = self.state.load_full();
             let mut draft = self.draft(&before);
             let made = make(&mut draft)?;
-            let (mut state, changes) = draft.into_parts();
+            let (mut state, changes, steered) = draft.into_parts();
             if changes.is_empty() {
                 return Ok(made);
             }
@@ -155,6 +164,7 @@ impl Control {
                     tracing::info!(revision = revision.0, records, "configuration changed");
                     state.revision = revision;
                     self.publish(&before, state)?;
+                    traffic::log(&steered);
                     return Ok(made);
                 }
                 Err(StoreError::Conflict(_)) => self.reload().await?,

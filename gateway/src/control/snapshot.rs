@@ -64,6 +64,10 @@ pub struct Plan {
     pub weight: u32,
     /// Events being planned or delivered at once; more of them wait in a sub-queue.
     pub in_flight: usize,
+    /// Events per second that are taken at all. At least the rate.
+    pub ceiling: f64,
+    /// Bytes of queued work from which on no events are taken.
+    pub queued_bytes: u64,
 }
 
 /// An ingestion endpoint.

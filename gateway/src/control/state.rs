@@ -14,9 +14,11 @@ use super::model::{Connections, Destinations, FORMAT, FieldError, KeyRecord, Key
 use super::parts::Origin;
 use super::prepare::{Prepare, Preparer};
 use super::seal::SealError;
+use super::snapshot::Diverted;
 use super::sorted::Sorted;
+use super::steering::{self, Steering};
 use crate::clock::Timestamp;
-use crate::event::{KeyId, Revision, TenantId};
+use crate::event::{KeyId, Revision, SourceId, TenantId};
 
 /// A stored record that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -246,12 +248,14 @@ pub struct State {
     pub(super) tenants: Sorted<TenantId, Arc<TenantState>>,
     pub(super) tenant_names: Sorted<String, TenantId>,
     pub(super) keys: Sorted<KeyId, Arc<Entry<Keys>>>,
+    pub(super) steering: Arc<Steering>,
 }
 
 impl State {
     /// Reads the records of one revision, keeping from `before` what has not changed.
     pub fn load(before: &Self, revision: Revision, records: &[(String, Bytes)], with: &Preparer) -> Result<Self, RecordError> {
-        let mut state = Self { revision, ..Self::default() };
+        let steering = Arc::new(Steering::load(&before.steering, records)?);
+        let mut state = Self { revision, steering, ..Self::default() };
         // Tenants first: `ten/` sorts behind the others, and engines may list in any order.
         for (key, bytes) in records {
             if let Some(id) = key.strip_prefix("ten/") {
@@ -262,7 +266,7 @@ impl State {
                 state.tenants.insert(id, Arc::new(TenantState::new(entry)));
             }
         }
-        for (key, bytes) in records {
+        for (key, bytes) in records.iter().filter(|(key, _)| !key.starts_with(steering::KEY)) {
             state.load_owned(before, key, bytes, with)?;
         }
         let kept = state.tenants.values().filter_map(|tenant| before.tenants.get(&tenant.id()).filter(|old| old.same(tenant)));
@@ -318,9 +322,41 @@ impl State {
         self.tenants.get(&id)
     }
 
+    /// Whose a source is.
+    pub fn owner_of(&self, source: SourceId) -> Option<&Arc<TenantState>> {
+        self.tenants.values().find(|tenant| tenant.sources.get(source).is_some())
+    }
+
+    /// Who it is by id, by a tenant's name, or by the names of a tenant and its source: `acme/github`.
+    pub fn find_diverted(&self, reference: &str) -> Option<Diverted> {
+        if let Ok(id) = reference.parse::<SourceId>() {
+            return self.owner_of(id).map(|_| Diverted::Source(id));
+        }
+        match reference.split_once('/') {
+            Some((tenant, source)) => Some(Diverted::Source(self.find_tenant(tenant)?.sources.find(source)?.id)),
+            None => self.find_tenant(reference).map(|tenant| Diverted::Tenant(tenant.id())),
+        }
+    }
+
+    /// What people call who is diverted: `acme`, or `acme/github`.
+    pub fn name_of(&self, who: Diverted) -> Option<String> {
+        match who {
+            Diverted::Tenant(id) => self.tenant(id).map(|tenant| tenant.entry.name.clone()),
+            Diverted::Source(id) => {
+                let tenant = self.owner_of(id)?;
+                Some(format!("{}/{}", tenant.entry.name, tenant.sources.get(id)?.name))
+            }
+        }
+    }
+
     /// All tenants, oldest first.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<TenantState>> {
         self.tenants.values()
+    }
+
+    /// What operators set for the gateway's work.
+    pub fn steering(&self) -> &Arc<Steering> {
+        &self.steering
     }
 
     /// An API key by the id inside it.

@@ -45,6 +45,8 @@ pub(super) struct Past {
     pub(super) since: Timestamp,
     /// Whether the work has a place in its destination's window already.
     pub(super) admitted: bool,
+    /// Whether it waited in a sub-queue, or on the schedule.
+    pub(super) parked: bool,
     /// The lane that it came from; jobs count as normal.
     pub(super) lane: Lane,
 }
@@ -115,7 +117,7 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     let shared = &worker.shared;
     let destination = &planned.connection.destination;
     let queue = QueueKey::Destination(planned.tenant, destination.id);
-    let permit = if past.admitted { None } else { worker.windows.enter(queue, destination.in_flight) };
+    let permit = if past.admitted { None } else { worker.windows.enter_destination(queue, destination.in_flight) };
     if !past.admitted && permit.is_none() {
         worker.windows.park(queue, past.since);
         let state = DeliveryState::Parked { reason: Wait::DestinationWindow.as_str().to_owned(), queue: Some(queue) };
@@ -128,7 +130,11 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     let started_at = shared.clock.now();
     if past.attempts == 0 {
         let class = if past.admitted { TenantClass::Noisy } else { TenantClass::Quiet };
-        shared.metrics.delivery_latency(past.lane, class, started_at.since(planned.accepted_at));
+        let latency = started_at.since(planned.accepted_at);
+        shared.metrics.delivery_latency(past.lane, class, latency);
+        if past.lane == Lane::Normal && !past.parked {
+            shared.pressure.delivery(latency, shared.config.latency_target);
+        }
     }
     let span = AttemptSpan::start(planned.trace);
     let sent = match prepare(planned, &span, started_at) {

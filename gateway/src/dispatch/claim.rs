@@ -2,7 +2,7 @@
 //!
 //! It only decides. It never waits for a plugin, a destination or a write of outcomes, so that one slow tenant can't stop the others.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,32 +12,34 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
-use super::budget::Grant;
+use super::budget::{Amount, Class, Grant, Use};
+use super::diversion::Diversions;
 use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
 use super::wait::{self, Wait};
-use super::window::Windows;
-use super::work::{Item, Worker, crashed};
+use super::window::{Limit, Windows};
+use super::work::{Item, Worker, crashed, source_of, tenant_of};
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Event, Lane};
-use crate::store::{Budget, Claimed, DeliveryRecord, DeliveryState, Job, Origin, QueueKey, Record, StoreError, Ticket, Work};
+use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot};
+use crate::event::{Lane, TenantId};
+use crate::store::{Budget, Claimed, DeliveryState, Job, Origin, QueueKey, StoreError, Ticket, Work};
 
 /// At most this many in one read of the store.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 /// At most this many bytes in one read of the store.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// At most this many jobs of one sub-queue in its turn.
+pub(super) const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// At most this many jobs of a tenant of weight 1 in its turn.
 const TURN: usize = 32;
 /// How long a busy loop lets entries gather: a read for each single event costs the store several times as much.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_micros(100);
 /// Reads of at least this many entries make the loop a busy one.
 const BUSY: usize = 8;
 /// How long an idle loop waits for a signal that may have been lost.
 const SLOW_POLL: Duration = Duration::from_secs(1);
-/// The low lane, and the schedule without a known due time, are looked at this often at least.
+/// How long it waits for what its class is allowed.
+const THROTTLED: Duration = Duration::from_millis(10);
+/// The low lane, the schedule without a known due time, and queues that had no room are looked at this often at least.
 const LOOK: Duration = Duration::from_millis(50);
-/// The held lane is looked at this often.
-const HELD_LOOK: Duration = Duration::from_secs(1);
 /// Pause after a read of the store that failed.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// From this claim on an event runs alone.
@@ -47,18 +49,18 @@ const CRASHES: u32 = 5;
 
 /// One shard's loop, under one lease.
 pub(super) struct ShardLoop {
-    shared: Arc<Shared>,
-    hold: Arc<Hold>,
-    windows: Windows,
-    worker: Arc<Worker>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) hold: Arc<Hold>,
+    pub(super) windows: Windows,
+    pub(super) worker: Arc<Worker>,
     records: Option<mpsc::Receiver<Done>>,
     table: Arc<Table>,
     tasks: TaskTracker,
     looked_at: Timestamp,
     reclaimed_at: Timestamp,
-    /// The front of the held lane. It is in hand, so that its age is known, and goes nowhere before it is too old.
-    diverted: VecDeque<Claimed>,
-    diverted_at: Timestamp,
+    /// Whether work was left because its class may have no more now.
+    pub(super) throttled: bool,
+    pub(super) diversions: Diversions,
 }
 
 /// What this owner has in flight, and what it knows of the schedule; shared with the writer of outcomes.
@@ -86,22 +88,17 @@ impl ShardLoop {
             tasks: TaskTracker::new(),
             looked_at: Timestamp::default(),
             reclaimed_at: Timestamp::default(),
-            diverted: VecDeque::new(),
-            diverted_at: Timestamp::default(),
+            throttled: false,
+            diversions: Diversions::default(),
         }
     }
 
     /// Works until `stop`, then lets what is in flight finish inside the drain deadline. An error means that the lease is gone.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let Some(records) = self.records.take() else { return Ok(()) };
-        let table = self.table.clone();
-        let writer = tokio::spawn(record::run(
-            self.shared.store.clone(),
-            self.hold.clone(),
-            self.windows.clone(),
-            records,
-            TableWriter(table),
-        ));
+        let table = TableWriter(self.table.clone());
+        let writer = record::run(self.shared.clone(), self.hold.clone(), self.windows.clone(), records, table);
+        let writer = tokio::spawn(writer);
         let hold = self.hold.clone();
         let result = tokio::select! {
             result = self.work() => result,
@@ -169,12 +166,13 @@ impl ShardLoop {
     async fn wait(&self, signal: &Notify) {
         let now = self.shared.clock.now();
         let due = Timestamp(self.table.next_due.load(Ordering::Acquire)).since(now);
+        let longest = if self.throttled { THROTTLED } else { SLOW_POLL };
         tokio::select! {
             () = signal.notified() => {}
             () = self.table.due_changed.notified() => {}
             () = self.windows.ready() => {}
             () = self.shared.in_flight.freed(), if self.shared.in_flight.is_exhausted() => {}
-            () = tokio::time::sleep(due.clamp(Duration::from_millis(1), SLOW_POLL)) => {}
+            () = tokio::time::sleep(due.clamp(Duration::from_millis(1), longest)) => {}
         }
     }
 
@@ -191,24 +189,34 @@ impl ShardLoop {
     async fn pass(&mut self) -> Result<usize, StoreError> {
         let now = self.shared.clock.now();
         let look = now.since(self.looked_at) >= LOOK;
+        if look {
+            self.windows.look_again();
+        }
+        self.throttled = false;
         if now.since(self.reclaimed_at) >= self.hold.lease.ttl {
             self.reclaim().await?;
         }
         let mut read = self.due(now, look).await?;
         read += self.parked().await?;
-        let normal = self.lane(Lane::Normal).await?;
-        read += normal;
-        if look || normal == 0 {
-            read += self.lane(Lane::Low).await?;
+        let normal = self.claim(Lane::Normal, Class::Normal).await?;
+        // What was held before is older than what has just been read, so it begins first.
+        read += self.returning(now).await? + normal.len();
+        let is_quiet = normal.is_empty();
+        self.start_all(normal).await;
+        if look || is_quiet {
+            let low = self.claim(Lane::Low, Class::Low).await?;
+            read += low.len();
+            self.start_all(low).await;
             self.looked_at = now;
         }
-        read += self.held_lane(now).await?;
+        read += self.held(now).await?;
         Ok(read)
     }
 
     async fn reclaim(&mut self) -> Result<usize, StoreError> {
-        let Some(mut grant) = self.shared.in_flight.take(BATCH, BATCH_BYTES) else {
-            self.shared.in_flight.freed().await;
+        let Some(mut grant) = self.take(Class::Reclaimed, BATCH, BATCH_BYTES) else {
+            // Nothing is free, or the shard is paused.
+            let _either = tokio::time::timeout(THROTTLED, self.shared.in_flight.freed()).await;
             return Ok(1);
         };
         let held = self.table.entries().clone();
@@ -216,10 +224,6 @@ impl ShardLoop {
         self.reclaimed_at = self.shared.clock.now();
         let count = claimed.len();
         for claimed in claimed {
-            if claimed.ticket.lane == Lane::Held {
-                self.hold_back(claimed);
-                continue;
-            }
             let grant = grant.split(claimed.event.request.size());
             match claimed.claims {
                 CRASHES.. => self.give_up(claimed, grant).await,
@@ -234,110 +238,151 @@ impl ShardLoop {
         if !look && now.0 < self.table.next_due.load(Ordering::Acquire) {
             return Ok(0);
         }
-        let Some(mut grant) = self.shared.in_flight.take(BATCH, BATCH_BYTES) else { return Ok(0) };
+        let Some(mut grant) = self.take(Class::Normal, BATCH, BATCH_BYTES) else { return Ok(0) };
         self.table.next_due.store(NEVER, Ordering::Release);
         let jobs = self.shared.store.due(&self.hold.lease, now, budget(&grant)).await?;
         let next = self.shared.store.next_due(&self.hold.lease).await?;
         self.table.schedule(next.unwrap_or(Timestamp(NEVER)));
         let count = jobs.len();
         for job in jobs {
-            let held = Held { _grant: grant.split(size(&job)), _window: None };
-            self.spawn(item_of(job, held, Wait::Turn));
+            let grant = grant.split(size(&job));
+            self.begin(job, grant).await;
         }
         Ok(count)
     }
 
-    /// Serves the sub-queues in turn: a tenant with thousands of jobs gets the same turn as one with a few.
+    /// Starts a job whose time has come, unless it has to wait for something else now.
+    async fn begin(&self, job: Job, grant: Grant) {
+        let snapshot = self.shared.snapshots.load();
+        let tenant = tenant_of(&job.work);
+        let traffic = &snapshot.traffic;
+        let place = if traffic.diverted.get(&Diverted::Tenant(tenant)) == Some(&Diversion::Held) {
+            Err((QueueKey::Tenant(tenant), Wait::Held))
+        } else if job.attempts > 0 && traffic.retries != Percent::ALL {
+            Err((QueueKey::Retries(tenant), Wait::RetriesPaused))
+        } else {
+            let limit = self.limit_of(&snapshot, QueueKey::Tenant(tenant));
+            self.windows.enter(tenant, &[], limit, size(&job)).map_err(|queue| (queue, Wait::TenantWindow))
+        };
+        drop(snapshot);
+        match place {
+            Ok(permit) => self.spawn(item_of(job, Held::of(grant, Some(permit)), Wait::Turn)),
+            Err((queue, wait)) => {
+                let item = item_of(job, Held::of(grant, None), wait);
+                self.park(item, queue, wait).await;
+            }
+        }
+    }
+
+    /// Serves the sub-queues by tenant, in turn: one with thousands of jobs gets the same turn as one with a few.
     async fn parked(&mut self) -> Result<usize, StoreError> {
         let mut count = 0;
         while count < BATCH {
-            let Some((queue, mut permits)) = self.windows.next(TURN, self.shared.config.default_window) else { break };
-            let Some(mut grant) = self.shared.in_flight.take(permits.len(), BATCH_BYTES) else {
-                self.windows.put_back(queue);
-                break;
+            let snapshot = self.shared.snapshots.current();
+            let idle = self.shared.in_flight.idle();
+            let limits = |queue| limit(&self.shared, &snapshot, idle, queue);
+            let Some(mut turn) = self.windows.next(&limits) else { break };
+            let (queue, bytes) = (turn.queue, turn.bytes.min(BATCH_BYTES));
+            let Some(mut grant) = self.take(class_of(&snapshot, queue), turn.permits.len(), bytes) else {
+                self.windows.put_back(turn);
+                if self.shared.in_flight.is_exhausted() {
+                    break;
+                }
+                continue;
             };
-            let jobs = self.shared.store.unpark(&self.hold.lease, queue, budget(&grant)).await?;
-            let wait = match queue {
-                QueueKey::Tenant(_) => Wait::TenantWindow,
-                QueueKey::Destination(..) => Wait::DestinationWindow,
-                QueueKey::Source(..) => Wait::Held,
-                QueueKey::Retries(_) => Wait::Turn,
+            let jobs = match self.shared.store.unpark(&self.hold.lease, queue, budget(&grant)).await {
+                Ok(jobs) => jobs,
+                Err(error) => {
+                    self.windows.put_back(turn);
+                    return Err(error);
+                }
             };
             self.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
             count += jobs.len();
             for job in jobs {
-                let held = Held { _grant: grant.split(size(&job)), _window: permits.pop() };
-                self.spawn(item_of(job, held, wait));
+                let (mut permit, bytes) = (turn.permits.pop(), size(&job));
+                if let Some(permit) = &mut permit {
+                    permit.weigh(bytes);
+                }
+                let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
+                let item = item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue));
+                match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_))) {
+                    Some(source) => {
+                        let queue = QueueKey::Source(tenant_of(&item.work), source);
+                        self.park(item, queue, Wait::Held).await;
+                    }
+                    None => self.spawn(item),
+                }
             }
         }
         Ok(count)
     }
 
-    async fn lane(&mut self, lane: Lane) -> Result<usize, StoreError> {
-        let Some(mut grant) = self.shared.in_flight.take(BATCH, BATCH_BYTES) else { return Ok(0) };
+    /// The next entries of a lane, each with what it uses of the budget.
+    pub(super) async fn claim(&mut self, lane: Lane, class: Class) -> Result<Vec<(Claimed, Grant)>, StoreError> {
+        let Some(mut grant) = self.take(class, BATCH, BATCH_BYTES) else { return Ok(Vec::new()) };
         let claimed = self.shared.store.claim(&self.hold.lease, lane, budget(&grant)).await?;
-        let count = claimed.len();
-        for claimed in claimed {
+        let with_grant = |claimed: Claimed| {
             let grant = grant.split(claimed.event.request.size());
+            (claimed, grant)
+        };
+        Ok(claimed.into_iter().map(with_grant).collect())
+    }
+
+    pub(super) fn take(&mut self, class: Class, events: usize, bytes: usize) -> Option<Grant> {
+        let grant = self.shared.in_flight.take(Use { class, shard: self.hold.lease.shard }, events, bytes);
+        self.throttled |= grant.is_none();
+        grant
+    }
+
+    pub(super) async fn start_all(&self, claimed: Vec<(Claimed, Grant)>) {
+        for (claimed, grant) in claimed {
             self.start(claimed, grant).await;
         }
-        Ok(count)
     }
 
-    /// What an operator diverted is not delivered, and given up in the end.
-    async fn held_lane(&mut self, now: Timestamp) -> Result<usize, StoreError> {
-        if self.diverted.is_empty() && now.since(self.diverted_at) >= HELD_LOOK {
-            self.diverted_at = now;
-            let one = Budget { count: 1, bytes: BATCH_BYTES };
-            let claimed = self.shared.store.claim(&self.hold.lease, Lane::Held, one).await?;
-            claimed.into_iter().for_each(|claimed| self.hold_back(claimed));
-        }
-        let Some(front) = self.diverted.front() else { return Ok(0) };
-        let over = Wait::Held.over(&self.shared, front.event.accepted_at, now);
-        let Some(reason) = over.or_else(|| wait::deleted(&self.shared, front.event.tenant)) else { return Ok(0) };
-        let Some(grant) = self.shared.in_flight.take(1, BATCH_BYTES) else { return Ok(0) };
-        let Some(front) = self.diverted.pop_front() else { return Ok(0) };
-        self.diverted_at = Timestamp::default();
-        let item = entry(front, Held { _grant: grant, _window: None });
-        self.worker.send(wait::given_up(&self.shared, item, reason)).await;
-        Ok(1)
-    }
-
-    fn hold_back(&mut self, claimed: Claimed) {
-        self.table.entries().insert(claimed.ticket);
-        self.diverted.push_back(claimed);
-    }
-
-    /// Starts an entry, or parks it if its tenant is over its window.
+    /// Starts an entry, or parks it if its tenant is over its window or diverted.
     async fn start(&self, claimed: Claimed, grant: Grant) {
-        let queue = QueueKey::Tenant(claimed.event.tenant);
-        let window =
-            self.shared.snapshots.load().tenants.get(&claimed.event.tenant).map_or(usize::MAX, |tenant| tenant.plan.in_flight);
-        self.table.entries().insert(claimed.ticket);
-        match self.windows.enter(queue, window) {
-            Some(permit) => self.spawn(entry(claimed, Held { _grant: grant, _window: Some(permit) })),
-            None => self.park(claimed, queue, grant).await,
+        let claimed = self.noted(claimed);
+        let (tenant, source) = (claimed.event.tenant, claimed.event.source);
+        let snapshot = self.shared.snapshots.load();
+        let (own, of_source) = (QueueKey::Tenant(tenant), QueueKey::Source(tenant, source));
+        let diversion = snapshot.traffic.diversion(tenant, source);
+        let place = if diversion == Some(Diversion::Held) {
+            Err(if is_held(&snapshot, Diverted::Tenant(tenant)) { own } else { of_source })
+        } else {
+            let limit = self.limit_of(&snapshot, own);
+            self.windows.enter(tenant, &[of_source], limit, claimed.event.request.size())
+        };
+        drop(snapshot);
+        match place {
+            Ok(permit) => self.spawn(entry(claimed, Held::of(grant, Some(permit)))),
+            Err(queue) => {
+                let is_held = diversion == Some(Diversion::Held) || queue == of_source;
+                let wait = if is_held { Wait::Held } else { Wait::TenantWindow };
+                self.park(entry(claimed, Held::of(grant, None)), queue, wait).await;
+            }
         }
     }
 
-    async fn park(&self, claimed: Claimed, queue: QueueKey, grant: Grant) {
-        self.windows.park(queue, claimed.event.accepted_at);
-        let state = DeliveryState::Parked { reason: Wait::TenantWindow.as_str().to_owned(), queue: Some(queue) };
-        self.settle(claimed, state, grant).await;
+    /// Notes an entry as in this owner's hands.
+    pub(super) fn noted(&self, claimed: Claimed) -> Claimed {
+        self.table.entries().insert(claimed.ticket);
+        claimed
+    }
+
+    async fn park(&self, item: Item, queue: QueueKey, wait: Wait) {
+        self.windows.park(queue, item.since);
+        let state = DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) };
+        self.worker.send(wait::moved(item, state, self.shared.clock.now())).await;
     }
 
     async fn give_up(&self, claimed: Claimed, grant: Grant) {
         let (event, claims) = (claimed.event.id, claimed.claims);
         tracing::error!(%event, claims, "event given up: each gateway that worked on it went away");
-        self.table.entries().insert(claimed.ticket);
-        self.settle(claimed, DeliveryState::DeadLettered { reason: crashed(claims) }, grant).await;
-    }
-
-    /// Moves a whole event elsewhere, unplanned.
-    async fn settle(&self, claimed: Claimed, state: DeliveryState, grant: Grant) {
-        let Claimed { ticket, event, .. } = claimed;
-        let record = whole_event(ticket, event, state, self.shared.clock.now());
-        self.worker.send(Done { record, held: Some(Held { _grant: grant, _window: None }) }).await;
+        let item = entry(self.noted(claimed), Held::of(grant, None));
+        let state = DeliveryState::DeadLettered { reason: crashed(claims) };
+        self.worker.send(wait::moved(item, state, self.shared.clock.now())).await;
     }
 
     /// Runs a suspect with nothing else beside it, so that a crash tells which event it was.
@@ -352,7 +397,7 @@ impl ShardLoop {
         self.tasks.reopen();
     }
 
-    fn spawn(&self, item: Item) {
+    pub(super) fn spawn(&self, item: Item) {
         let (worker, hold) = (self.worker.clone(), self.hold.clone());
         self.tasks.spawn(async move {
             tokio::select! {
@@ -361,6 +406,56 @@ impl ShardLoop {
                 () = worker.run(item) => {}
             }
         });
+    }
+
+    pub(super) fn limit_of(&self, snapshot: &Snapshot, queue: QueueKey) -> Limit {
+        limit(&self.shared, snapshot, self.shared.in_flight.idle(), queue)
+    }
+}
+
+/// What a queue may have in flight. A tenant has no more than its plan says, and no more than its weight times what nobody uses: so
+/// there is always room for who comes next, however many are noisy, and one alone may use what its plan allows.
+fn limit(shared: &Shared, snapshot: &Snapshot, idle: Amount, queue: QueueKey) -> Limit {
+    let most = |events| Limit { events, bytes: usize::MAX, turn: BATCH };
+    let is_paused = |who| is_held(snapshot, who) && snapshot.traffic.held == Percent::NONE;
+    match queue {
+        QueueKey::Tenant(tenant) => {
+            let plan = snapshot.tenants.get(&tenant).map(|tenant| (tenant.plan.weight as usize, tenant.plan.in_flight));
+            let (weight, window) = plan.unwrap_or((1, shared.config.default_window));
+            let events =
+                if is_paused(Diverted::Tenant(tenant)) { 0 } else { window.min(weight.saturating_mul(idle.events)).max(1) };
+            let bytes = weight.saturating_mul(idle.bytes).max(1);
+            Limit { events, bytes, turn: TURN.saturating_mul(weight).min(BATCH) }
+        }
+        QueueKey::Destination(_, destination) => {
+            let known = snapshot.destinations.get(&destination);
+            most(known.map_or(shared.config.default_window, |destination| destination.in_flight))
+        }
+        QueueKey::Source(_, source) => most(if is_paused(Diverted::Source(source)) { 0 } else { usize::MAX }),
+        QueueKey::Retries(_) => most(if snapshot.traffic.retries == Percent::NONE { 0 } else { usize::MAX }),
+    }
+}
+
+fn is_held(snapshot: &Snapshot, who: Diverted) -> bool {
+    snapshot.traffic.diverted.get(&who) == Some(&Diversion::Held)
+}
+
+fn class_of(snapshot: &Snapshot, queue: QueueKey) -> Class {
+    let tenant_is_held = |tenant: TenantId| is_held(snapshot, Diverted::Tenant(tenant));
+    match queue {
+        QueueKey::Source(tenant, source) if tenant_is_held(tenant) || is_held(snapshot, Diverted::Source(source)) => Class::Held,
+        QueueKey::Tenant(tenant) | QueueKey::Destination(tenant, _) if tenant_is_held(tenant) => Class::Held,
+        QueueKey::Retries(_) => Class::Retries,
+        _ => Class::CatchUp,
+    }
+}
+
+fn wait_of(queue: QueueKey) -> Wait {
+    match queue {
+        QueueKey::Tenant(_) => Wait::TenantWindow,
+        QueueKey::Destination(..) => Wait::DestinationWindow,
+        QueueKey::Source(..) => Wait::Held,
+        QueueKey::Retries(_) => Wait::RetriesPaused,
     }
 }
 
@@ -398,7 +493,7 @@ fn budget(grant: &Grant) -> Budget {
     Budget { count: grant.events(), bytes: grant.bytes() }
 }
 
-fn entry(claimed: Claimed, held: Held) -> Item {
+pub(super) fn entry(claimed: Claimed, held: Held) -> Item {
     let Claimed { ticket, event, progress, claims: _ } = claimed;
     let since = event.accepted_at;
     // What has begun waits for nothing any more.
@@ -407,35 +502,12 @@ fn entry(claimed: Claimed, held: Held) -> Item {
     Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, wait }
 }
 
-fn item_of(job: Job, held: Held, wait: Wait) -> Item {
+pub(super) fn item_of(job: Job, held: Held, wait: Wait) -> Item {
     let Job { id, attempts, spent, since, work } = job;
     Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, wait }
 }
 
-fn whole_event(ticket: Ticket, event: Event, state: DeliveryState, now: Timestamp) -> Record {
-    let (id, tenant) = (event.id, event.tenant);
-    let job = Job {
-        id: DeliveryId::of_event(id),
-        attempts: 0,
-        spent: 0,
-        since: event.accepted_at,
-        work: Work::Plan { event: Box::new(event), connection: None },
-    };
-    let delivery = DeliveryRecord {
-        id: job.id,
-        connection: None,
-        destination: None,
-        output: 0,
-        at: now,
-        state,
-        attempts: Vec::new(),
-        runs: Vec::new(),
-        job: Some(Box::new(job)),
-    };
-    Record { origin: Origin::Entry(ticket), event: id, tenant, finished: true, deliveries: vec![delivery] }
-}
-
-fn size(job: &Job) -> usize {
+pub(super) fn size(job: &Job) -> usize {
     match &job.work {
         Work::Attempt(delivery) => delivery.request.size(),
         Work::Plan { event, .. } => event.request.size(),

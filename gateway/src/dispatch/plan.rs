@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::attempt::{Past, Planned};
 use super::filter::View;
+use super::output::Made;
 use super::schedule::{History, Next, Outcome};
 use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage, StageKind};
@@ -14,12 +15,19 @@ use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
 use crate::telemetry::trace;
 
 /// What a plan gives.
-#[derive(Default)]
 pub(super) struct Plan {
     /// Outcomes that need no attempt.
     pub(super) settled: Vec<DeliveryRecord>,
     /// Requests to make.
     pub(super) planned: Vec<Planned>,
+    /// What plugins made of the event.
+    pub(super) made: Made,
+}
+
+impl Plan {
+    fn of(shared: &Shared, settled: Vec<DeliveryRecord>, planned: Vec<Planned>) -> Self {
+        Self { settled, planned, made: shared.outputs.none() }
+    }
 }
 
 /// Plans an event on one connection, or on all of its source. What stands in `recorded` is skipped: it has happened.
@@ -36,10 +44,10 @@ pub(super) async fn plan(
         Ok(connections) => connections,
         Err(settled) => {
             planner.tell_dead(std::slice::from_ref(&*settled));
-            return Plan { settled: vec![*settled], planned: Vec::new() };
+            return Plan::of(shared, vec![*settled], Vec::new());
         }
     };
-    let mut plan = Plan::default();
+    let mut plan = Plan::of(shared, Vec::new(), Vec::new());
     if connections.is_empty() {
         let id = DeliveryId::of_event(event.id);
         plan.settled.push(planner.row(id, None, DeliveryState::Unmatched));
@@ -60,7 +68,7 @@ pub(super) async fn plan(
 pub(super) fn resume(shared: &Shared, delivery: Delivery, past: Past) -> Plan {
     let snapshot = shared.snapshots.load();
     match snapshot.connections.get(&delivery.connection) {
-        Some(connection) => Plan { settled: Vec::new(), planned: vec![Planned::frozen(delivery, connection.clone())] },
+        Some(connection) => Plan::of(shared, Vec::new(), vec![Planned::frozen(delivery, connection.clone())]),
         None => {
             let reason = unknown("connection", &delivery.connection);
             let now = shared.clock.now();
@@ -76,7 +84,7 @@ pub(super) fn resume(shared: &Shared, delivery: Delivery, past: Past) -> Plan {
                 runs: Vec::new(),
                 job: Some(Box::new(past.job(delivery.id, Work::Attempt(Box::new(delivery))))),
             };
-            Plan { settled: vec![row], planned: Vec::new() }
+            Plan::of(shared, vec![row], Vec::new())
         }
     }
 }
@@ -138,7 +146,7 @@ impl Planner<'_> {
             }
         }
         let mut runs = Vec::new();
-        match self.chain(connection, &mut runs).await {
+        match self.chain(connection, &mut runs, &mut plan.made).await {
             Chained::Outputs(outputs) => {
                 let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
                 self.outputs(connection, outputs, runs, plan);
@@ -172,7 +180,7 @@ impl Planner<'_> {
         }
     }
 
-    async fn chain(&self, connection: &Connection, runs: &mut Vec<PluginRun>) -> Chained {
+    async fn chain(&self, connection: &Connection, runs: &mut Vec<PluginRun>, made: &mut Made) -> Chained {
         let pinned = self.event.pins.iter().find(|pin| pin.connection == connection.id);
         let mut current = vec![SharedRequest::Event(self.event.clone())];
         for (position, stage) in connection.chain.iter().enumerate() {
@@ -180,9 +188,13 @@ impl Planner<'_> {
             let version = stage.version_for(pinned.and_then(|pin| pin.versions.get(position)).copied());
             let mut next = Vec::with_capacity(current.len());
             for input in current {
+                made.room().await;
                 match self.stage(connection.id, stage, version, &input, runs).await {
                     Ok(None) => next.push(input),
-                    Ok(Some(outputs)) => next.extend(outputs.into_iter().map(|request| SharedRequest::Made(Arc::new(request)))),
+                    Ok(Some(outputs)) => {
+                        made.add(outputs.iter().map(Request::size).sum());
+                        next.extend(outputs.into_iter().map(|request| SharedRequest::Made(Arc::new(request))));
+                    }
                     Err(_) if stage.on_failure == OnFailure::PassThrough => next.push(input),
                     Err(failure) => return Chained::Failed { failure, policy: stage.on_failure },
                 }

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::budget::Grant;
+use super::output::Made;
 use super::owner::Hold;
 use super::window::{Permit, Windows};
-use crate::store::{DeliveryState, Origin, QueueKey, Record, Store, StoreError};
+use crate::clock::monotonic;
+use crate::store::{DeliveryState, Origin, QueueKey, Record, StoreError};
+use crate::telemetry::metrics::Write;
 
 /// At most this many records in one write.
 const BATCH: usize = 256;
@@ -32,6 +36,14 @@ pub(super) struct Done {
 pub(super) struct Held {
     pub(super) _grant: Grant,
     pub(super) _window: Option<Permit>,
+    pub(super) _made: Option<Made>,
+}
+
+impl Held {
+    /// For work that has made nothing.
+    pub(super) fn of(grant: Grant, window: Option<Permit>) -> Self {
+        Self { _grant: grant, _window: window, _made: None }
+    }
 }
 
 /// Told what was written.
@@ -44,7 +56,7 @@ pub(super) trait Written: Send + 'static {
 
 /// Takes records until every sender is gone, then returns; returns early when the lease is lost.
 pub(super) async fn run(
-    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
     hold: Arc<Hold>,
     windows: Windows,
     mut records: mpsc::Receiver<Done>,
@@ -67,7 +79,7 @@ pub(super) async fn run(
         busy = batch.len() >= 4;
         let (records, held): (Vec<Record>, Vec<Option<Held>>) = batch.drain(..).map(|done| (done.record, done.held)).unzip();
         let notes = Notes::of(&records);
-        if write(&*store, &hold, records).await.is_err() {
+        if write(&shared, &hold, records).await.is_err() {
             hold.lose();
             return;
         }
@@ -113,14 +125,18 @@ impl Notes {
 }
 
 /// Writes the batch, again and again while the lease holds.
-async fn write(store: &dyn Store, hold: &Hold, records: Vec<Record>) -> Result<(), StoreError> {
+async fn write(shared: &Shared, hold: &Hold, records: Vec<Record>) -> Result<(), StoreError> {
     let mut pause = BACKOFF.0;
     loop {
+        let began = monotonic();
+        shared.pressure.write_begins();
         let recorded = tokio::select! {
             biased;
             () = hold.lost() => Err(StoreError::Fenced(hold.lease.shard)),
-            recorded = store.record(&hold.lease, &records) => recorded,
+            recorded = shared.store.record(&hold.lease, &records) => recorded,
         };
+        shared.pressure.write_ends(began.elapsed());
+        shared.metrics.written(Write::Record, records.len(), began.elapsed(), recorded.as_ref().copied().map_err(|_| ()));
         match recorded {
             Ok(()) => return Ok(()),
             // A refused batch would be refused again: the next owner starts over, and counts its claims.

@@ -18,6 +18,8 @@ pub(super) enum Wait {
     LowLane,
     /// An operator, who diverted it.
     Held,
+    /// An operator, who paused retries.
+    RetriesPaused,
     /// A place in its tenant's window.
     TenantWindow,
     /// A place in its destination's window.
@@ -33,6 +35,7 @@ impl Wait {
             Self::Turn => "turn",
             Self::LowLane => "low_lane",
             Self::Held => "held",
+            Self::RetriesPaused => "retries_paused",
             Self::TenantWindow => "tenant_window",
             Self::DestinationWindow => "destination_window",
             Self::DestinationDisabled => "destination_disabled",
@@ -59,6 +62,7 @@ impl Wait {
             Self::Turn => "it waited",
             Self::LowLane => "the tenant was over its plan's throughput, and the event waited in the low lane",
             Self::Held => "an operator held the event",
+            Self::RetriesPaused => "an operator paused retries",
             Self::TenantWindow => "the tenant's window was full, and the event waited",
             Self::DestinationWindow => "the destination's window was full, and the delivery waited",
             Self::DestinationDisabled => "the destination was disabled",
@@ -79,26 +83,40 @@ pub(super) fn deleted(shared: &Shared, tenant: TenantId) -> Option<Failure> {
 
 /// Gives a piece of work up, unattempted.
 pub(super) fn given_up(shared: &Shared, item: Item, reason: Failure) -> Done {
-    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _ } = item;
-    let id = match (&origin, &work) {
+    let now = shared.clock.now();
+    let (trace, connection) = match &item.work {
+        Work::Attempt(delivery) => (delivery.trace, Some(delivery.connection)),
+        Work::Plan { event, connection } => (event.trace, *connection),
+    };
+    shared.spans.dead_lettered(trace, connection, id_of(&item), now, &reason);
+    moved(item, DeliveryState::DeadLettered { reason }, now)
+}
+
+fn id_of(item: &Item) -> DeliveryId {
+    match (&item.origin, &item.work) {
         (Origin::Job(id), _) => *id,
         (Origin::Entry(_), Work::Plan { event, .. }) => DeliveryId::of_event(event.id),
         (Origin::Entry(_), Work::Attempt(delivery)) => delivery.id,
-    };
+    }
+}
+
+/// Moves a whole piece of work elsewhere, unattempted.
+pub(super) fn moved(item: Item, state: DeliveryState, at: Timestamp) -> Done {
+    let id = id_of(&item);
+    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _ } = item;
     let job = Job { id, attempts, spent, since, work };
-    let (connection, destination, output, trace) = match &job.work {
-        Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output, delivery.trace),
-        Work::Plan { event, connection } => (*connection, None, 0, event.trace),
+    let (connection, destination, output) = match &job.work {
+        Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output),
+        Work::Plan { connection, .. } => (*connection, None, 0),
     };
-    let (event, tenant, at) = (job.event(), job.tenant(), shared.clock.now());
-    shared.spans.dead_lettered(trace, connection, id, at, &reason);
+    let (event, tenant) = (job.event(), job.tenant());
     let row = DeliveryRecord {
         id,
         connection,
         destination,
         output,
         at,
-        state: DeliveryState::DeadLettered { reason },
+        state,
         attempts: Vec::new(),
         runs: Vec::new(),
         job: Some(Box::new(job)),

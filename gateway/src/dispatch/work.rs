@@ -18,7 +18,7 @@ use super::record::{Done, Held};
 use super::wait::{Wait, deleted, given_up};
 use super::window::Windows;
 use crate::clock::Timestamp;
-use crate::event::{EventId, Failure, Lane, Party, TenantId};
+use crate::event::{EventId, Failure, Lane, Party, SourceId, TenantId};
 use crate::store::{DeliveryRecord, Origin, Record, Work};
 
 /// Work that was taken out of the store, with what it holds of the budget.
@@ -62,20 +62,23 @@ impl Worker {
 
     /// Plans if need be, attempts, and records.
     pub(super) async fn run(&self, item: Item) {
-        let over = item.wait.over(&self.shared, item.since, self.shared.clock.now());
+        // How long a delivery is tried again is the retry policy's to say, wherever it waits meanwhile.
+        let is_retry = item.spent > 0 && matches!(item.wait, Wait::TenantWindow | Wait::DestinationWindow);
+        let over = item.wait.over(&self.shared, item.since, self.shared.clock.now()).filter(|_| !is_retry);
         if let Some(reason) = over.or_else(|| deleted(&self.shared, tenant_of(&item.work))) {
             return self.send(given_up(&self.shared, item, reason)).await;
         }
         let Item { origin, attempts, spent, since, work, progress, held, wait } = item;
         let admitted = wait == Wait::DestinationWindow;
         let (event, tenant) = (event_of(&work), tenant_of(&work));
-        let past = attempt::Past { attempts, spent, since, admitted, lane: lane_of(origin) };
-        let Plan { settled, planned } = match work {
+        let parked = matches!(origin, Origin::Job(_));
+        let past = attempt::Past { attempts, spent, since, admitted, parked, lane: lane_of(origin) };
+        let Plan { settled, planned, made } = match work {
             Work::Plan { event, connection } => plan::plan(&self.shared, Arc::from(event), connection, &progress, past).await,
             Work::Attempt(delivery) => plan::resume(&self.shared, *delivery, past),
         };
         let records = Records { worker: self, origin, event, tenant };
-        records.attempt_all(settled, planned, past, held).await;
+        records.attempt_all(settled, planned, past, Held { _made: Some(made), ..held }).await;
     }
 }
 
@@ -157,7 +160,15 @@ fn event_of(work: &Work) -> EventId {
     }
 }
 
-fn tenant_of(work: &Work) -> TenantId {
+/// The source that work which is not planned yet came in by.
+pub(super) fn source_of(work: &Work) -> Option<SourceId> {
+    match work {
+        Work::Attempt(_) => None,
+        Work::Plan { event, .. } => Some(event.source),
+    }
+}
+
+pub(super) fn tenant_of(work: &Work) -> TenantId {
     match work {
         Work::Attempt(delivery) => delivery.tenant,
         Work::Plan { event, .. } => event.tenant,

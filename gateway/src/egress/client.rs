@@ -12,6 +12,8 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 
+use tokio::sync::Semaphore;
+
 use super::connect::Tls;
 use super::fault::{Fault, refusal};
 use super::policy::AddressPolicy;
@@ -36,6 +38,8 @@ pub struct EgressConfig {
     pub extra_ca_pem: Vec<String>,
     /// What is kept of a response's body, in bytes.
     pub max_response: usize,
+    /// The same for all responses together, until nobody holds them any more; what does not fit is cut.
+    pub response_bytes: usize,
     /// Open connections altogether.
     pub max_connections: usize,
     /// Requests at once to one destination.
@@ -53,6 +57,7 @@ impl Default for EgressConfig {
             hosts: HashMap::new(),
             extra_ca_pem: Vec::new(),
             max_response: 16 * 1024,
+            response_bytes: 32 << 20,
             max_connections: 4096,
             max_requests_per_target: 256,
             idle_timeout: Duration::from_secs(60),
@@ -120,6 +125,7 @@ struct Inner {
     pool: Arc<Pool>,
     connect_timeout: Duration,
     max_response: usize,
+    responses: Arc<Semaphore>,
     sweeping: AtomicBool,
 }
 
@@ -138,6 +144,7 @@ impl Egress {
                 pool: Arc::new(Pool::new(limits)),
                 connect_timeout: config.connect_timeout,
                 max_response: config.max_response,
+                responses: Arc::new(Semaphore::new(config.response_bytes.min(Semaphore::MAX_PERMITS))),
                 sweeping: AtomicBool::new(false),
             }),
         })

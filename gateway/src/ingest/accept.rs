@@ -16,8 +16,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock;
-use crate::event::EventId;
+use super::quota::{Quota, Quotas};
+use crate::clock::{self, Timestamp};
+use crate::event::{EventId, TenantId};
 use crate::store::{Acceptance, Accepted, Store, StoreError};
 use crate::telemetry::metrics::{Gauged, Metrics, Write};
 
@@ -65,6 +66,7 @@ pub struct Acceptor {
     metrics: Metrics,
     stop: CancellationToken,
     writers: TaskTracker,
+    quotas: Arc<Quotas>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -85,20 +87,26 @@ struct Pending {
 type Room = (OwnedSemaphorePermit, Gauged);
 
 impl Acceptor {
-    /// Starts the writers on the current runtime.
-    pub fn new(store: Arc<dyn Store>, limits: Limits, metrics: Metrics) -> Self {
+    /// Starts the writers on the current runtime. What the store says of the tenants goes to `quotas`.
+    pub fn new(store: Arc<dyn Store>, limits: Limits, quotas: Arc<Quotas>, metrics: Metrics) -> Self {
         let (queue, waiting) = mpsc::channel(limits.queue_count.max(1));
         let waiting = Arc::new(Mutex::new(Inbox { waiting, left_over: None }));
         let stop = CancellationToken::new();
         let writers = TaskTracker::new();
         for _ in 0..limits.writers.max(1) {
-            let writer =
-                Writer { store: store.clone(), inbox: waiting.clone(), limits, metrics: metrics.clone(), stop: stop.clone() };
+            let writer = Writer {
+                store: store.clone(),
+                inbox: waiting.clone(),
+                limits,
+                quotas: quotas.clone(),
+                metrics: metrics.clone(),
+                stop: stop.clone(),
+            };
             writers.spawn(writer.run());
         }
         writers.close();
         let bytes = Arc::new(Semaphore::new(limits.queue_bytes.min(Semaphore::MAX_PERMITS)));
-        Self { store, queue, bytes, metrics, stop, writers }
+        Self { store, queue, bytes, metrics, stop, writers, quotas }
     }
 
     /// Returns once the event is durable, or a duplicate of one that is. The event is queued before the first wait; how long to
@@ -126,6 +134,16 @@ impl Acceptor {
         Ok(outcome)
     }
 
+    /// Whether the tenant has so much queued that nothing more of it is taken; see [`Quotas::is_full`].
+    pub async fn is_full(&self, quota: &Quota, limit: u64, now: Timestamp) -> bool {
+        self.quotas.is_full(quota, limit, &*self.store, now).await
+    }
+
+    /// What the tenants may use, as far as it is known here.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
+    }
+
     /// Takes nothing more, writes what is queued, and returns when that has ended.
     pub async fn stop(&self) {
         self.stop.cancel();
@@ -145,6 +163,7 @@ struct Writer {
     store: Arc<dyn Store>,
     inbox: Arc<Mutex<Inbox>>,
     limits: Limits,
+    quotas: Arc<Quotas>,
     metrics: Metrics,
     stop: CancellationToken,
 }
@@ -178,13 +197,16 @@ impl Writer {
         self.metrics.written(Write::Accept, items, started.elapsed(), outcome.as_ref().map(|_| ()).map_err(|_| ()));
         match outcome {
             Ok(answers) => {
-                for ((answer, _room), accepted) in batch.waiters.drain(..).zip(answers) {
+                for (Waiter { tenant, answer, .. }, accepted) in batch.waiters.drain(..).zip(answers) {
+                    if let Accepted::New { queued } = accepted {
+                        self.quotas.queued(tenant, queued);
+                    }
                     let _ = answer.send(Ok(accepted));
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, events = items, "store did not confirm a batch of events");
-                for (answer, _room) in batch.waiters.drain(..) {
+                for Waiter { answer, .. } in batch.waiters.drain(..) {
                     let _ = answer.send(Err(error.clone()));
                 }
             }
@@ -196,15 +218,22 @@ impl Writer {
 #[derive(Default)]
 struct Batch {
     acceptances: Vec<Acceptance>,
-    waiters: Vec<(oneshot::Sender<Result<Accepted, StoreError>>, Room)>,
+    waiters: Vec<Waiter>,
     bytes: usize,
+}
+
+struct Waiter {
+    tenant: TenantId,
+    answer: oneshot::Sender<Result<Accepted, StoreError>>,
+    _room: Room,
 }
 
 impl Batch {
     fn push(&mut self, pending: Pending) {
         self.bytes += pending.size;
+        let tenant = pending.acceptance.event.event().tenant;
         self.acceptances.push(pending.acceptance);
-        self.waiters.push((pending.answer, pending.room));
+        self.waiters.push(Waiter { tenant, answer: pending.answer, _room: pending.room });
     }
 }
 

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::accept::Acceptor;
-use super::lane::Lanes;
+use super::quota::Quotas;
 use crate::clock::Clock;
 use crate::control::snapshot::Snapshots;
 use crate::event::Revision;
@@ -129,10 +129,8 @@ impl Default for Limits {
 pub struct Parts {
     /// Where sources are looked up.
     pub snapshots: Snapshots,
-    /// Keeps events.
+    /// Keeps events, and knows what their tenants may use.
     pub acceptor: Acceptor,
-    /// Chooses lanes.
-    pub lanes: Arc<Lanes>,
     /// Tells the time of acceptance.
     pub clock: Clock,
     /// Counts.
@@ -192,8 +190,8 @@ impl Server {
     /// tells keep-alive connections to close, and cuts what is left.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Stopped {
         let mut connections = JoinSet::new();
-        let Parts { snapshots, lanes, .. } = self.shared.parts.clone();
-        let _forgetting = AbortOnDropHandle::new(tokio::spawn(forget_who_is_gone(snapshots, lanes)));
+        let Parts { snapshots, acceptor, .. } = self.shared.parts.clone();
+        let _forgetting = AbortOnDropHandle::new(tokio::spawn(forget_who_is_gone(snapshots, acceptor.quotas().clone())));
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
@@ -245,13 +243,13 @@ impl Server {
     }
 }
 
-/// Forgets the buckets of tenants that are gone, whenever the configuration changes.
-async fn forget_who_is_gone(snapshots: Snapshots, lanes: Arc<Lanes>) {
+/// Forgets the quotas of tenants that are gone, whenever the configuration changes.
+async fn forget_who_is_gone(snapshots: Snapshots, quotas: Arc<Quotas>) {
     let mut seen = snapshots.load().revision;
     loop {
         let snapshot = snapshots.at_least(Revision(seen.0.saturating_add(1))).await;
         seen = snapshot.revision;
-        lanes.retain(|tenant| snapshot.tenants.contains_key(&tenant));
+        quotas.retain(|tenant| snapshot.tenants.contains_key(&tenant));
     }
 }
 

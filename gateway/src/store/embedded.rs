@@ -34,6 +34,7 @@
 //! | index | `w` shard, lane | how far the lane is claimed |
 //! | index | `c` shard, lane, place | how often an entry was claimed, from the second time on |
 //! | index | `k` tenant, key; `m` key; `e` time, key | dedup keys; remembered values; when they end |
+//! | index | `b` shard, tenant | bytes of what is queued |
 //! | index | `u` tenant | what its purge has removed |
 //! | index | `r`; `v` key; `n`; `f` | revision; configuration; reserved numbers; the directory's format |
 //!
@@ -44,7 +45,7 @@
 //! # What an operation costs
 //! | operation | reads | writes |
 //! |---|---|---|
-//! | accept | 1 if it has a dedup key | log, history (and 2 for a dedup key), one ledger for each shard of the unit |
+//! | accept | 1 if it has a dedup key | log, history (and 2 for a dedup key), one ledger for each shard of the unit, one count for each tenant of it |
 //! | claim | a scan of the log from the cursor | the claim cursor, in the journal before the answer, not fsynced |
 //! | record of an entry that ends well | none | one outcome |
 //! | record that puts work somewhere | 1, and the event's outcomes if it had any | outcome, request, 2 in the index |
@@ -54,7 +55,7 @@
 //! | listing | 1 scan | none |
 //! | trim | the outcomes of at most [`retention::STEP`] events | 2 removals for each event and 1 for each outcome |
 //! | purge | [`purge`] says how many jobs, or rows of history, are looked at | 4 removals for each job, and as trim for each event |
-//! | open | one look at each lane, keys of parked jobs, events in flight | none |
+//! | open | one look at each lane, keys of parked jobs, events in flight; of a shard with empty lanes all jobs but for their requests | none |
 
 mod command;
 mod committer;
@@ -395,6 +396,11 @@ impl Store for Embedded {
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {
         self.shared.cell(shard).signal.clone()
+    }
+
+    async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError> {
+        self.shared.is_up()?;
+        Ok(self.shared.cell(home.shard).state().queued.of(home.tenant))
     }
 
     async fn depth(&self, shard: Shard) -> Result<Depth, StoreError> {

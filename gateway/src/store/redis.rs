@@ -8,7 +8,9 @@
 //! | `{ns:S}:in:<lane>` | stream, group `g`, consumer `o` | accepted events: one field with the encoded event; stays after its ack, for history |
 //! | `{ns:S}:ix:<tenant>` | ZSET in order of its members | the tenant's events, packed by batch and bucket: id, time, source, lane |
 //! | `{ns:S}:n` | hash | how many entries of each lane are not finished (the group's own `lag` is wrong after a restart) |
+//! | `{ns:S}:qb` | hash | bytes of what is queued, by tenant |
 //! | `{ns:S}:dd:<key>` | string, lifetime | the first event with this dedup key |
+//! | `{ns:S}:tb:n:<tenant>`, `{ns:S}:tb:c:<tenant>` | string, lifetime | when the tenant's shared bucket (normal lane, ceiling) will be full |
 //! | `{ns:S}:own` | hash | owner: token, heartbeat, epoch, node, lease time, sequence of the last write |
 //! | `{ns:S}:tok` | string | the token alone, which claims watch |
 //! | `{ns:S}:h:<bucket>` | list | history: packed outcomes of the events whose ids were made in the same 32 ms |
@@ -26,11 +28,11 @@
 //! | `{ns:S}:wake` | channel | wakes the owner of a shard |
 //!
 //! # Costs, in round trips
-//! accept 1 (cluster: one for each shard in the batch) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
+//! accept 1 (cluster: one for each shard in the batch) · spend 1 (cluster: the same) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
 //! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
 //! trim 2, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
-//! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · depth 1, and 2 to 3 for each lane that is not empty.
+//! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · queued bytes 1 · depth 1, and 2 to 3 for each lane that is not empty.
 //!
 //! # Why it is like this
 //! - **History is found by the event's id alone**: the id carries its time, the time names the bucket. A log of outcomes in order of
@@ -40,6 +42,10 @@
 //!   much as the read itself. Each claim ends by watching the token again for the next, so that it is one round trip. On a cluster,
 //!   where the client can't watch, and on a full server, which refuses transactions, it is a script.
 //! - **The index is packed**: a member for each event would cost more than the event's stream entry.
+//! - **What a tenant has queued is a number that goes along** in whatever changes it: one `HINCRBY` for each tenant of an accept's batch, whose
+//!   reply is the answer, and one for each tenant of a record's. It is never below zero, so that work from before it was counted makes it
+//!   too low for a while, never too high. Too high it can be only where entries vanish from Redis: asking for it
+//!   ([`Store::queued_bytes`], which ingest does for who is being refused) sets all of a shard's to zero if no work is left in it.
 //! - **Leases do not expire by the server's clock**: see [`lease`].
 //! - **Writes of an owner carry a sequence** and are sent one at a time for each shard, so that one whose answer was lost is sent
 //!   again until it is known to be done, and never done twice.
@@ -73,6 +79,7 @@ mod reach;
 mod record;
 mod registry;
 mod scripts;
+mod share;
 mod tls;
 mod trim;
 mod wake;
@@ -103,7 +110,7 @@ use self::lease::{RELEASE, RENEW, Sightings, Vacant};
 use self::link::{Connector, Link};
 use super::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
 };
 use crate::clock::{self, Clock, Timestamp};
 use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
@@ -335,6 +342,10 @@ impl Store for RedisStore {
         detached(async move { ingest.accept(batch, turn).await }).await
     }
 
+    async fn spend(&self, over: Duration, spent: &[Spent]) -> Result<Vec<Duration>, StoreError> {
+        share::spend(&self.inner, over, spent).await
+    }
+
     fn admits(&self, lane: Lane) -> Result<(), StoreError> {
         self.inner.connector.reach.now()?;
         self.inner.health.load().may_accept(lane)
@@ -402,6 +413,10 @@ impl Store for RedisStore {
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {
         self.signals.get(usize::from(shard.0)).unwrap_or(&self.nobody).clone()
+    }
+
+    async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError> {
+        history::queued_bytes(&self.inner, home).await
     }
 
     async fn depth(&self, shard: Shard) -> Result<Depth, StoreError> {

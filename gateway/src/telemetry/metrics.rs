@@ -41,6 +41,8 @@ pub enum Ingested {
     TooLarge,
     /// Not a request that can be taken: malformed, wrong method, disabled source.
     Refused,
+    /// Its tenant is over its plan.
+    OverPlan,
     /// Too slow.
     TimedOut,
     /// No room for it here: 503 without asking the store.
@@ -52,13 +54,14 @@ pub enum Ingested {
 }
 
 impl Ingested {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Accepted, "accepted"),
         (Self::Duplicate, "duplicate"),
         (Self::UnknownSource, "unknown_source"),
         (Self::Unauthorized, "unauthorized"),
         (Self::TooLarge, "too_large"),
         (Self::Refused, "refused"),
+        (Self::OverPlan, "over_plan"),
         (Self::TimedOut, "timed_out"),
         (Self::Overloaded, "overloaded"),
         (Self::StoreFailed, "store_failed"),
@@ -159,10 +162,13 @@ struct Instruments {
 #[derive(Debug, Default)]
 struct State {
     shards: Mutex<HashMap<Shard, QueueSample>>,
+    // By `lane as usize`; none while the lane does not drain.
+    drain: Mutex<[Option<Duration>; Lane::ALL.len()]>,
     connections: AtomicU64,
     in_flight: AtomicU64,
     in_flight_bytes: AtomicU64,
     probe_us: AtomicU64,
+    yielding: AtomicU64,
     revision: AtomicU64,
     spans_dropped: AtomicU64,
     spans_failed: AtomicU64,
@@ -265,6 +271,11 @@ impl Metrics {
         self.shards().remove(&shard);
     }
 
+    /// How long a lane of the whole gateway takes to drain at its present rate; none if it does not.
+    pub fn drain(&self, lane: Lane, time: Option<Duration>) {
+        self.0.state.drain.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize] = time;
+    }
+
     /// A shard's lease changed.
     pub fn lease(&self, change: LeaseChange) {
         let name = match change {
@@ -273,6 +284,11 @@ impl Metrics {
             LeaseChange::Lost => "lost",
         };
         self.0.leases.add(1, &[KeyValue::new("change", name)]);
+    }
+
+    /// Whether what can wait yields to the normal lane.
+    pub fn yielding(&self, yielding: bool) {
+        self.0.state.yielding.store(yielding.into(), Ordering::Relaxed);
     }
 
     /// What one durable write of nothing cost.
@@ -386,10 +402,13 @@ fn bind_latency(latency: &Histogram<f64>) -> Vec<BoundHistogram<f64>> {
 
 fn define_gauges(meter: &Meter, state: &Arc<State>) {
     type Read = fn(&State) -> u64;
-    let gauges: [(&'static str, &'static str, &'static str, Read); 8] = [
+    let gauges: [(&'static str, &'static str, &'static str, Read); 9] = [
         ("tidegate.ingest.connections", "{connection}", "Open ingest connections.", |s| s.connections.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight", "{event}", "Events that wait for the store.", |s| s.in_flight.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
+        ("tidegate.dispatch.yielding", "", "Whether the low lane yields because the normal one or the store is slow.", |s| {
+            s.yielding.load(Ordering::Relaxed)
+        }),
         ("tidegate.config.revision", "", "Configuration revision in use.", |s| s.revision.load(Ordering::Relaxed)),
         ("tidegate.queue.scheduled", "{job}", "Jobs that wait for their time, owned shards.", |s| sum(s, |q| q.scheduled)),
         ("tidegate.queue.parked", "{job}", "Jobs in parked sub-queues, owned shards: the work of noisy tenants.", |s| {
@@ -450,6 +469,22 @@ fn define_lane_gauges(meter: &Meter, state: &Arc<State>) {
                 let rows = shards.values().flat_map(|sample| &sample.lanes);
                 let oldest = rows.filter(|row| row.0 == lane).map(|row| row.2).max().unwrap_or_default();
                 observer.observe(oldest.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
+            }
+        })
+        .build();
+    let drain = state.clone();
+    meter
+        .f64_observable_gauge("tidegate.queue.drain")
+        .with_unit("s")
+        .with_description(
+            "How long a lane takes to drain at its present rate, all shards; nothing while it does not. The same on every node.",
+        )
+        .with_callback(move |observer| {
+            let times = *drain.drain.lock().unwrap_or_else(PoisonError::into_inner);
+            for (lane, time) in Lane::ALL.into_iter().zip(times) {
+                if let Some(time) = time {
+                    observer.observe(time.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
+                }
             }
         })
         .build();

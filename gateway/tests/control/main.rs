@@ -1,4 +1,4 @@
-//! The admin API over real HTTP, on the embedded store.
+//! The admin API over real HTTP, on the embedded store, and where nodes share it on Redis.
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
@@ -11,4 +11,7 @@ mod lifecycle;
 mod openapi;
 mod schema;
 mod secrets;
+mod signals;
+mod traffic;
+mod waiting;
 mod world;

@@ -49,6 +49,16 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         ("get_dead_letters", "/v1/dead-letters?tenant=acme".into(), None),
         ("post_dead_letters_retry", "/v1/dead-letters/retry?tenant=acme".into(), Some(json!({ "ids": [delivery] }))),
         ("post_events_event_retry", format!("/v1/events/{event}/retry?tenant=acme"), None),
+        ("put_traffic_lanes_lane", "/v1/traffic/lanes/low".into(), Some(json!({"percent": 20, "reason": "slow"}))),
+        ("put_traffic_retries", "/v1/traffic/retries".into(), Some(json!({"percent": 0}))),
+        ("put_traffic_shards_shard", "/v1/traffic/shards/1".into(), Some(json!({"percent": 50}))),
+        ("put_traffic_diversions_tenant_or_source", "/v1/traffic/diversions/acme".into(), Some(json!({"reason": "a storm"}))),
+        ("get_traffic", "/v1/traffic".into(), None),
+        ("delete_traffic_diversions_tenant_or_source", "/v1/traffic/diversions/acme?reason=over".into(), None),
+        ("delete_traffic_diversions_tenant_or_source", "/v1/traffic/diversions/acme%2Fin".into(), None),
+        ("get_signals", "/v1/signals".into(), None),
+        ("get_scaling", "/v1/scaling?target=30".into(), None),
+        ("get_traffic_audit", "/v1/traffic/audit?limit=2".into(), None),
     ];
     let hmac = json!({"name": "new", "dedup": {"pointer": "/id"}, "methods": ["POST"], "auth": {
         "type": "hmac", "secrets": [SECRETS[0]],
@@ -148,7 +158,10 @@ async fn every_route_is_in_the_document_and_what_is_not_is_refused() {
     // The router is made of the document's own list, and by nothing else.
     let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/control");
     let mut files = vec![sources.join("api.rs")];
-    files.extend(std::fs::read_dir(sources.join("api")).unwrap().map(|entry| entry.unwrap().path()));
+    for directory in ["api", "api/views"] {
+        let entries = std::fs::read_dir(sources.join(directory)).unwrap().map(|entry| entry.unwrap().path());
+        files.extend(entries.filter(|path| path.is_file()));
+    }
     let routed: usize = files.iter().map(|file| std::fs::read_to_string(file).unwrap().matches(".route(").count()).sum();
     assert_eq!(routed, 1, "routes are added in one place, from the list");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidegate::clock::{Clock, Timestamp};
+use tidegate::control::snapshot::{Diversion, Diverted, Traffic};
 use tidegate::event::{EventId, Lane};
 use tidegate::store::{DeliveryState, EventSummary};
 use tidegate_test_support::eventually;
@@ -23,8 +24,8 @@ fn code(summary: &EventSummary) -> Option<&str> {
     }
 }
 
-async fn given_up(world: &World, event: EventId) -> EventSummary {
-    world.settled("t", event, |summary| summary.finished && code(summary).is_some()).await
+async fn given_up(world: &World, tenant: &str, event: EventId) -> EventSummary {
+    world.settled(tenant, event, |summary| summary.finished && code(summary).is_some()).await
 }
 
 #[tokio::test]
@@ -47,7 +48,7 @@ async fn a_disabled_destination_holds_its_deliveries_until_they_are_too_old() {
     let waits = |due: Timestamp| move |summary: &EventSummary| summary.deliveries[0].state == DeliveryState::Scheduled { due };
     world.settled("t", event, waits(START.after(MAX_WAIT))).await;
     world.clock.advance(Duration::from_secs(1));
-    let summary = given_up(&world, event).await;
+    let summary = given_up(&world, "t", event).await;
     assert_eq!(code(&summary), Some("destination_disabled"));
     assert_eq!((receiver.count(), summary.deliveries[0].attempts.len()), (0, 0));
     // Enabled again it can be retried by hand, for another span of waiting.
@@ -82,7 +83,7 @@ async fn what_is_parked_is_given_up_when_its_turn_comes_too_late() {
             .await;
         late.store(true, Ordering::SeqCst);
         world.clock.advance(MAX_WAIT);
-        let summary = given_up(&world, second).await;
+        let summary = given_up(&world, "t", second).await;
         assert_eq!(code(&summary), Some(code_of_it));
         assert_eq!(receiver.count(), 1, "nothing is sent that is too old");
         node.stop().await;
@@ -93,18 +94,22 @@ async fn what_is_parked_is_given_up_when_its_turn_comes_too_late() {
 async fn the_low_and_the_held_lane_end_too() {
     let receiver = Receiver::start().await;
     let world = World::at(Clock::manual(START)).await;
-    world.declare("t", fan_out(&[("d", receiver.url("/"))], 8)).await;
-    let home = world.home("t");
-    let source = world.source("t", "in");
-    let into = async |lane| world.accept_in(lane, home.tenant, source, "{}").await;
+    for tenant in ["t", "diverted"] {
+        world.declare(tenant, fan_out(&[("d", receiver.url("/"))], 8)).await;
+    }
+    let home = world.home("diverted");
+    world.steer(Traffic { diverted: [(Diverted::Tenant(home.tenant), Diversion::Held)].into(), ..Traffic::default() });
+    let into = async |lane| {
+        let tenant = if lane == Lane::Held { "diverted" } else { "t" };
+        world.accept_in(lane, world.home(tenant).tenant, world.source(tenant, "in"), "{}").await
+    };
     let (low, held, normal) = (into(Lane::Low).await, into(Lane::Held).await, into(Lane::Normal).await);
     world.clock.advance(MAX_WAIT - Duration::from_secs(60));
     let younger = into(Lane::Held).await;
     world.clock.advance(Duration::from_secs(60));
     let mut nodes = vec![world.dispatch("a")];
-    for (event, reason) in [(low, "low_lane"), (held, "held")] {
-        assert_eq!(code(&given_up(&world, event).await), Some(reason));
-    }
+    assert_eq!(code(&given_up(&world, "t", low).await), Some("low_lane"));
+    assert_eq!(code(&given_up(&world, "diverted", held).await), Some("held"));
     // What only had to wait for a gateway is not given up.
     world.settled("t", normal, is_delivered).await;
     let fresh = into(Lane::Low).await;
@@ -116,8 +121,9 @@ async fn the_low_and_the_held_lane_end_too() {
         let fresh = into(Lane::Normal).await;
         world.settled("t", fresh, is_delivered).await;
     }
-    assert!(world.store.event(home, younger).await.unwrap().unwrap().summary.deliveries.is_empty());
+    let waits = world.store.event(home, younger).await.unwrap().unwrap().summary.deliveries;
+    assert!(waits.iter().all(|row| !row.state.is_terminal()), "{waits:?}");
     world.clock.advance(MAX_WAIT);
-    assert_eq!(code(&given_up(&world, younger).await), Some("held"));
+    assert_eq!(code(&given_up(&world, "diverted", younger).await), Some("held"));
     nodes.remove(0).stop().await;
 }

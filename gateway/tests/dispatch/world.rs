@@ -1,6 +1,6 @@
 //! A dispatcher over a real store, a real configuration and real HTTP, without the ingest wing: events are put into the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use tidegate::clock::Clock;
 use tidegate::control::apply::{ApplySpec, Mode};
 use tidegate::control::service::{Access, Control, Options};
+use tidegate::control::snapshot::{Diverted, Traffic};
 use tidegate::control::{Preparer, seal};
-use tidegate::dispatch::{DispatchConfig, DispatchParts, Dispatcher};
+use tidegate::dispatch::{DispatchConfig, DispatchParts, Dispatcher, Returned};
 use tidegate::egress::policy::AddressPolicy;
 use tidegate::egress::{Egress, EgressConfig};
 use tidegate::event::{Event, EventId, Lane, Request, Shard, SourceId, TenantId, VersionHash};
@@ -33,6 +34,9 @@ pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
     control: Arc<Control>,
     plugins: Runtime,
+    /// Who was said to have returned.
+    pub(crate) came_back: Arc<Mutex<Vec<Diverted>>>,
+    returned: Returned,
     pub(crate) clock: Clock,
     _directory: TempDir,
 }
@@ -67,7 +71,10 @@ impl World {
         let options =
             Options { store: store.clone(), preparer, inspector: Arc::new(plugins.clone()), clock: clock.clone(), shards: 1 };
         let control = Control::load(options).await.unwrap();
-        Self { store, control, plugins, clock, _directory: directory }
+        let came_back = Arc::<Mutex<Vec<Diverted>>>::default();
+        let heard = came_back.clone();
+        let returned: Returned = Arc::new(move |who| heard.lock().unwrap().push(who));
+        Self { store, control, plugins, came_back, returned, clock, _directory: directory }
     }
 
     /// Declares a tenant; `more` has its sources, destinations and connections.
@@ -84,8 +91,10 @@ impl World {
             shards: 1,
             in_flight: 256,
             in_flight_bytes: 16 << 20,
+            output_bytes: 16 << 20,
             default_window: 64,
             lease_ttl: LEASE,
+            latency_target: Duration::from_millis(200),
             progress_after: Duration::from_millis(200),
             max_wait: MAX_WAIT,
             drain: Duration::from_millis(300),
@@ -104,9 +113,18 @@ impl World {
             clock: self.clock.clone(),
             metrics: telemetry.metrics(),
             spans: telemetry.spans(),
+            returned: self.returned.clone(),
         };
         let stop = CancellationToken::new();
         Node { running: tokio::spawn(Dispatcher::new(config, parts).run(stop.clone())), stop }
+    }
+
+    /// Sets what an operator would; a change of the configuration takes it back.
+    pub(crate) fn steer(&self, traffic: Traffic) {
+        let snapshots = self.control.snapshots();
+        let mut snapshot = (*snapshots.current()).clone();
+        snapshot.traffic = Arc::new(traffic);
+        snapshots.publish(snapshot);
     }
 
     /// Keeps an event of a tenant's source, as the ingest wing would.

@@ -189,6 +189,28 @@ async fn floods_that_no_parser_counts_end_at_the_allowance() {
 }
 
 #[tokio::test]
+async fn all_bodies_that_are_held_share_one_budget() {
+    let server = Server::start().await;
+    let egress = egress(EgressConfig { response_bytes: 3, ..config() });
+    let target = server.target();
+    let once = async || {
+        let (sent, ()) = join!(send(&egress, &target, LONG), async {
+            server.accept().await.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await;
+        });
+        sent
+    };
+    let first = once().await;
+    assert_eq!((&first.response[..], first.response_cut), (&b"ok"[..], false));
+    let second = once().await;
+    assert_eq!((second.status, &second.response[..], second.response_cut), (Some(200), &b"o"[..], true));
+    let held = first.response.clone();
+    drop((first, second));
+    assert_eq!(once().await.response.len(), 1, "a copy of the first is still held");
+    drop(held);
+    assert_eq!(once().await.response.len(), 2);
+}
+
+#[tokio::test]
 async fn a_flood_of_chunk_extensions_and_trailers_is_cut() {
     let chunk = format!("1;{}\r\nx\r\n", "e".repeat(1000));
     let trailer = "x-trailer: y\r\n".repeat(100);

@@ -4,6 +4,7 @@
 
 mod accept;
 mod limits;
+mod plan;
 mod receive;
 mod stub;
 mod telemetry;

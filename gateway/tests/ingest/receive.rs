@@ -14,7 +14,7 @@ use tidegate::store::StoreError;
 use tokio::net::TcpStream;
 
 use crate::stub::Mode;
-use crate::world::{DEADLINE, NOW, REVISION, SOURCE, Setup, TENANT, World, post, source};
+use crate::world::{DEADLINE, NOW, PLAN, REVISION, SOURCE, Setup, TENANT, World, post, source};
 
 fn with(change: impl FnOnce(&mut Source)) -> Setup {
     let mut source = source();
@@ -159,7 +159,7 @@ async fn duplicates_get_the_first_id() {
 
 #[tokio::test]
 async fn a_tenant_over_its_throughput_goes_to_the_low_lane() {
-    let plan = Plan { rate: 1.0, burst: 2, weight: 1, in_flight: 1 };
+    let plan = Plan { rate: 1.0, burst: 2, ..PLAN };
     let world = World::start(with(|source| {
         let tenant = Tenant { plan, ..(*source.tenant).clone() };
         source.tenant = Arc::new(tenant);
@@ -173,7 +173,7 @@ async fn a_tenant_over_its_throughput_goes_to_the_low_lane() {
 
 #[tokio::test]
 async fn a_tenant_that_is_gone_is_forgotten_with_the_next_revision() {
-    let plan = Plan { rate: 0.001, burst: 1, weight: 1, in_flight: 1 };
+    let plan = Plan { rate: 0.001, ..PLAN };
     let world = World::start(with(|source| source.tenant = Arc::new(Tenant { plan, ..(*source.tenant).clone() }))).await;
     for _ in 0..2 {
         assert_eq!(world.send(&post("", b"x")).await.status, 202);

@@ -1,16 +1,17 @@
 //! A store that only accepts: at once, when told to, or never.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tidegate::clock::Timestamp;
+use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{DeliveryId, Event, EventId, Lane, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
-    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    Acceptance, Accepted, Allowance, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job,
+    Lease, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
 };
 use tokio::sync::{Notify, watch};
 
@@ -32,6 +33,13 @@ pub(crate) struct Stub {
     kept: Mutex<Kept>,
     /// How many events reached `accept`, kept or not.
     pub(crate) asked: watch::Sender<usize>,
+    /// What it says of every tenant: bytes that are queued.
+    pub(crate) queued: AtomicU64,
+    /// How often it was asked for them.
+    pub(crate) looked: AtomicU64,
+    /// Shared buckets, by whose they are: when each is full, by this clock.
+    #[allow(dead_code)] // Not the bench's.
+    pub(crate) buckets: Mutex<(Option<Clock>, HashMap<TenantId, u128>)>,
 }
 
 #[derive(Default)]
@@ -43,7 +51,14 @@ struct Kept {
 
 impl Stub {
     pub(crate) fn new(mode: Mode) -> Arc<Self> {
-        Arc::new(Self { mode: watch::Sender::new(mode), kept: Mutex::default(), asked: watch::Sender::new(0) })
+        Arc::new(Self {
+            mode: watch::Sender::new(mode),
+            kept: Mutex::default(),
+            asked: watch::Sender::new(0),
+            queued: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            buckets: Mutex::default(),
+        })
     }
 
     pub(crate) fn set(&self, mode: Mode) {
@@ -74,6 +89,7 @@ impl Stub {
     fn keep(&self, batch: Vec<Acceptance>) -> Vec<Accepted> {
         let mut kept = self.kept();
         kept.batches.push(batch.len());
+        let queued = self.queued.load(Ordering::Relaxed);
         let mut answers = Vec::with_capacity(batch.len());
         for acceptance in batch {
             let event = acceptance.event.event();
@@ -85,7 +101,7 @@ impl Stub {
                 }
             }
             kept.events.push((event.clone(), acceptance.lane));
-            answers.push(Accepted::New);
+            answers.push(Accepted::New { queued });
         }
         answers
     }
@@ -95,7 +111,7 @@ impl Stub {
 impl Store for Stub {
     async fn accept(&self, batch: Vec<Acceptance>) -> Result<Vec<Accepted>, StoreError> {
         if matches!(*self.mode.borrow(), Mode::Discard) {
-            return Ok(vec![Accepted::New; batch.len()]);
+            return Ok(vec![Accepted::New { queued: 0 }; batch.len()]);
         }
         self.asked.send_modify(|asked| *asked += batch.len());
         let mut mode = self.mode.subscribe();
@@ -105,6 +121,22 @@ impl Store for Stub {
             Mode::Panic => panic!("the store's own fault"),
             Mode::Keep | Mode::Hold | Mode::Discard => Ok(self.keep(batch)),
         }
+    }
+
+    async fn spend(&self, over: Duration, spent: &[Spent]) -> Result<Vec<Duration>, StoreError> {
+        if let Mode::Fail(error) = &*self.mode.borrow() {
+            return Err(error.clone());
+        }
+        let mut buckets = self.buckets.lock().expect("no panic under the lock");
+        let (Some(clock), full) = &mut *buckets else { return Ok(Vec::new()) };
+        let now = u128::from(clock.now().0) * 1_000_000;
+        let mut answers = Vec::new();
+        for one in spent.iter().filter(|one| one.allowance == Allowance::Normal) {
+            let full = full.entry(one.home.tenant).or_default();
+            *full = (*full).max(now - over.as_nanos()) + one.time.as_nanos();
+            answers.push(Duration::from_nanos(full.saturating_sub(now) as u64));
+        }
+        Ok(answers)
     }
 
     async fn acquire(&self, _: Shard, _: &str, _: Duration) -> Result<Option<Lease>, StoreError> {
@@ -161,6 +193,15 @@ impl Store for Stub {
 
     fn signal(&self, _: Shard) -> Arc<Notify> {
         unimplemented!()
+    }
+
+    async fn queued_bytes(&self, _: Home) -> Result<u64, StoreError> {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        let mode = self.mode.borrow().clone();
+        match mode {
+            Mode::Fail(error) => Err(error),
+            _ => Ok(self.queued.load(Ordering::Relaxed)),
+        }
     }
 
     async fn depth(&self, _: Shard) -> Result<Depth, StoreError> {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::control::snapshot::{Plan, Snapshot, Snapshots, Source, Tenant};
+use tidegate::control::snapshot::{Plan, Snapshot, Snapshots, Source, Tenant, Traffic};
 use tidegate::event::{Revision, Shard, SourceId, TenantId};
 use tidegate::ingest::accept::{self, Acceptor};
-use tidegate::ingest::lane::Lanes;
 use tidegate::ingest::receive::{Limits, Parts, Server, Stopped};
 use tidegate::ingest::verify::Verifier;
 use tidegate::telemetry::metrics::Metrics;
@@ -28,12 +27,18 @@ pub(crate) const SOURCE: SourceId = SourceId(0x0190_0000_0000_0000_0000_0000_000
 pub(crate) const TENANT: TenantId = TenantId(7);
 pub(crate) const REVISION: Revision = Revision(3);
 
+/// A plan that allows next to nothing but what is queued.
+pub(crate) const PLAN: Plan = Plan { rate: 1.0, burst: 1, weight: 1, in_flight: 1, ceiling: 1000.0, queued_bytes: 1 << 30 };
+
 /// How a server is set up.
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) accept: accept::Limits,
     pub(crate) mode: Mode,
     pub(crate) source: Source,
+    /// More sources, if there are to be some.
+    pub(crate) others: Vec<Source>,
+    pub(crate) traffic: Traffic,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) spans: Spans,
     pub(crate) metrics: Metrics,
@@ -46,6 +51,8 @@ impl Default for Setup {
             accept: accept::Limits::default(),
             mode: Mode::Keep,
             source: source(),
+            others: Vec::new(),
+            traffic: Traffic::default(),
             tls: None,
             spans: Spans::off(),
             metrics: Metrics::default(),
@@ -55,7 +62,7 @@ impl Default for Setup {
 
 /// A source that takes everything.
 pub(crate) fn source() -> Source {
-    let plan = Plan { rate: 1e6, burst: 1_000_000, weight: 1, in_flight: 64 };
+    let plan = Plan { rate: 1e6, burst: 1_000_000, in_flight: 64, ceiling: 1e6, ..PLAN };
     Source {
         id: SOURCE,
         name: "orders".into(),
@@ -76,6 +83,9 @@ pub(crate) struct World {
     pub(crate) store: Arc<Stub>,
     pub(crate) acceptor: Acceptor,
     pub(crate) snapshots: Snapshots,
+    /// The gateway's.
+    #[allow(dead_code)] // Not the bench's.
+    pub(crate) clock: Clock,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Stopped>,
 }
@@ -83,14 +93,15 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(setup: Setup) -> Self {
         let store = Stub::new(setup.mode);
-        let acceptor = Acceptor::new(store.clone(), setup.accept, setup.metrics.clone());
-        let sources = [(setup.source.id, Arc::new(setup.source))].into_iter().collect();
-        let snapshots = Snapshots::new(Snapshot { revision: REVISION, sources, ..Snapshot::default() });
+        let acceptor = Acceptor::new(store.clone(), setup.accept, Arc::default(), setup.metrics.clone());
+        let sources: _ = setup.others.into_iter().chain([setup.source]).map(|source| (source.id, Arc::new(source))).collect();
+        let traffic = Arc::new(setup.traffic);
+        let snapshots = Snapshots::new(Snapshot { revision: REVISION, sources, traffic, ..Snapshot::default() });
+        let clock = Clock::manual(NOW);
         let parts = Parts {
             snapshots: snapshots.clone(),
             acceptor: acceptor.clone(),
-            lanes: Arc::new(Lanes::default()),
-            clock: Clock::manual(NOW),
+            clock: clock.clone(),
             metrics: setup.metrics,
             spans: setup.spans,
         };
@@ -101,7 +112,7 @@ impl World {
         let server = tokio::spawn(server.run(listener, async move {
             let _ = stopped.await;
         }));
-        Self { address, store, acceptor, snapshots, stop: Some(stop), server }
+        Self { address, store, acceptor, snapshots, clock, stop: Some(stop), server }
     }
 
     pub(crate) async fn connect(&self) -> Raw {
@@ -130,8 +141,12 @@ impl World {
 
 /// `POST /in/{source}` with these header lines and this body.
 pub(crate) fn post(headers: &str, body: &[u8]) -> Vec<u8> {
+    post_to(SOURCE, headers, body)
+}
+
+pub(crate) fn post_to(source: SourceId, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut request =
-        format!("POST /in/{SOURCE} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n", body.len()).into_bytes();
+        format!("POST /in/{source} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{headers}\r\n", body.len()).into_bytes();
     request.extend_from_slice(body);
     request
 }

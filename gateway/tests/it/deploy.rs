@@ -21,8 +21,11 @@ fn yaml(name: &str) -> Value {
 }
 
 fn kubernetes() -> Vec<Value> {
-    serde_saphyr::from_multiple(&text("kubernetes/tidegate.yaml"))
-        .unwrap_or_else(|error| panic!("deploy/kubernetes/tidegate.yaml: {error}"))
+    objects("kubernetes/tidegate.yaml")
+}
+
+fn objects(name: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(&text(name)).unwrap_or_else(|error| panic!("deploy/{name}: {error}"))
 }
 
 fn object<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
@@ -155,6 +158,39 @@ fn kubernetes_runs_the_gateway_with_a_configuration_it_takes() {
     for service in objects.iter().filter(|object| object["kind"] == "Service") {
         assert_eq!(&service["spec"]["selector"], labels);
     }
+}
+
+#[test]
+fn keda_asks_the_gateway_what_it_answers() {
+    let (gateway, keda) = (kubernetes(), objects("kubernetes/keda.yaml"));
+    let scaled = &object(&keda, "ScaledObject")["spec"];
+    let deployment = object(&gateway, "Deployment");
+    assert_eq!(scaled["scaleTargetRef"]["name"], deployment["metadata"]["name"]);
+    let shards = gateway_config(&text("tidegate.toml")).dispatch.shards;
+    assert_eq!(scaled["maxReplicaCount"], u64::from(shards), "more gateways than shards have nothing to do");
+
+    let trigger = scaled["triggers"].as_array().expect("triggers").iter().find(|trigger| trigger["type"] == "metrics-api");
+    let metadata = &trigger.expect("the trigger that asks the gateway")["metadata"];
+    let url: url::Url = metadata["url"].as_str().expect("a URL").parse().expect("a URL");
+    let admin = gateway.iter().find(|object| object["kind"] == "Service" && object["metadata"]["name"] == url.host_str().unwrap());
+    assert_eq!(admin.expect("the service")["spec"]["ports"][0]["port"], u64::from(url.port().expect("a port")));
+    let document = tidegate::control::api::openapi();
+    let operation = &document["paths"][url.path()]["get"];
+    for (name, _) in url.query_pairs() {
+        assert!(
+            operation["parameters"].as_array().expect("parameters").iter().any(|known| known["name"] == name.as_ref()),
+            "{name}"
+        );
+    }
+    let answer = operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].as_str().expect("a schema");
+    let answer = document.pointer(answer.trim_start_matches('#')).expect("the schema is there");
+    let value = metadata["valueLocation"].as_str().expect("a field");
+    assert_eq!(answer["properties"][value]["type"], "integer", "{answer}");
+    let secret = &object(&keda, "TriggerAuthentication")["spec"]["secretTargetRef"][0];
+    let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().expect("volumes");
+    let keys = &volumes.iter().find(|volume| volume["name"] == "keys").expect("the keys")["secret"];
+    assert_eq!(secret["name"], keys["secretName"]);
+    assert!(keys["items"].as_array().expect("keys").iter().any(|item| item["key"] == secret["key"]));
 }
 
 /// Names as Prometheus has them: `tidegate.store.write.duration` in seconds is `tidegate_store_write_duration_seconds`.

@@ -4,3 +4,4 @@
 
 mod deploy;
 mod lifecycle;
+mod traffic;

@@ -8,6 +8,7 @@ pub(crate) mod history;
 pub(crate) mod ownership;
 pub(crate) mod parking;
 pub(crate) mod purge;
+pub(crate) mod queued;
 pub(crate) mod record;
 pub(crate) mod restart;
 pub(crate) mod retention;
@@ -122,6 +123,16 @@ macro_rules! contract_suite {
                 a_retried_event_is_not_terminal
                 steps_are_bounded_and_come_to_an_end
                 what_is_trimmed_is_gone_from_the_listing
+            }
+            queued {
+                counts_unfinished_entries
+                a_duplicate_adds_nothing
+                tenants_and_shards_are_apart
+                counts_work_where_it_goes
+                work_that_is_done_twice_is_taken_away_once
+                a_dead_letter_is_not_queued_until_it_is_retried
+                a_purge_takes_it_away
+                survives_a_restart_and_a_crash
             }
             purge {
                 takes_all_of_a_tenant_and_nothing_of_another

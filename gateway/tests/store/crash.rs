@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tidegate::clock::Clock;
 use tidegate::event::{EventId, Lane};
 use tidegate::store::embedded::{Durability, Embedded, Options};
-use tidegate::store::{Budget, DeliveryState, Lease, Store, StoreError};
+use tidegate::store::{Budget, Claimed, DeliveryState, Lease, Store, StoreError};
 
 use crate::world::*;
 
@@ -69,7 +69,7 @@ async fn a_failed_write_stops_the_store_for_good() {
     assert!(!accepted.is_empty());
     let store = Embedded::open(options(dir.path(), Durability::Fsync)).unwrap();
     let lease = store.acquire(SHARD, NODE, TTL).await.unwrap().unwrap();
-    let queued: BTreeSet<_> = drain(&store, &lease).await.into_iter().map(|(event, _)| event).collect();
+    let queued: BTreeSet<_> = drain(&store, &lease).await.into_iter().map(|entry| entry.event.id).collect();
     assert!(accepted.is_subset(&queued), "lost: {:?}", accepted.difference(&queued).collect::<Vec<_>>());
 }
 
@@ -206,16 +206,19 @@ async fn kill_and_compare(test: &str, durability: Durability) {
     let store = Embedded::open(options(dir.path(), durability)).unwrap();
     let lease = store.acquire(SHARD, NODE, TTL).await.unwrap().unwrap();
     let depth = store.depth(SHARD).await.unwrap();
+    let counted = store.queued_bytes(HOME).await.unwrap();
     let queued = drain(&store, &lease).await;
-    let queued_ids: BTreeSet<_> = queued.iter().map(|(event, _)| *event).collect();
+    let queued_ids: BTreeSet<_> = queued.iter().map(|entry| entry.event.id).collect();
     assert_eq!(depth.lanes[0].entries, queued.len() as u64);
     assert_eq!(queued.len(), queued_ids.len(), "each once");
-    for (event, claims) in &queued {
-        assert!(*claims > 1 || !said.claimed.contains(event), "{event} was claimed before, and that is forgotten");
+    for Claimed { event, claims, .. } in &queued {
+        assert!(*claims > 1 || !said.claimed.contains(&event.id), "{} was claimed before, and that is forgotten", event.id);
     }
     let far = Clock::system().now().after(TTL * 100);
-    let scheduled: BTreeSet<_> =
-        store.due(&lease, far, Budget { count: 1 << 20, bytes: 1 << 30 }).await.unwrap().iter().map(|job| job.event()).collect();
+    let jobs = store.due(&lease, far, Budget { count: 1 << 20, bytes: 1 << 30 }).await.unwrap();
+    let bytes = queued.iter().map(|entry| entry.event.request.size()).chain(jobs.iter().map(|job| job.size()));
+    assert_eq!(counted, bytes.sum::<usize>() as u64, "what is counted as queued is what is there");
+    let scheduled: BTreeSet<_> = jobs.iter().map(|job| job.event()).collect();
     assert_eq!(depth.scheduled, scheduled.len() as u64);
     assert!(said.scheduled.is_subset(&scheduled), "lost jobs: {:?}", said.scheduled.difference(&scheduled).collect::<Vec<_>>());
     assert!(said.delivered.is_disjoint(&queued_ids), "what is recorded is not queued again");
@@ -234,10 +237,10 @@ async fn kill_and_compare(test: &str, durability: Durability) {
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), said.accepted.len());
 }
 
-/// Every unfinished entry of the normal lane, with its claims.
-async fn drain(store: &Embedded, lease: &Lease) -> Vec<(EventId, u32)> {
+/// Every unfinished entry of the normal lane.
+async fn drain(store: &Embedded, lease: &Lease) -> Vec<Claimed> {
     let budget = Budget { count: 1 << 20, bytes: 1 << 30 };
     let mut entries = store.reclaim(lease, &HashSet::new(), budget).await.unwrap();
     entries.extend(store.claim(lease, Lane::Normal, budget).await.unwrap());
-    entries.into_iter().map(|entry| (entry.event.id, entry.claims)).collect()
+    entries
 }

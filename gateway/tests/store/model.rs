@@ -11,7 +11,7 @@ use tidegate::event::{DeliveryId, Event, EventId, Failure, Lane, Revision, Shard
 use tidegate::store::{
     Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
     EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Origin, Page, PageRequest, Purged, QueueKey, Record, Retention, Store,
-    StoreError, Ticket, Trimmed, Work,
+    StoreError, Ticket, Trimmed,
 };
 use tokio::sync::Notify;
 
@@ -58,6 +58,7 @@ struct Entry {
 
 struct Kept {
     event: Event,
+    lane: Lane,
     finished: bool,
     rows: Vec<DeliveryRecord>,
     /// Everything recorded, to know what is sent twice.
@@ -74,6 +75,7 @@ impl Kept {
             id: self.event.id,
             source: self.event.source,
             accepted_at: self.event.accepted_at,
+            lane: self.lane,
             deliveries: self.rows.clone(),
             finished: self.finished,
         }
@@ -136,7 +138,7 @@ impl Sharded {
         let mut jobs = Vec::new();
         for id in ids {
             let waiting = self.jobs.get_mut(&id).unwrap();
-            if !left.takes(size_of(&waiting.job)) {
+            if !left.takes(waiting.job.size()) {
                 break;
             }
             waiting.taken = true;
@@ -208,6 +210,14 @@ impl Sharded {
         })
     }
 
+    fn queued_bytes(&self, tenant: TenantId) -> u64 {
+        let entries = self.entries.values().map(|entry| &self.events[&entry.event].event);
+        let entries = entries.filter(|event| event.tenant == tenant).map(|event| event.request.size());
+        let waits = |waiting: &&Waiting| !matches!(waiting.place, Place::Dead { .. }) && waiting.job.tenant() == tenant;
+        let jobs = self.jobs.values().filter(waits).map(|waiting| waiting.job.size());
+        entries.chain(jobs).sum::<usize>() as u64
+    }
+
     fn lane(&self, lane: Lane) -> LaneDepth {
         let entries: Vec<_> = self.entries.iter().filter(|(ticket, _)| ticket.lane == lane).collect();
         let oldest = entries.iter().map(|(_, entry)| self.events[&entry.event].event.accepted_at).min();
@@ -235,13 +245,6 @@ impl Left {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.first = false;
         true
-    }
-}
-
-fn size_of(job: &Job) -> usize {
-    match &job.work {
-        Work::Attempt(delivery) => delivery.request.size(),
-        Work::Plan { event, .. } => event.request.size(),
     }
 }
 
@@ -280,6 +283,7 @@ impl Store for Model {
         let now = self.clock.now();
         let mut state = self.state();
         let mut answers = Vec::new();
+        let homes: Vec<_> = batch.iter().map(|one| Home { tenant: one.event.event().tenant, shard: one.shard }).collect();
         for Acceptance { event, shard, lane, dedup } in batch {
             let event = event.event().clone();
             if let Some(dedup) = dedup {
@@ -294,9 +298,14 @@ impl Store for Model {
             sharded.next += 1;
             let ticket = Ticket { lane, major: sharded.next, minor: 0 };
             sharded.entries.insert(ticket, Entry { event: event.id, claims: 0, progress: Vec::new() });
-            sharded.events.insert(event.id, Kept { event, finished: false, rows: Vec::new(), log: Vec::new() });
+            sharded.events.insert(event.id, Kept { event, lane, finished: false, rows: Vec::new(), log: Vec::new() });
             state.signals.entry(shard).or_default().notify_one();
-            answers.push(Accepted::New);
+            answers.push(Accepted::New { queued: 0 });
+        }
+        for (answer, home) in answers.iter_mut().zip(homes) {
+            if let Accepted::New { queued } = answer {
+                *queued = state.shards[&home.shard].queued_bytes(home.tenant);
+            }
         }
         Ok(answers)
     }
@@ -478,6 +487,10 @@ impl Store for Model {
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {
         self.state().signals.entry(shard).or_default().clone()
+    }
+
+    async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError> {
+        Ok(self.state().shards.entry(home.shard).or_default().queued_bytes(home.tenant))
     }
 
     async fn depth(&self, shard: Shard) -> Result<Depth, StoreError> {

@@ -5,8 +5,10 @@ mod checks;
 mod faults;
 mod nodes;
 mod proxy;
+mod queued;
 mod room;
 mod sentinel;
+mod share;
 mod tls;
 
 use std::sync::Arc;

@@ -297,7 +297,7 @@ impl Trial {
         let budget = self.budget();
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().due(&real, now, budget).await.unwrap();
-        self.is_legal(&real.iter().map(size).collect::<Vec<_>>(), budget);
+        self.is_legal(&real.iter().map(Job::size).collect::<Vec<_>>(), budget);
         let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
         assert_eq!(real, self.model.due(&model, now, follow).await.unwrap(), "{}", self.context);
         self.jobs.extend(real.into_iter().map(|job| (shard, job)));
@@ -308,7 +308,7 @@ impl Trial {
         let queue = self.queue(if shard == SHARD { TENANT } else { OTHER_TENANT });
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().unpark(&real, queue, budget).await.unwrap();
-        self.is_legal(&real.iter().map(size).collect::<Vec<_>>(), budget);
+        self.is_legal(&real.iter().map(Job::size).collect::<Vec<_>>(), budget);
         let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
         assert_eq!(real, self.model.unpark(&model, queue, follow).await.unwrap(), "{}", self.context);
         self.jobs.extend(real.into_iter().map(|job| (shard, job)));
@@ -498,6 +498,8 @@ impl Trial {
             assert_eq!(due, model.next_due(&leases.model).await.unwrap(), "{}", self.context);
         }
         for tenant in TENANTS {
+            let queued = real.queued_bytes(home(tenant)).await.unwrap();
+            assert_eq!(queued, model.queued_bytes(home(tenant)).await.unwrap(), "{}", self.context);
             let limit = 1 + self.dice.index(40);
             let left = pages(&*real, home(tenant), limit).await;
             let right = pages(&*model, home(tenant), 200).await;
@@ -514,13 +516,6 @@ impl Trial {
                 assert!(left.event == right.event, "{}", self.context);
             }
         }
-    }
-}
-
-fn size(job: &Job) -> usize {
-    match &job.work {
-        Work::Attempt(delivery) => delivery.request.size(),
-        Work::Plan { event, .. } => event.request.size(),
     }
 }
 

@@ -70,7 +70,7 @@ impl World {
     pub(crate) async fn accept_all(&self, events: &[Event]) {
         let batch = events.iter().map(acceptance).collect();
         let answers = self.store().accept(batch).await.unwrap();
-        assert_eq!(answers, vec![Accepted::New; events.len()]);
+        assert_eq!(repeats(answers), vec![None; events.len()]);
     }
 
     /// Takes the first shard for node `a`, which always works: it takes over from itself.
@@ -140,6 +140,11 @@ impl World {
         self.store().dead_letters(HOME, PageRequest { cursor: None, limit: 200 }).await.unwrap().items
     }
 
+    /// Bytes that the first tenant has queued in the first shard.
+    pub(crate) async fn queued(&self) -> u64 {
+        self.store().queued_bytes(HOME).await.unwrap()
+    }
+
     pub(crate) async fn depth(&self) -> Depth {
         self.store().depth(SHARD).await.unwrap()
     }
@@ -150,6 +155,12 @@ impl World {
         let normal = depth.lanes.iter().find(|lane| lane.lane == Lane::Normal).expect("every lane is listed");
         [normal.entries, depth.scheduled, depth.parked, depth.dead_letters]
     }
+}
+
+/// For each answer the first event, if it is a duplicate's.
+pub(crate) fn repeats(answers: Vec<Accepted>) -> Vec<Option<EventId>> {
+    let first = |answer| if let Accepted::Duplicate(first) = answer { Some(first) } else { None };
+    answers.into_iter().map(first).collect()
 }
 
 /// Asks until there is an answer, for at most ten seconds.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
 use super::{Api, Problem};
+use crate::control::model::Who;
 use crate::control::model::digest_of;
 use crate::control::service::Access;
 use crate::store::Home;
@@ -14,27 +15,47 @@ use crate::store::Home;
 /// A request with a valid key.
 pub(super) struct Caller(pub(super) Access);
 
+/// A request with an operator's key, and whose that is.
+pub(super) struct Operator(pub(super) Who);
+
 /// A request for one tenant.
 pub(super) struct Scope {
     pub(super) access: Access,
     pub(super) home: Home,
 }
 
+/// Whose data the request's key opens, and whose key it is.
+fn authenticate(parts: &Parts, api: &Api) -> Result<(Access, Who), Problem> {
+    let refuse = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let key = header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some((_, key)) = key else {
+        return Err(refuse("an API key is needed: send `Authorization: Bearer tgk_...`"));
+    };
+    let key = key.trim();
+    if bool::from(digest_of(key).ct_eq(&api.0.operator)) {
+        return Ok((Access::Operator, Who::Operator));
+    }
+    let entry = api.0.control.holder(key).ok_or_else(|| refuse("this API key is not known"))?;
+    let access = entry.key().tenant.map_or(Access::Operator, Access::Tenant);
+    Ok((access, Who::Key { id: entry.id, name: entry.name.clone() }))
+}
+
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let refuse = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
-        let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let key = header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let Some((_, key)) = key else {
-            return Err(refuse("an API key is needed: send `Authorization: Bearer tgk_...`"));
-        };
-        let key = key.trim();
-        if bool::from(digest_of(key).ct_eq(&api.0.operator)) {
-            return Ok(Self(Access::Operator));
-        }
-        api.0.control.authenticate(key).map(Self).ok_or_else(|| refuse("this API key is not known"))
+        authenticate(parts, api).map(|(access, _)| Self(access))
+    }
+}
+
+impl FromRequestParts<Api> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let (access, who) = authenticate(parts, api)?;
+        access.operator()?;
+        Ok(Self(who))
     }
 }
 

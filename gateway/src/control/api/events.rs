@@ -11,6 +11,7 @@ use super::extract::{Json, Paging, Path, Query, TenantOnly};
 use super::views::{DeadLetterView, DeliveryView, EventView, RetriedView, to_json};
 use super::{Api, Problem};
 use crate::control::service::Error;
+use crate::control::waiting::Explainer;
 use crate::event::DeliveryId;
 use crate::store::{Page, PageRequest, StoreError};
 
@@ -38,12 +39,14 @@ fn page<T>(paging: &Paging, result: Result<Page<T>, Error>, view: impl Fn(&T) ->
 
 pub(super) async fn list(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
     let events = api.0.control.events(scope.home, request(&paging)).await;
-    page(&paging, events, |event| to_json(&EventView::summary(event)))
+    let state = api.0.control.state();
+    page(&paging, events, |event| to_json(&EventView::summary(event, Explainer::new(&state, scope.home, event))))
 }
 
 pub(super) async fn show(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
     let history = api.0.control.event(scope.home, &event).await?;
-    Ok(axum::Json(EventView::full(&history)).into_response())
+    let state = api.0.control.state();
+    Ok(axum::Json(EventView::full(&history, Explainer::new(&state, scope.home, &history.summary))).into_response())
 }
 
 pub(super) async fn retry(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
@@ -63,7 +66,9 @@ pub(super) struct DeliveriesQuery {
 pub(super) async fn deliveries(State(api): State<Api>, scope: Scope, Query(query): Query<DeliveriesQuery>) -> Answer {
     let event = query.event.ok_or_else(|| Error::field("event", "is needed: the id of the event whose deliveries are listed"))?;
     let history = api.0.control.event(scope.home, &event).await?;
-    let items: Vec<DeliveryView> = history.summary.deliveries.iter().map(DeliveryView::of).collect();
+    let state = api.0.control.state();
+    let explainer = Explainer::new(&state, scope.home, &history.summary);
+    let items: Vec<DeliveryView> = history.summary.deliveries.iter().map(|row| DeliveryView::of(row, explainer)).collect();
     Ok(axum::Json(json!({ "items": items, "next": null })).into_response())
 }
 
@@ -76,7 +81,8 @@ pub(super) async fn delivery(
     let history = api.0.control.event(scope.home, &event).await?;
     let found = history.summary.deliveries.iter().find(|row| row.id.to_string() == delivery);
     let found = found.ok_or_else(|| Problem::not_found("the event has no such delivery"))?;
-    Ok(axum::Json(DeliveryView::of(found)).into_response())
+    let state = api.0.control.state();
+    Ok(axum::Json(DeliveryView::of(found, Explainer::new(&state, scope.home, &history.summary))).into_response())
 }
 
 pub(super) async fn dead_letters(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
 use super::routes::{Body, Reply, Route};
-use super::{Problem, events, plugins, tenants, views};
+use super::{Problem, events, plugins, tenants, traffic, views};
 use crate::control::apply::{ApplyReport, ApplySpec};
 use crate::control::model::{ConnectionSpec, DestinationSpec, SourceSpec, TenantSpec};
 use crate::control::service::TenantPatch;
@@ -81,6 +81,11 @@ fn parameters(route: &Route) -> Vec<Value> {
             "limit" => ("Rows of a page.", json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50})),
             "cursor" => ("The `next` of the page before.", json!({"type": "string"})),
             "event" => ("The event's id.", json!({"type": "string"})),
+            "target" => (
+                "Within how many seconds a backlog is to be drained.",
+                json!({"type": "integer", "minimum": 1, "maximum": 86400, "default": 60}),
+            ),
+            "reason" => ("Why, for the audit.", json!({"type": "string", "maxLength": 500})),
             "dry_run" => ("Only says what would be done.", json!({"type": "boolean", "default": false})),
             _ => ("Deletes what is not declared.", json!({"type": "boolean", "default": false})),
         };
@@ -154,6 +159,14 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::DeliveryView>(&mut found);
     add::<views::DeadLetterView>(&mut found);
     add::<views::RetriedView>(&mut found);
+    add::<traffic::ShareSpec>(&mut found);
+    add::<traffic::DiversionSpec>(&mut found);
+    add::<views::TrafficView>(&mut found);
+    add::<views::SettingView>(&mut found);
+    add::<views::DiversionView>(&mut found);
+    add::<views::TrafficChangeView>(&mut found);
+    add::<views::SignalsView>(&mut found);
+    add::<views::ScalingView>(&mut found);
     add::<views::HealthView>(&mut found);
     let mut schemas: BTreeMap<String, Value> =
         found.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).expect("schemas are plain data"))).collect();

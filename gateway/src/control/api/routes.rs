@@ -4,7 +4,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
-use super::{Api, apply, events, health, plugins, resources, tenants};
+use super::{Api, apply, events, health, plugins, resources, signals, tenants, traffic};
 use crate::control::model::{Connections, Destinations, Sources};
 
 /// A request's body.
@@ -74,6 +74,11 @@ impl Route {
         Self { body, ..self }
     }
 
+    /// A deletion that has something to say.
+    fn answers(self) -> Self {
+        Self { status: 200, ..self }
+    }
+
     fn creates(self) -> Self {
         Self { status: 201, ..self }
     }
@@ -106,6 +111,7 @@ pub(super) fn routes() -> Vec<Route> {
     ));
     routes.extend(plugin_routes());
     routes.extend(event_routes());
+    routes.extend(traffic_routes());
     routes
 }
 
@@ -211,6 +217,65 @@ fn plugin_routes() -> Vec<Route> {
         )
         .query(&["dry_run"])
         .body(Body::Wasm),
+    ]
+}
+
+fn traffic_routes() -> Vec<Route> {
+    let (lane, shard, diversion) =
+        ("/v1/traffic/lanes/{lane}", "/v1/traffic/shards/{shard}", "/v1/traffic/diversions/{tenant_or_source}");
+    vec![
+        Route::new(
+            ("get", "/v1/traffic"),
+            "Show what is set for the gateway's traffic; operators only",
+            Reply::Json("TrafficView"),
+            traffic::show,
+        ),
+        Route::new(("put", lane), "Set what a lane may use; operators only", Reply::Json("SettingView"), traffic::set_lane)
+            .body(Body::Json("ShareSpec")),
+        Route::new(
+            ("put", "/v1/traffic/retries"),
+            "Set what retries may use; operators only",
+            Reply::Json("SettingView"),
+            traffic::set_retries,
+        )
+        .body(Body::Json("ShareSpec")),
+        Route::new(("put", shard), "Set what a shard may use; operators only", Reply::Json("SettingView"), traffic::set_shard)
+            .body(Body::Json("ShareSpec")),
+        Route::new(
+            ("put", diversion),
+            "Divert a tenant or a source: new events go to the held lane, and nothing is delivered; operators only",
+            Reply::Json("DiversionView"),
+            traffic::divert,
+        )
+        .body(Body::Json("DiversionSpec")),
+        Route::new(
+            ("delete", diversion),
+            "Give a tenant or a source back: what is held is delivered, newcomers behind it; operators only",
+            Reply::Json("DiversionView"),
+            traffic::give_back,
+        )
+        .query(&["reason"])
+        .answers(),
+        Route::new(
+            ("get", "/v1/traffic/audit"),
+            "List the last 256 changes of the gateway's traffic, newest first; operators only",
+            Reply::Page("TrafficChangeView"),
+            traffic::audit,
+        )
+        .query(PAGE),
+        Route::new(
+            ("get", "/v1/signals"),
+            "Show how the gateway's queues stand and how fast they drain; operators only",
+            Reply::Json("SignalsView"),
+            signals::show,
+        ),
+        Route::new(
+            ("get", "/v1/scaling"),
+            "Say how many gateways the backlog asks for; operators only",
+            Reply::Json("ScalingView"),
+            signals::scaling,
+        )
+        .query(&["target"]),
     ]
 }
 

@@ -1,15 +1,22 @@
 //! What the API shows.
 
+mod signals;
+mod traffic;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+pub use signals::{LaneView, QueuesView, ScalingView, ShardView, SignalsView};
+pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
 
 use crate::clock::Timestamp;
 use crate::control::model::{Keys, PlanSpec, Plugins, Tenants, VersionRecord};
 use crate::control::service::Inspected;
 use crate::control::snapshot::StageKind;
 use crate::control::state::Entry;
+use crate::control::waiting::{Explainer, Waiting};
 use crate::event::{Attempt, Event, Failure, PluginRun};
 use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, Work};
 
@@ -189,6 +196,9 @@ pub struct EventView {
     /// `queued`: nothing is recorded yet. `active`: something is still to happen. `dead_lettered`: at least one delivery was
     /// given up. `delivered`: at least one was delivered. `filtered`, `unmatched`: none was to be.
     state: &'static str,
+    /// Why it is not done yet; only while something is still to happen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<WaitingView>,
     deliveries: Vec<DeliveryView>,
     /// What came in; only when one event is shown, and while history keeps it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,19 +206,20 @@ pub struct EventView {
 }
 
 impl EventView {
-    pub(super) fn summary(event: &EventSummary) -> Self {
+    pub(super) fn summary(event: &EventSummary, explainer: Explainer<'_>) -> Self {
         Self {
             id: event.id.to_string(),
             source: event.source.to_string(),
             accepted_at: shown(event.accepted_at),
             state: overall(event),
-            deliveries: event.deliveries.iter().map(DeliveryView::of).collect(),
+            waiting: explainer.event().map(WaitingView::of),
+            deliveries: event.deliveries.iter().map(|row| DeliveryView::of(row, explainer)).collect(),
             request: None,
         }
     }
 
-    pub(super) fn full(history: &EventHistory) -> Self {
-        Self { request: history.event.as_ref().map(RequestView::of), ..Self::summary(&history.summary) }
+    pub(super) fn full(history: &EventHistory, explainer: Explainer<'_>) -> Self {
+        Self { request: history.event.as_ref().map(RequestView::of), ..Self::summary(&history.summary, explainer) }
     }
 }
 
@@ -295,6 +306,9 @@ pub struct DeliveryView {
     /// What filtered it, or why it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Why it is not done yet; only while something is still to happen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<WaitingView>,
     /// Why it was given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<FailureView>,
@@ -303,7 +317,7 @@ pub struct DeliveryView {
 }
 
 impl DeliveryView {
-    pub(super) fn of(row: &DeliveryRecord) -> Self {
+    pub(super) fn of(row: &DeliveryRecord, explainer: Explainer<'_>) -> Self {
         let (mut due, mut reason, mut failure) = (None, None, None);
         let state = match &row.state {
             DeliveryState::Delivered => "delivered",
@@ -334,10 +348,33 @@ impl DeliveryView {
             at: shown(row.at),
             due,
             reason,
+            waiting: explainer.delivery(row).map(WaitingView::of),
             failure,
             attempts: row.attempts.iter().map(AttemptView::of).collect(),
             plugin_runs: row.runs.iter().map(RunView::of).collect(),
         }
+    }
+}
+
+/// Why something is not done yet.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WaitingView {
+    /// `lane`: its turn. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who paused its lane, its shard
+    /// or retries. `tenant_window`, `destination_window`: a place there. `destination_disabled`. `retry`: its next attempt's time.
+    #[serde(rename = "for")]
+    reason: &'static str,
+    /// As far as it is recorded.
+    since: String,
+    /// When it goes on by itself; null if that is not known.
+    until: Option<String>,
+    /// In words.
+    detail: String,
+}
+
+impl WaitingView {
+    fn of(waiting: Waiting) -> Self {
+        let Waiting { reason, since, until, detail } = waiting;
+        Self { reason: reason.as_str(), since: shown(since), until: until.map(shown), detail }
     }
 }
 

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::{Faults, FieldError, Kind, check_name};
 use crate::clock::Timestamp;
+use crate::config::units;
 use crate::control::snapshot::{Plan, Tenant};
 use crate::event::{Shard, TenantId};
 
@@ -67,11 +68,26 @@ pub struct PlanSpec {
     pub weight: u32,
     /// Events being planned or delivered at once; more of them wait in the store. Default 512.
     pub in_flight: usize,
+    /// Events per second that are taken at all, in either lane; what exceeds it is refused with 429. As many as come in one second of
+    /// it, or the burst if that is more, may come at once. At least the rate. Default 100000, or the rate if that is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<f64>,
+    /// Bytes of work that may be queued: events and deliveries that wait or are worked on, without dead letters and history. At or over
+    /// it events are refused with 429. Default 1 GiB.
+    #[serde(with = "units::size")]
+    #[schema(value_type = String, example = "1GiB")]
+    pub queued_bytes: u64,
 }
+
+/// The ceiling of a plan that says nothing of it, unless its rate is above.
+const DEFAULT_CEILING: f64 = 100_000.0;
+/// The highest rate, and the highest ceiling.
+const MAX_RATE: f64 = 10_000_000.0;
+const MAX_QUEUED: u64 = 1 << 50;
 
 impl Default for PlanSpec {
     fn default() -> Self {
-        Self { rate: 1000.0, burst: 2000, weight: 1, in_flight: 512 }
+        Self { rate: 1000.0, burst: 2000, weight: 1, in_flight: 512, ceiling: None, queued_bytes: 1 << 30 }
     }
 }
 
@@ -79,13 +95,20 @@ impl TenantRecord {
     /// Checks it and makes it ready for use.
     pub(in crate::control) fn prepare(&self, id: TenantId) -> Result<Arc<Tenant>, Vec<FieldError>> {
         let mut faults = Faults::default();
-        let PlanSpec { rate, burst, weight, in_flight } = self.plan;
+        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes } = self.plan;
         check_name("name", &self.name, &mut faults);
-        faults.range("plan.rate", rate, 0.001, 10_000_000.0);
+        faults.range("plan.rate", rate, 0.001, MAX_RATE);
         faults.range("plan.burst", burst, 1, 100_000_000);
         faults.range("plan.weight", weight, 1, 1_000);
         faults.range("plan.in_flight", in_flight, 1, 1_000_000);
-        let plan = Plan { rate, burst, weight, in_flight };
+        let ceiling = ceiling.unwrap_or(DEFAULT_CEILING.max(rate));
+        if ceiling < rate {
+            faults.add("plan.ceiling", format!("must be at least plan.rate, which is {rate}, not {ceiling}"));
+        } else {
+            faults.range("plan.ceiling", ceiling, 0.001, MAX_RATE);
+        }
+        faults.range("plan.queued_bytes", queued_bytes, 1, MAX_QUEUED);
+        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes };
         faults.or(Arc::new(Tenant { id, name: self.name.clone(), shard: self.shard, plan, deleting: self.deleting }))
     }
 }

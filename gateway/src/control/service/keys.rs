@@ -14,14 +14,16 @@ use crate::secret::Secret;
 impl Control {
     /// Whose key this text is. The comparison takes as long for a wrong secret as for the right one.
     pub fn authenticate(&self, text: &str) -> Option<Access> {
+        self.holder(text).map(|entry| entry.key().tenant.map_or(Access::Operator, Access::Tenant))
+    }
+
+    /// The key that this text is of, as [`Control::authenticate`] finds it.
+    pub(in crate::control) fn holder(&self, text: &str) -> Option<Arc<Entry<Keys>>> {
         let state = self.state();
         let entry = state.key(parse_key(text)?)?;
         let mut known = [0; 32];
         hex::decode_to_slice(&entry.key().hash, &mut known).ok()?;
-        if !bool::from(known.ct_eq(&digest_of(text))) {
-            return None;
-        }
-        Some(entry.key().tenant.map_or(Access::Operator, Access::Tenant))
+        bool::from(known.ct_eq(&digest_of(text))).then(|| Arc::clone(entry))
     }
 
     /// Makes a key; its text is in the answer and nowhere else. Without a tenant it is an operator's.

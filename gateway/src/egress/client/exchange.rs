@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::super::connect;
 use super::super::fault::Fault;
@@ -49,7 +49,7 @@ pub(super) struct Exchange<'a> {
     pub(super) stage: Stage,
     pub(super) resent: bool,
     pub(super) head: Option<response::Parts>,
-    pub(super) response: BytesMut,
+    pub(super) response: Kept,
     pub(super) response_complete: bool,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Exchange<'a> {
             stage: Stage::Admission,
             resent: false,
             head: None,
-            response: BytesMut::new(),
+            response: Kept::default(),
             response_complete: false,
         }
     }
@@ -191,9 +191,9 @@ impl<'a> Exchange<'a> {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return };
             let Ok(data) = frame.into_data() else { continue };
-            let room = cap - self.response.len();
-            self.response.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() > room {
+            let room = cap - self.response.bytes.len();
+            let taken = self.response.extend(&self.inner.responses, &data[..data.len().min(room)]);
+            if data.len() > taken {
                 return;
             }
         }
@@ -221,6 +221,39 @@ impl<'a> Exchange<'a> {
                 pool.checkin(key, connection);
             }
         });
+    }
+}
+
+/// What is kept of a response's body, with its share of what all may keep.
+#[derive(Default)]
+pub(super) struct Kept {
+    bytes: BytesMut,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Kept {
+    /// Takes as much as there is room for; answers how much that is.
+    fn extend(&mut self, room: &Arc<Semaphore>, data: &[u8]) -> usize {
+        let wanted = data.len().min(room.available_permits());
+        let permits = u32::try_from(wanted).ok().and_then(|wanted| room.clone().try_acquire_many_owned(wanted).ok());
+        let Some(permits) = permits else { return 0 };
+        match &mut self.room {
+            Some(room) => room.merge(permits),
+            None => self.room = Some(permits),
+        }
+        self.bytes.extend_from_slice(&data[..wanted]);
+        wanted
+    }
+
+    /// The bytes; their room is free again once the last copy of them is gone.
+    pub(super) fn freeze(self) -> Bytes {
+        if self.bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(self) }
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -30,6 +30,11 @@ fn json(body: String) -> Answer {
     answer
 }
 
+/// Whole seconds, at least one: refused senders shall not come back all at once.
+pub(super) fn jitter(at_most: Duration) -> Duration {
+    Duration::from_secs(rand::random_range(1..=at_most.as_secs().max(1)))
+}
+
 /// Why a request was not taken: problem details (RFC 9457) in the making.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
@@ -79,12 +84,16 @@ impl Refusal {
             .field("path")
     }
 
-    /// 503, to be tried again: with a jittered `Retry-After`, so that refused senders don't come back all at once.
+    /// 429, for one tenant alone. It says when to try again.
+    pub(super) fn over_plan(code: &'static str, detail: String) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, "Over the tenant's plan", Ingested::OverPlan).detail(detail)
+    }
+
+    /// 503, to be tried again: with a jittered `Retry-After`.
     pub(super) fn unavailable(code: &'static str, detail: &'static str, outcome: Ingested, at_most: Duration) -> Self {
-        let at_most = at_most.as_secs().max(1);
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, "Try again later", outcome)
             .detail(detail)
-            .extra(Extra::RetryAfter(Duration::from_secs(rand::random_range(1..=at_most))))
+            .extra(Extra::RetryAfter(jitter(at_most)))
     }
 
     pub(super) fn answer(&self) -> Answer {

@@ -9,17 +9,18 @@ use http::request::Parts as Head;
 use http::{Request, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
-use super::answer::{self, Answer, Extra, Refusal};
+use super::answer::{self, Answer, Extra, Refusal, jitter};
 use super::body::{self, BodyError, Room};
 use super::connection::Context;
 use super::{Limits, Shared, dedup};
 use crate::clock::{self, Timestamp};
-use crate::control::snapshot::Source;
+use crate::config::units::ShownSize;
+use crate::control::snapshot::{Source, Tenant};
 use crate::event::{self, Event, EventId, Header, Lane, Revision, SourceId};
 use crate::ingest::accept::AcceptError;
-use crate::ingest::lane::Throughput;
+use crate::ingest::quota::Quota;
 use crate::ingest::verify::VerifyError;
-use crate::store::{Acceptance, Accepted, StoreError};
+use crate::store::{Acceptance, Accepted, Home, StoreError};
 use crate::telemetry::metrics::Ingested;
 use crate::telemetry::trace::{self, Incoming as Trace, Trust};
 
@@ -38,7 +39,7 @@ pub(super) async fn handle(context: &Context, request: Request<Incoming>) -> Ans
     let outcome = take(context, &mut seen, &head, body).await;
     let took = started.elapsed();
     let (answer, result, event) = match &outcome {
-        Ok((id, Accepted::New)) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
+        Ok((id, Accepted::New { .. })) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
         Ok((_, Accepted::Duplicate(first))) => (answer::duplicate(*first), Ingested::Duplicate, Some(*first)),
         Err(refusal) => {
             if has_body {
@@ -74,6 +75,9 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
 
     let cap = source.max_body;
     check_length(head, cap)?;
+    let tenant = &*source.tenant;
+    let quota = shared.parts.acceptor.quotas().of(Home { tenant: tenant.id, shard: tenant.shard });
+    check_plan(shared, tenant, &quota, seen.now).await?;
     let share = shared.source_bodies.of(source.id);
     let mut room = Room::new(&shared.bodies, context.peer.bodies.as_ref(), &share);
     let body = body::read(body, cap, seen.started, limits, &mut room).await.map_err(|error| refuse_body(error, cap, limits))?;
@@ -91,14 +95,9 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     };
     let dedup = source.dedup.as_ref().and_then(|rule| dedup::key(rule, source.id, &event.request));
     let event = source.verifier.verify(event, seen.now).map_err(|error| unauthorized(&error))?;
-    // A body may take its time, and its source may be gone by then.
-    if shared.parts.snapshots.load().revision != revision {
-        find(shared, head.uri.path())?;
-    }
-    let plan = &source.tenant.plan;
-    let lane = shared.parts.lanes.admit(source.tenant.id, Throughput { rate: plan.rate, burst: plan.burst }, seen.now);
+    let lane = choose_lane(shared, source, &quota, revision, head, seen.now)?;
     seen.lane = Some(lane);
-    let acceptance = Acceptance { event, shard: source.tenant.shard, lane, dedup };
+    let acceptance = Acceptance { event, shard: tenant.shard, lane, dedup };
     let deadline = seen.started + limits.total;
     match context.activity.within(deadline, shared.parts.acceptor.accept(acceptance)).await {
         Some(accepted) => accepted.map_err(|error| not_accepted(&error, limits)),
@@ -109,6 +108,45 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
             limits.retry_after,
         )),
     }
+}
+
+/// A tenant that uses more than its plan allows is told so, before its body is read; nobody else notices.
+async fn check_plan(shared: &Shared, tenant: &Tenant, quota: &Quota, now: Timestamp) -> Result<(), Refusal> {
+    let (acceptor, plan) = (&shared.parts.acceptor, &tenant.plan);
+    if acceptor.is_full(quota, plan.queued_bytes, now).await {
+        let detail = format!(
+            "The tenant has as much queued as its plan allows: plan.queued_bytes is {}. Nothing was kept. Wait until some of it is              delivered, put right the destinations that it waits for, or have plan.queued_bytes raised.",
+            ShownSize(plan.queued_bytes)
+        );
+        return Err(Refusal::over_plan("queued_bytes_exceeded", detail).extra(Extra::RetryAfter(jitter(shared.limits.retry_after))));
+    }
+    acceptor.quotas().pass(quota, plan, now).map_err(|room_in| {
+        let detail = format!(
+            "The tenant sends more than its plan takes: plan.ceiling is {} events per second. Nothing was kept. Send more slowly, or              have plan.ceiling raised.",
+            plan.ceiling
+        );
+        let whole = Duration::from_secs(room_in.as_secs() + u64::from(room_in.subsec_nanos() > 0));
+        Refusal::over_plan("ceiling_exceeded", detail).extra(Extra::RetryAfter(whole.max(Duration::from_secs(1))))
+    })
+}
+
+/// A body may take its time: its source may be gone by then, or diverted.
+fn choose_lane(
+    shared: &Shared,
+    source: &Source,
+    quota: &Quota,
+    revision: Revision,
+    head: &Head,
+    now: Timestamp,
+) -> Result<Lane, Refusal> {
+    let snapshot = shared.parts.snapshots.load();
+    if snapshot.revision != revision {
+        find(shared, head.uri.path())?;
+    }
+    if snapshot.traffic.diversion(source.tenant.id, source.id).is_some() {
+        return Ok(Lane::Held);
+    }
+    Ok(shared.parts.acceptor.quotas().lane(quota, &source.tenant.plan, now))
 }
 
 /// The source that a path names, whatever it looks like.

@@ -14,7 +14,7 @@ use crate::event::{DeliveryId, EventId, Failure, Lane, Revision, Shard, SourceId
 use crate::store::row::Row;
 use crate::store::{
     Acceptance, Accepted, ConfigChange, Dedup, DeliveryRecord, DeliveryState, Home, Lease, Origin, Purged, QueueKey, Record,
-    StoreError, Trimmed, Work,
+    StoreError, Trimmed,
 };
 
 /// Where an answer goes.
@@ -43,7 +43,14 @@ pub(super) struct Entry {
     pub(super) event: EventId,
     pub(super) source: SourceId,
     pub(super) accepted_at: Timestamp,
+    /// Bytes of its request.
+    pub(super) size: u32,
     pub(super) record: Vec<u8>,
+}
+
+/// A size as it is stored and counted.
+pub(super) fn counted(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 impl Entry {
@@ -58,6 +65,7 @@ impl Entry {
             event: event.id,
             source: event.source,
             accepted_at: event.accepted_at,
+            size: counted(event.request.size()),
             record: encode_event(event),
         }
     }
@@ -132,10 +140,6 @@ impl Move {
             DeliveryState::DeadLettered { reason } => Target::Dead { at: delivery.at, reason: reason.clone() },
         };
         let job = delivery.job.as_deref().ok_or_else(|| lacks(delivery, "its job"))?;
-        let bytes = match &job.work {
-            Work::Attempt(delivery) => delivery.request.size(),
-            Work::Plan { event, .. } => event.request.size(),
-        };
         Ok(Some(Self {
             id: job.id,
             to,
@@ -144,7 +148,7 @@ impl Move {
             attempts: job.attempts,
             spent: job.spent,
             since: job.since,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            bytes: counted(job.size()),
             work: encode(&job.work),
         }))
     }

@@ -169,8 +169,19 @@ impl Committer {
         }
         let disk = &self.shared.disk;
         for shard in &draft.shards {
-            let ledger = self.shared.cell(*shard).state().ledger;
+            let (ledger, queued) = {
+                let cell = self.shared.cell(*shard);
+                let mut state = cell.state();
+                (state.ledger, state.queued.changes())
+            };
             draft.unit.put(disk, Tree::Index, keys::ledger(*shard), encode(&ledger));
+            for (tenant, bytes) in queued {
+                let key = keys::queued_bytes(*shard, tenant);
+                match bytes {
+                    0 => draft.unit.remove(disk, Tree::Index, key),
+                    _ => draft.unit.put(disk, Tree::Index, key, encode(&bytes)),
+                }
+            }
         }
         if draft.unit.is_empty() {
             return Ok(());

@@ -23,6 +23,7 @@ pub(super) mod kind {
     pub(in crate::store::embedded) const CONFIG: u8 = b'v';
     pub(in crate::store::embedded) const PROBE: u8 = b'z';
     pub(in crate::store::embedded) const PURGED: u8 = b'u';
+    pub(in crate::store::embedded) const QUEUED: u8 = b'b';
 }
 
 /// Appends fixed-width parts.
@@ -197,6 +198,15 @@ pub(super) fn dead_age(shard: Shard, at: Timestamp, id: DeliveryId) -> Vec<u8> {
 
 pub(super) fn ledger(shard: Shard) -> Vec<u8> {
     Key::of(kind::LEDGER).shard(shard).0
+}
+
+pub(super) fn queued_of(shard: Shard) -> Vec<u8> {
+    Key::of(kind::QUEUED).shard(shard).0
+}
+
+/// The key of how much a shard has queued of a tenant.
+pub(super) fn queued_bytes(shard: Shard, tenant: TenantId) -> Vec<u8> {
+    Key(queued_of(shard)).u128(tenant.0).0
 }
 
 pub(super) fn mark(shard: Shard, lane: Lane) -> Vec<u8> {

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 
 use super::disk::{Disk, Tree};
 use super::keys::{self, LogKey, Parts, kind};
-use super::rows::{Ledger, Mark};
-use super::state::{Cell, InHand, State};
+use super::rows::{Ledger, Mark, Waiting};
+use super::state::{Cell, InHand, Queued, State};
 use super::{Options, Shared, listing};
-use crate::event::{FORMAT, Lane, Revision, Shard, encode};
+use crate::event::{DeliveryId, FORMAT, Lane, Revision, Shard, TenantId, decode, encode};
 use crate::store::StoreError;
 
 /// What opening gives.
@@ -34,6 +34,7 @@ pub(super) fn open(options: Options) -> Result<Opened, StoreError> {
     }
     for state in states.values_mut() {
         load_queues(&disk, state)?;
+        load_queued(&disk, state)?;
     }
     let cells = states.into_iter().map(|(shard, state)| (shard, Arc::new(Cell::new(state)))).collect();
     let shared = Shared {
@@ -75,7 +76,7 @@ fn ledgers(disk: &Disk) -> Result<HashMap<Shard, State>, StoreError> {
     for row in disk.range(Tree::Index, prefix.clone(), keys::after(&prefix)) {
         let (key, value) = row?;
         let shard = Parts(&key[1..]).shard()?;
-        states.insert(shard, State::new(shard, crate::event::decode(&value)?));
+        states.insert(shard, State::new(shard, decode(&value)?));
     }
     Ok(states)
 }
@@ -121,7 +122,7 @@ fn load_lane(disk: &Disk, state: &mut State, lane: Lane) -> Result<(), StoreErro
         }
         let claims = disk.read(Tree::Index, &keys::claims(shard, lane, at.seq))?.unwrap_or(1);
         let bytes = story.listed.map_or(0, |listed| listed.bytes);
-        let entry = InHand { event: at.event, tenant: at.tenant, claims, bytes, progressed: !story.numbers.is_empty() };
+        let entry = InHand { event: at.event, tenant: at.tenant, claims, bytes, size: None, progressed: !story.numbers.is_empty() };
         loaded.claimed.insert(at.seq, entry);
     }
     Ok(())
@@ -137,4 +138,69 @@ fn load_queues(disk: &Disk, state: &mut State) -> Result<(), StoreError> {
         state.wait(queue, seq);
     }
     Ok(())
+}
+
+/// How much is queued of each tenant. Where no lane holds anything it is counted anew from the jobs, so that a count that went wrong
+/// (by a release that does not count) does not stay so for ever.
+fn load_queued(disk: &Disk, state: &mut State) -> Result<(), StoreError> {
+    let prefix = keys::queued_of(state.shard);
+    let mut stored = HashMap::new();
+    for row in disk.range(Tree::Index, prefix.clone(), keys::after(&prefix)) {
+        let (key, value) = row?;
+        stored.insert(TenantId(Parts(&key[prefix.len()..]).u128()?), decode(&value)?);
+    }
+    if state.lanes.iter().any(|lane| lane.entries() > 0) {
+        state.queued = Queued::stored(stored);
+        return Ok(());
+    }
+    let mut counted: HashMap<TenantId, u64> = HashMap::new();
+    let from = keys::waiting(state.shard, DeliveryId(0));
+    let to = keys::after(&from[..3]);
+    for row in disk.range(Tree::Index, from, to) {
+        // One that can't be read is reported when it comes up.
+        let Ok(waiting) = decode::<Waiting>(&row?.1) else { continue };
+        if waiting.is_queued() {
+            *counted.entry(waiting.tenant).or_default() += u64::from(waiting.bytes);
+        }
+    }
+    state.queued = Queued::counted(counted, &stored);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::Place;
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::EventId;
+
+    #[test]
+    fn a_count_that_is_wrong_is_put_right_where_no_lane_holds_anything() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (shard, tenant, done) = (Shard(1), TenantId(7), TenantId(8));
+        let job = Waiting {
+            place: Place::Scheduled(Timestamp(1)),
+            tenant,
+            event: EventId(1),
+            attempts: 0,
+            spent: 0,
+            since: Timestamp(1),
+            bytes: 50,
+        };
+        {
+            let disk = Disk::open(&Options::new(dir.path())).expect("it opens");
+            let mut unit = disk.unit();
+            unit.put(&disk, Tree::Index, keys::ledger(shard), encode(&Ledger { scheduled: 1, ..Ledger::default() }));
+            unit.put(&disk, Tree::Index, keys::waiting(shard, DeliveryId(1)), encode(&job));
+            unit.put(&disk, Tree::Index, keys::queued_bytes(shard, done), encode(&1000_u64));
+            disk.commit(unit).expect("it is written");
+        }
+        let opened = open(Options::new(dir.path())).expect("it opens");
+        let cell = opened.shared.cell(shard);
+        let mut state = cell.state();
+        assert_eq!((state.queued.of(tenant), state.queued.of(done)), (50, 0));
+        let mut changes = state.queued.changes();
+        changes.sort();
+        assert_eq!(changes, [(tenant, 50), (done, 0)], "and is written so with the next unit");
+    }
 }

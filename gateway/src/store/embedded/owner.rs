@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::Shared;
+use super::command::counted;
 use super::disk::{Pair, Tree};
 use super::keys::{self, LogKey, Parts, lane_index};
 use super::listing;
@@ -33,11 +34,13 @@ pub(super) fn claim(shared: &Shared, lease: &Lease, lane: Lane, budget: Budget) 
         let at = LogKey::decode(&key)?;
         let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
         let event = readable(at, value);
-        if !left.takes(event.as_ref().map_or(0, |event| event.request.size())) {
+        let size = event.as_ref().map(|event| event.request.size());
+        if !left.takes(size.unwrap_or(0)) {
             break;
         }
         next = at.seq + 1;
-        in_hand.push((at.seq, InHand { event: at.event, tenant: at.tenant, claims: 1, bytes, progressed: false }));
+        let size = size.map(counted);
+        in_hand.push((at.seq, InHand { event: at.event, tenant: at.tenant, claims: 1, bytes, size, progressed: false }));
         if let Some(event) = event {
             let ticket = Ticket { lane, major: at.seq, minor: 0 };
             claimed.push(Claimed { ticket, event, claims: 1, progress: Vec::new() });
@@ -113,6 +116,7 @@ pub(super) fn reclaim(
             let Ticket { lane, major, .. } = claimed.ticket;
             let Some(entry) = state.lane(lane).claimed.get_mut(&major) else { return false };
             entry.claims += 1;
+            entry.size = Some(counted(claimed.event.request.size()));
             claimed.claims = entry.claims;
             counts.push((keys::claims(lease.shard, lane, major), encode(&entry.claims)));
             true

@@ -52,6 +52,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether it counts as queued: dead letters do not.
+    pub(super) fn is_queued(&self) -> bool {
+        !matches!(self.place, Place::Dead { .. })
+    }
+
     /// The whole job, with its request.
     pub(super) fn job(&self, id: DeliveryId, work: Work) -> Job {
         Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work }
@@ -150,7 +155,7 @@ impl Story {
     }
 
     pub(super) fn summary(self, id: EventId) -> Option<EventSummary> {
-        let Listed { source, accepted_at, .. } = self.listed?;
-        Some(EventSummary { id, source, accepted_at, deliveries: self.rows, finished: self.finished })
+        let Listed { source, accepted_at, lane, .. } = self.listed?;
+        Some(EventSummary { id, source, accepted_at, lane, deliveries: self.rows, finished: self.finished })
     }
 }

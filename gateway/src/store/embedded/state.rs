@@ -56,6 +56,8 @@ pub(super) struct State {
     /// Jobs whose place changes in the unit that is being written.
     pub(super) leaving: HashSet<DeliveryId>,
     pub(super) queues: BTreeMap<QueueKey, Queue>,
+    /// Bytes of what is queued, by tenant.
+    pub(super) queued: Queued,
     pub(super) schedule: Schedule,
     /// Counts retries by hand: they make terminal events go on, which a trim that is under way must notice.
     pub(super) revivals: u64,
@@ -100,6 +102,8 @@ pub(super) struct InHand {
     pub(super) claims: u32,
     /// Bytes of the event's record.
     pub(super) bytes: u32,
+    /// Bytes of its request; none if nobody has read it since the store was opened.
+    pub(super) size: Option<u32>,
     /// Whether outcomes were recorded.
     pub(super) progressed: bool,
 }
@@ -118,6 +122,50 @@ pub(super) struct Queue {
     pub(super) waiting: u64,
     /// What is before it is gone or taken.
     pub(super) next: u64,
+}
+
+/// How much of each tenant is queued. Work from before it was counted is in none: so a count stops at zero.
+#[derive(Default)]
+pub(super) struct Queued {
+    bytes: HashMap<TenantId, u64>,
+    /// Whose has changed since it was last written.
+    changed: HashSet<TenantId>,
+}
+
+impl Queued {
+    pub(super) fn stored(bytes: HashMap<TenantId, u64>) -> Self {
+        Self { bytes, changed: HashSet::new() }
+    }
+
+    /// Counted anew; what is stored may differ.
+    pub(super) fn counted(bytes: HashMap<TenantId, u64>, stored: &HashMap<TenantId, u64>) -> Self {
+        let tenants = bytes.keys().chain(stored.keys()).copied();
+        let changed = tenants.filter(|tenant| bytes.get(tenant) != stored.get(tenant)).collect();
+        Self { bytes, changed }
+    }
+
+    pub(super) fn of(&self, tenant: TenantId) -> u64 {
+        self.bytes.get(&tenant).copied().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, tenant: TenantId, bytes: u32) {
+        *self.bytes.entry(tenant).or_default() += u64::from(bytes);
+        self.changed.insert(tenant);
+    }
+
+    pub(super) fn take(&mut self, tenant: TenantId, bytes: u32) {
+        match self.of(tenant).saturating_sub(bytes.into()) {
+            0 => drop(self.bytes.remove(&tenant)),
+            left => drop(self.bytes.insert(tenant, left)),
+        }
+        self.changed.insert(tenant);
+    }
+
+    /// What is to be written: 0 means nothing.
+    pub(super) fn changes(&mut self) -> Vec<(TenantId, u64)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().map(|tenant| (tenant, self.of(tenant))).collect()
+    }
 }
 
 /// Where the schedule starts, so that a look at it does not wade through what was removed before.
@@ -170,6 +218,7 @@ impl State {
             taken: HashMap::new(),
             leaving: HashSet::new(),
             queues: BTreeMap::new(),
+            queued: Queued::default(),
             schedule: Schedule::start(),
             revivals: 0,
             walk: None,

@@ -13,7 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::Durability;
 use super::error::{Fault, explain, odd};
-use super::keys::{Keys, ShardKeys};
+use super::jobs::counted;
+use super::keys::{Keys, ShardKeys, tenant_name};
 use super::link::{Identity, Link, Live, Patience};
 use super::piece::{Listed, bucket_of, page};
 use super::scripts;
@@ -96,22 +97,29 @@ struct Unit {
     transaction: Pipeline,
     sequence_key: String,
     sequence: u64,
-    /// Which event of the batch each command belongs to, by the command's position.
-    slots: Vec<(usize, usize)>,
+    /// The events, by their places in the batch, and whose they are.
+    events: Vec<(usize, Owner)>,
     once: Vec<Once>,
+    /// The commands that answer how much of these is queued, by their positions.
+    queued: BTreeMap<Owner, usize>,
 }
+
+/// A tenant in a shard: what is counted as queued is theirs.
+type Owner = (Shard, TenantId);
 
 /// An event that is kept only if its dedup key is free.
 struct Once {
     event: usize,
     id: EventId,
     key: String,
+    /// The position of its script.
+    position: usize,
 }
 
 impl Ingest {
     /// Keeps a batch. To be run in a task of its own: a caller that goes away must not leave a write half-way.
     pub(super) async fn accept(&self, batch: Vec<Acceptance>, mut turn: Turn) -> Result<Vec<Accepted>, StoreError> {
-        let mut answers = vec![Accepted::New; batch.len()];
+        let mut answers = vec![Accepted::New { queued: 0 }; batch.len()];
         let mut groups: BTreeMap<Shard, Vec<usize>> = BTreeMap::new();
         for (index, acceptance) in batch.iter().enumerate() {
             groups.entry(if self.cluster { acceptance.shard } else { Shard(0) }).or_default().push(index);
@@ -121,20 +129,21 @@ impl Ingest {
             let sequence_key =
                 if self.cluster { self.shards[usize::from(shard.0)].committed(number) } else { self.keys.committed(number) };
             let unit = self.unit(&batch, &indices, sequence_key, sequence);
-            for (event, first) in self.commit(&unit).await? {
-                answers[event] = first;
+            for (event, answer) in self.commit(&unit).await? {
+                answers[event] = answer;
             }
         }
         Ok(answers)
     }
 
     fn unit(&self, batch: &[Acceptance], indices: &[usize], sequence_key: String, sequence: u64) -> Unit {
-        let mut unit =
-            Unit { transaction: Pipeline::with_capacity(indices.len() + 8), sequence_key, sequence, slots: vec![], once: vec![] };
+        let transaction = Pipeline::with_capacity(indices.len() + 8);
+        let mut unit = Unit { transaction, sequence_key, sequence, events: vec![], once: vec![], queued: BTreeMap::new() };
         unit.transaction.atomic();
         let kept = u64::try_from(SEQUENCE_KEPT.as_millis()).unwrap_or(u64::MAX);
         unit.transaction.cmd("SET").arg(&unit.sequence_key).arg(sequence).arg("PX").arg(kept);
-        let mut listed: BTreeMap<(Shard, TenantId), BTreeMap<u64, Vec<Listed>>> = BTreeMap::new();
+        let mut listed: BTreeMap<Owner, BTreeMap<u64, Vec<Listed>>> = BTreeMap::new();
+        let mut added: BTreeMap<Owner, u64> = BTreeMap::new();
         let mut unfinished: BTreeMap<(Shard, Lane), u64> = BTreeMap::new();
         let mut touched: Vec<Shard> = Vec::new();
         for &index in indices {
@@ -143,20 +152,26 @@ impl Ingest {
             let keys = &self.shards[usize::from(shard.0)];
             let (bucket, row) = (bucket_of(event.id), Listed::of(event, *lane));
             let entry = encode_event(event);
-            unit.slots.push((unit.transaction.len(), index));
+            let (owner, size) = ((*shard, event.tenant), counted(event.request.size()));
+            let added = added.entry(owner).or_default();
+            unit.events.push((index, owner));
             if let Some(dedup) = dedup {
                 let key = keys.dedup(&dedup.key);
                 let window = u64::try_from(dedup.window.as_millis()).unwrap_or(u64::MAX).max(1);
-                let mut call = scripts::ACCEPT_ONCE.call(&[&key, keys.lane(*lane), &keys.index(event.tenant), &keys.unfinished]);
+                let index_key = keys.index(event.tenant);
+                let mut call =
+                    scripts::ACCEPT_ONCE.call(&[&key, keys.lane(*lane), &index_key, &keys.unfinished, &keys.queued_bytes]);
                 call.arg(&event.id.0.to_be_bytes()[..]).arg(window).arg(&entry[..]).arg(page(bucket, &[row])).arg(lane.as_str());
+                call.arg(tenant_name(event.tenant)).arg(size);
+                unit.once.push(Once { event: index, id: event.id, key, position: unit.transaction.len() });
                 unit.transaction.add_command(call);
-                unit.once.push(Once { event: index, id: event.id, key });
             } else {
                 let mut add = Cmd::with_capacity(5, entry.len() + 64);
                 add.arg("XADD").arg(keys.lane(*lane)).arg("*").arg("e").arg(&entry[..]);
                 unit.transaction.add_command(add);
                 listed.entry((*shard, event.tenant)).or_default().entry(bucket).or_default().push(row);
                 *unfinished.entry((*shard, *lane)).or_default() += 1;
+                *added += size;
             }
             if !touched.contains(shard) {
                 touched.push(*shard);
@@ -173,6 +188,10 @@ impl Ingest {
         for ((shard, lane), count) in unfinished {
             let keys = &self.shards[usize::from(shard.0)];
             unit.transaction.cmd("HINCRBY").arg(&keys.unfinished).arg(lane.as_str()).arg(count);
+        }
+        for (owner @ (shard, tenant), bytes) in added {
+            unit.queued.insert(owner, unit.transaction.len());
+            unit.transaction.add_command(queued(&self.shards[usize::from(shard.0)], tenant, bytes));
         }
         for shard in touched {
             unit.transaction.cmd("PUBLISH").arg(&self.shards[usize::from(shard.0)].wake).arg("");
@@ -218,15 +237,16 @@ impl Ingest {
             self.link.retire(live);
             return Err(Fault::Unsent(StoreError::Unavailable("redis had lost its scripts (SCRIPT FLUSH): try again".into())));
         }
-        let mut answers = Vec::with_capacity(unit.once.len());
+        let queued: BTreeMap<Owner, Value> =
+            unit.queued.iter().filter_map(|(owner, position)| Some((*owner, items.get(*position)?.clone()))).collect();
+        let mut answers = unit.answers(queued).map_err(Fault::Unsent)?;
         for once in &unit.once {
-            let position = unit.slots.iter().find(|(_, event)| *event == once.event).map(|(position, _)| *position);
-            let Some(Value::BulkString(first)) = position.and_then(|position| items.get(position)) else {
+            let Some(Value::BulkString(first)) = items.get(once.position) else {
                 return Err(Fault::Unsent(odd("a dedup script")));
             };
-            answers.push((once.event, once.verdict(first).map_err(Fault::Unsent)?));
+            once.judge(first, &mut answers).map_err(Fault::Unsent)?;
         }
-        Ok(answers)
+        Ok(answers.into_iter().collect())
     }
 
     /// In the mode `replicated`: an accept counts only once a replica has it.
@@ -272,26 +292,59 @@ impl Ingest {
         if present < unit.sequence {
             return self.execute(unit, live).await;
         }
-        let mut answers = Vec::with_capacity(unit.once.len());
+        let mut ask = Pipeline::new();
+        for (shard, tenant) in unit.queued.keys() {
+            ask.add_command(queued(&self.shards[usize::from(shard.0)], *tenant, 0));
+        }
+        let queued = self.link.exchange(live, &ask, 0, unit.queued.len()).await?;
+        let queued = unit.queued.keys().copied().zip(queued).collect();
+        let mut answers = unit.answers(queued).map_err(Fault::Unsent)?;
         for once in &unit.once {
             let first = self.link.ask(live, cmd("GET").arg(&once.key)).await?;
             // A key that ran out meanwhile was this event's or an earlier one's; New is the answer that a retry is safe with.
-            let answer =
-                if let Value::BulkString(first) = first { once.verdict(&first).map_err(Fault::Unsent)? } else { Accepted::New };
-            answers.push((once.event, answer));
+            if let Value::BulkString(first) = first {
+                once.judge(&first, &mut answers).map_err(Fault::Unsent)?;
+            }
         }
         if self.durability == Durability::Replicated {
             // WAIT counts the replicas that have what this connection wrote, and it has written nothing yet.
             self.link.ask(live, cmd("SET").arg(&unit.sequence_key).arg(unit.sequence).arg("KEEPTTL")).await?;
         }
         self.replicated(live).await?;
-        Ok(answers)
+        Ok(answers.into_iter().collect())
+    }
+}
+
+/// Adds to what is queued of a tenant; with nothing to add it only asks, which makes no field.
+fn queued(keys: &ShardKeys, tenant: TenantId, bytes: u64) -> Cmd {
+    let mut command = cmd(if bytes == 0 { "HGET" } else { "HINCRBY" });
+    command.arg(&keys.queued_bytes).arg(tenant_name(tenant));
+    if bytes > 0 {
+        command.arg(bytes);
+    }
+    command
+}
+
+impl Unit {
+    /// The answers for events that are all new.
+    fn answers(&self, queued: BTreeMap<Owner, Value>) -> Result<BTreeMap<usize, Accepted>, StoreError> {
+        let mut totals = BTreeMap::new();
+        for (owner, answer) in queued {
+            let total: Option<u64> = redis::from_redis_value(answer).map_err(|_| odd("the bytes that are queued"))?;
+            totals.insert(owner, total.unwrap_or(0));
+        }
+        let new = |owner| Accepted::New { queued: totals.get(owner).copied().unwrap_or(0) };
+        Ok(self.events.iter().map(|(event, owner)| (*event, new(owner))).collect())
     }
 }
 
 impl Once {
-    fn verdict(&self, first: &[u8]) -> Result<Accepted, StoreError> {
+    /// Notes the event as a duplicate if another is the first with its key.
+    fn judge(&self, first: &[u8], answers: &mut BTreeMap<usize, Accepted>) -> Result<(), StoreError> {
         let first = first.try_into().map(u128::from_be_bytes).map_err(|_| odd("a dedup key"))?;
-        Ok(if first == self.id.0 { Accepted::New } else { Accepted::Duplicate(EventId(first)) })
+        if first != self.id.0 {
+            answers.insert(self.event, Accepted::Duplicate(EventId(first)));
+        }
+        Ok(())
     }
 }

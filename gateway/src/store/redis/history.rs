@@ -8,7 +8,7 @@ use redis::{Pipeline, Value, cmd};
 use super::claim::parse_entry;
 use super::error::{Fault, odd};
 use super::hold::stream_id;
-use super::keys::ShardKeys;
+use super::keys::{ShardKeys, tenant_name};
 use super::piece::{Listed, Merged, bucket_of, merge, pages_of, read_page};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
@@ -50,6 +50,7 @@ fn summary(member: &Listed, merged: Merged) -> EventSummary {
         id: member.event,
         source: member.source,
         accepted_at: member.accepted_at,
+        lane: member.lane,
         finished: merged.finished.is_some(),
         deliveries: merged.rows,
     }
@@ -143,6 +144,13 @@ async fn outcomes(inner: &Inner, keys: &ShardKeys, members: &[Listed]) -> Result
         all.extend(merge(&pieces, |event| wanted.contains(&event))?);
     }
     Ok(all)
+}
+
+pub(super) async fn queued_bytes(inner: &Arc<Inner>, home: Home) -> Result<u64, StoreError> {
+    let keys = inner.keys(home.shard)?;
+    let mut ask = scripts::QUEUED.call(&[&keys.queued_bytes, &keys.unfinished, &keys.jobs, &keys.dead]);
+    let answer = inner.query.repeat(ask.arg(tenant_name(home.tenant))).await.map_err(Fault::into_store)?;
+    redis::from_redis_value(answer).map_err(|_| odd("the bytes that are queued"))
 }
 
 pub(super) async fn depth(inner: &Arc<Inner>, shard: crate::event::Shard) -> Result<Depth, StoreError> {

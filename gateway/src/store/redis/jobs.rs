@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::error::{Fault, odd};
 use super::hold::{Effect, From, Hold, JobInHand, Pen};
-use super::keys::parse_queue;
+use super::keys::{parse_queue, tenant_name};
 use super::piece::{End, Outcome, Piece, bucket_of};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
@@ -37,13 +37,14 @@ struct StoredRef<'a> {
     dead: Option<(Timestamp, &'a Failure)>,
 }
 
+/// A size as it is counted: where it is stored it has 32 bits.
+pub(super) fn counted(size: usize) -> u64 {
+    u32::try_from(size).unwrap_or(u32::MAX).into()
+}
+
 /// A job's size and itself, as the scripts take them.
 pub(super) fn rest(job: &Job, dead: Option<(Timestamp, &Failure)>) -> Vec<u8> {
-    let size = match &job.work {
-        Work::Attempt(delivery) => delivery.request.size(),
-        Work::Plan { event, .. } => event.request.size(),
-    };
-    let mut rest = format!("{:08x}", u32::try_from(size).unwrap_or(u32::MAX)).into_bytes();
+    let mut rest = format!("{:08x}", counted(job.size())).into_bytes();
     rest.extend_from_slice(&encode(&StoredRef { job, dead }));
     rest
 }
@@ -196,7 +197,7 @@ pub(super) async fn retry(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId], no
         let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
         let values: Vec<Option<Vec<u8>>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
         let mut call = scripts::RETRY.call(&[&keys.own]);
-        call.arg(now.0);
+        call.arg(now.0).arg(tenant_name(home.tenant));
         let mut some = false;
         for (id, value) in ids.iter().zip(values) {
             let Some(value) = value else { continue };

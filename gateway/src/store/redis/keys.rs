@@ -1,7 +1,7 @@
 //! The names of keys. All of a shard's keys carry its hash tag, so that they share a Cluster slot.
 
 use crate::event::{DestinationId, Lane, Shard, SourceId, TenantId};
-use crate::store::QueueKey;
+use crate::store::{Allowance, QueueKey};
 
 /// How wide a bucket of history is.
 pub(super) const BUCKET_MS: u64 = 32;
@@ -73,6 +73,8 @@ pub(super) struct ShardKeys {
     pub(super) token: String,
     /// Hash: how many entries of each lane are not finished.
     pub(super) unfinished: String,
+    /// Hash: bytes of what is queued, by tenant.
+    pub(super) queued_bytes: String,
     /// Hash: every job by its id.
     pub(super) jobs: String,
     /// ZSET: scheduled jobs by due time.
@@ -100,6 +102,7 @@ impl ShardKeys {
             own: key("own"),
             token: key("tok"),
             unfinished: key("n"),
+            queued_bytes: key("qb"),
             jobs: key("j"),
             schedule: key("rt"),
             taken_due: key("tr"),
@@ -143,6 +146,15 @@ impl ShardKeys {
         format!("{}dd:{}", self.base, hex::encode(key))
     }
 
+    /// String with a lifetime: when a shared bucket will be full.
+    pub(super) fn bucket_of(&self, tenant: TenantId, allowance: Allowance) -> String {
+        let which = match allowance {
+            Allowance::Normal => 'n',
+            Allowance::Ceiling => 'c',
+        };
+        format!("{}tb:{which}:{:032x}", self.base, tenant.0)
+    }
+
     /// The last committed sequence of one committer, on a cluster.
     pub(super) fn committed(&self, committer: u64) -> String {
         format!("{}seq:{committer:016x}", self.base)
@@ -156,6 +168,11 @@ pub(super) fn lane_index(lane: Lane) -> usize {
         Lane::Low => 1,
         Lane::Held => 2,
     }
+}
+
+/// A tenant in the names of keys and fields.
+pub(super) fn tenant_name(tenant: TenantId) -> String {
+    format!("{:032x}", tenant.0)
 }
 
 /// The name of a queue inside its shard: hex ids, so that it can be part of a key.

@@ -11,6 +11,7 @@ use redis::{Pipeline, Value, cmd};
 use super::error::{Fault, odd};
 use super::hold::{Hold, Pen};
 use super::jobs::open;
+use super::keys::tenant_name;
 use super::piece::{Merged, merge};
 use super::trim::{Index, cut};
 use super::{Inner, scripts};
@@ -178,8 +179,4 @@ async fn going_on(inner: &Inner, hold: &Hold, merged: &HashMap<EventId, Merged>)
     let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
     let there = open.into_iter().zip(answers).filter(|(_, answer)| !matches!(answer, Value::Int(0)));
     Ok(there.map(|((event, _), _)| event).collect())
-}
-
-fn tenant_name(tenant: TenantId) -> String {
-    format!("{:032x}", tenant.0)
 }

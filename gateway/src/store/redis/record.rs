@@ -7,7 +7,7 @@ use redis::Cmd;
 
 use super::hold::{Effect, Hand, Pen, stream_id};
 use super::jobs::{grave, rest};
-use super::keys::{lane_index, queue_name};
+use super::keys::{lane_index, queue_name, tenant_name};
 use super::piece::{End, Finished, Outcome, Piece, bucket_of, hash};
 use super::{Inner, claim, scripts};
 use crate::event::{DeliveryId, Lane, TenantId};
@@ -30,7 +30,7 @@ pub(super) async fn record(inner: &Arc<Inner>, lease: &Lease, batch: &[Record]) 
     claim::adopt(inner, &pen.hold, unknown).await?;
     let plan = Plan::of(batch, &pen.hold.hand());
     let Some(plan) = plan else { return inner.check_token(&pen.hold).await };
-    let Plan { arguments, gone, written } = plan;
+    let Plan { arguments, gone, written, .. } = plan;
     super::detached(async move {
         let add = |call: &mut Cmd| {
             for argument in &arguments {
@@ -58,6 +58,8 @@ fn check(delivery: &DeliveryRecord) -> Result<(), StoreError> {
 /// What a batch changes.
 struct Plan {
     arguments: Vec<Vec<u8>>,
+    /// Whose jobs the last arguments are about.
+    tenant: Option<TenantId>,
     gone: Vec<Origin>,
     written: Vec<(Origin, u64)>,
 }
@@ -65,8 +67,9 @@ struct Plan {
 impl Plan {
     /// None if nothing of the batch is in hand.
     fn of(batch: &[Record], hand: &Hand) -> Option<Self> {
-        let mut plan = Self { arguments: Vec::new(), gone: Vec::new(), written: Vec::new() };
+        let mut plan = Self { arguments: Vec::new(), tenant: None, gone: Vec::new(), written: Vec::new() };
         let mut acks: [Vec<Vec<u8>>; 3] = Default::default();
+        let mut finished: BTreeMap<TenantId, u64> = BTreeMap::new();
         let mut history: BTreeMap<u64, (Vec<Outcome<'_>>, usize)> = BTreeMap::new();
         let mut gone: HashSet<OriginKey> = HashSet::new();
         for record in batch {
@@ -83,6 +86,8 @@ impl Plan {
             plan.moves(record, &mut gone);
             if let (Origin::Entry(ticket), true) = (record.origin, record.finished) {
                 acks[lane_index(ticket.lane)].push(stream_id(ticket).into_bytes());
+                let bytes = hand.entries.get(&ticket).map_or(0, |entry| entry.bytes);
+                *finished.entry(record.tenant).or_default() += u64::from(bytes);
             }
             let (outcomes, bytes) = history.entry(bucket_of(record.event)).or_default();
             *bytes += if let End::Entry(finished) = end { finished.bytes as usize } else { 0 };
@@ -94,6 +99,9 @@ impl Plan {
                 plan.arguments.extend_from_slice(ids);
             }
         }
+        for (tenant, bytes) in finished {
+            plan.of_tenant(tenant, bytes);
+        }
         for (bucket, (outcomes, bytes)) in history {
             let piece = Piece { outcomes }.encode();
             let bytes = bytes + piece.len();
@@ -102,8 +110,18 @@ impl Plan {
         (!plan.arguments.is_empty()).then_some(plan)
     }
 
+    /// This much of the tenant's entries is finished, and the jobs that follow are its own.
+    fn of_tenant(&mut self, tenant: TenantId, bytes: u64) {
+        self.tenant = Some(tenant);
+        self.arguments.extend([b"t".to_vec(), tenant_name(tenant).into(), bytes.to_string().into()]);
+    }
+
     /// Where the record's jobs go, and what of its origin is left.
     fn moves(&mut self, record: &Record, gone: &mut HashSet<OriginKey>) {
+        let has_jobs = matches!(record.origin, Origin::Job(_)) || record.deliveries.iter().any(|delivery| delivery.job.is_some());
+        if has_jobs && self.tenant != Some(record.tenant) {
+            self.of_tenant(record.tenant, 0);
+        }
         if record.finished {
             gone.insert(key(record.origin));
             self.gone.push(record.origin);

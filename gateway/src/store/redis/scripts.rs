@@ -21,6 +21,8 @@ macro_rules! scripts {
 scripts! {
     /// Keeps an event unless its dedup key is taken.
     ACCEPT_ONCE = "accept_once.lua";
+    /// Takes out of shared buckets.
+    SPEND = "spend.lua";
     /// Takes a shard.
     TAKE_OVER = "take_over.lua";
     /// Notes a node and counts those that are there.
@@ -51,6 +53,8 @@ scripts! {
     PURGE = "purge.lua";
     /// Finds an unfinished event's entry.
     FIND = "find.lua";
+    /// Tells how much of a tenant is queued.
+    QUEUED = "queued.lua";
     /// Counts a shard's work.
     DEPTH = "depth.lua";
     /// Reads the configuration.

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use tidegate::event::{Event, Header, Lane, Request};
-use tidegate::store::{Acceptance, Accepted, PageRequest};
+use tidegate::store::{Acceptance, PageRequest};
 
 use crate::world::*;
 
@@ -48,9 +48,9 @@ pub(crate) async fn a_repeat_inside_the_window_is_dropped_with_the_first_id(mut 
     let (first, repeat, other) = (world.event(), world.event(), world.event());
     let window = world.fixture.span() * 100;
     let store = world.store();
-    assert_eq!(store.accept(vec![once(&first, 1, window)]).await.unwrap(), [Accepted::New]);
+    assert_eq!(repeats(store.accept(vec![once(&first, 1, window)]).await.unwrap()), [None]);
     let answers = store.accept(vec![once(&repeat, 1, window), once(&other, 2, window)]).await.unwrap();
-    assert_eq!(answers, [Accepted::Duplicate(first.id), Accepted::New]);
+    assert_eq!(repeats(answers), [Some(first.id), None]);
 }
 
 pub(crate) async fn a_repeat_in_the_same_batch_is_dropped(mut world: World) {
@@ -58,7 +58,7 @@ pub(crate) async fn a_repeat_in_the_same_batch_is_dropped(mut world: World) {
     let window = world.fixture.span() * 100;
     let batch = vec![once(&first, 1, window), once(&second, 1, window), acceptance(&third)];
     let answers = world.store().accept(batch).await.unwrap();
-    assert_eq!(answers, [Accepted::New, Accepted::Duplicate(first.id), Accepted::New]);
+    assert_eq!(repeats(answers), [None, Some(first.id), None]);
     let lease = world.own().await;
     assert_eq!(claimed_ids(&world.claim(&lease).await), [first.id, third.id]);
 }
@@ -68,15 +68,15 @@ pub(crate) async fn of_concurrent_accepts_with_one_key_one_is_kept(mut world: Wo
     let events: Vec<_> = (0..32).map(|_| world.event()).collect();
     let accepts = events.iter().map(|event| {
         let (store, batch) = (world.store(), vec![once(event, 1, window)]);
-        tokio::spawn(async move { store.accept(batch).await.unwrap().remove(0) })
+        tokio::spawn(async move { repeats(store.accept(batch).await.unwrap()).remove(0) })
     });
     let mut answers = Vec::new();
     for accept in accepts.collect::<Vec<_>>() {
         answers.push(accept.await.unwrap());
     }
-    let kept: Vec<_> = events.iter().zip(&answers).filter(|(_, answer)| **answer == Accepted::New).collect();
+    let kept: Vec<_> = events.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).collect();
     let [(kept, _)] = kept[..] else { panic!("kept {}", kept.len()) };
-    assert_eq!(answers.iter().filter(|answer| **answer == Accepted::Duplicate(kept.id)).count(), 31);
+    assert_eq!(answers.iter().filter(|answer| **answer == Some(kept.id)).count(), 31);
     let lease = world.own().await;
     assert_eq!(claimed_ids(&world.claim(&lease).await), [kept.id]);
 }
@@ -84,11 +84,11 @@ pub(crate) async fn of_concurrent_accepts_with_one_key_one_is_kept(mut world: Wo
 pub(crate) async fn a_repeat_after_the_window_is_kept(mut world: World) {
     let (first, second, third) = (world.event(), world.event(), world.event());
     let window = world.fixture.span();
-    assert_eq!(world.store().accept(vec![once(&first, 1, window)]).await.unwrap(), [Accepted::New]);
+    assert_eq!(repeats(world.store().accept(vec![once(&first, 1, window)]).await.unwrap()), [None]);
     world.fixture.pass(window).await;
-    assert_eq!(world.store().accept(vec![once(&second, 1, window * 100)]).await.unwrap(), [Accepted::New]);
+    assert_eq!(repeats(world.store().accept(vec![once(&second, 1, window * 100)]).await.unwrap()), [None]);
     let answer = world.store().accept(vec![once(&third, 1, window)]).await.unwrap();
-    assert_eq!(answer, [Accepted::Duplicate(second.id)], "the window starts anew with the event that was kept");
+    assert_eq!(repeats(answer), [Some(second.id)], "the window starts anew with the event that was kept");
 }
 
 pub(crate) async fn a_dropped_repeat_leaves_no_trace(mut world: World) {

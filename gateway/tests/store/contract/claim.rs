@@ -70,6 +70,7 @@ pub(crate) async fn lanes_are_apart(mut world: World) {
     assert_eq!(claimed[0].ticket.lane, Lane::Low);
     world.record(&lease, vec![finish(&claimed[0], vec![delivered(&low, 0)])]).await;
     assert_eq!(claimed_ids(&world.claim(&lease).await), [normal.id], "an ack in one lane leaves the other alone");
+    assert_eq!((world.summary(normal.id).await.lane, world.summary(low.id).await.lane), (Lane::Normal, Lane::Low));
 }
 
 pub(crate) async fn shards_are_apart(mut world: World) {

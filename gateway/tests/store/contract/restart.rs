@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tidegate::event::{Event, Lane, Revision, VersionHash};
-use tidegate::store::{Accepted, Budget, DeliveryState, Lease};
+use tidegate::store::{Budget, DeliveryState, Lease};
 
 use crate::world::*;
 
@@ -62,7 +62,7 @@ async fn check_the_scene(world: &mut World, scene: Scene) {
     assert!(world.summary(scene.done.id).await.finished);
     assert_eq!(world.history(scene.done.id).await.event, Some(scene.done));
     let repeat = world.event();
-    assert_eq!(store.accept(vec![once(&repeat, 1, window)]).await.unwrap(), [Accepted::Duplicate(scene.first.id)]);
+    assert_eq!(repeats(store.accept(vec![once(&repeat, 1, window)]).await.unwrap()), [Some(scene.first.id)]);
     assert_eq!(store.config().await.unwrap(), (Revision(1), vec![("a".into(), "1".into())]));
     assert_eq!(store.component(VersionHash([1; 32])).await.unwrap(), Some("wasm".into()));
     assert_eq!(store.remember("key", "other".into(), window).await.unwrap(), Some("value".into()));

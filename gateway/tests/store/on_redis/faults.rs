@@ -120,7 +120,7 @@ async fn a_lost_answer_is_asked_for() {
     let proxy = Proxy::before(server.port()).await;
     let store = connect(config(&proxy.url(), Durability::EverySec)).await;
     let mut sent = Vec::new();
-    let mut number = 0;
+    let (mut number, mut queued) = (0, 0);
     for fault in [Fault::DropAnswer, Fault::DropRequest, Fault::None, Fault::DropAnswer] {
         proxy.arm(fault);
         let events: Vec<_> = (0..20)
@@ -130,8 +130,9 @@ async fn a_lost_answer_is_asked_for() {
             })
             .collect();
         let answers = store.accept(events.iter().map(acceptance).collect()).await.unwrap();
-        assert_eq!(answers, vec![Accepted::New; 20], "{fault:?}");
         sent.extend(ids(&events));
+        queued += events.iter().map(|event| event.request.size() as u64).sum::<u64>();
+        assert_eq!(answers, vec![Accepted::New { queued }; 20], "{fault:?}");
     }
     assert_eq!(proxy.faults(), 3);
     assert_eq!(all_ids(&store, "a").await, sent);
@@ -145,10 +146,11 @@ async fn a_lost_answer_keeps_dedup_truthful() {
     let store = connect(config(&proxy.url(), Durability::EverySec)).await;
     let (first, repeat, other) = (make(1), make(2), make(3));
     proxy.arm(Fault::DropAnswer);
-    assert_eq!(store.accept(vec![once(&first, 1, FOR_EVER)]).await.unwrap(), [Accepted::New]);
+    assert_eq!(repeats(store.accept(vec![once(&first, 1, FOR_EVER)]).await.unwrap()), [None]);
     proxy.arm(Fault::DropAnswer);
     let answers = store.accept(vec![once(&repeat, 1, FOR_EVER), once(&other, 2, FOR_EVER)]).await.unwrap();
-    assert_eq!(answers, [Accepted::Duplicate(first.id), Accepted::New]);
+    let queued = (first.request.size() + other.request.size()) as u64;
+    assert_eq!(answers, [Accepted::Duplicate(first.id), Accepted::New { queued }]);
     assert_eq!(proxy.faults(), 2);
     assert_eq!(all_ids(&store, "a").await, [first.id, other.id]);
 }
@@ -176,7 +178,7 @@ async fn a_stall_does_not_double_a_batch() {
     });
     eventually(async || store.ready().err()).await;
     server.resume();
-    assert_eq!(accepting.await.unwrap().unwrap(), vec![Accepted::New; 19]);
+    assert_eq!(repeats(accepting.await.unwrap().unwrap()), vec![None; 19]);
     assert_eq!(all_ids(&store, "a").await, ids(&events));
 }
 
@@ -309,6 +311,6 @@ async fn flushed_scripts_come_back() {
     server.command(&["SCRIPT", "FLUSH"]).await;
     let event = make(1);
     let answers = eventually(async || store.accept(vec![once(&event, 1, FOR_EVER)]).await.ok()).await;
-    assert_eq!(answers, [Accepted::New]);
+    assert_eq!(repeats(answers), [None]);
     assert_eq!(all_ids(&store, "a").await, [event.id]);
 }

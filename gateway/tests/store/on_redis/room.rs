@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tidegate::clock::Clock;
 use tidegate::event::{Event, Lane};
 use tidegate::store::redis::{Durability, RedisConfig, RedisStore};
-use tidegate::store::{Acceptance, Accepted, PageRequest, Retention, Store, StoreError};
+use tidegate::store::{Acceptance, PageRequest, Retention, Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::world::*;
@@ -69,7 +69,7 @@ async fn a_full_server_still_takes_records() {
     assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().len(), 1);
     assert_eq!(store.dead_letters(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap().items.len(), 1);
     server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    assert_eq!(store.accept(vec![acceptance(&make(7))]).await.unwrap(), [Accepted::New]);
+    assert_eq!(repeats(store.accept(vec![acceptance(&make(7))]).await.unwrap()), [None]);
 }
 
 /// The checks see it coming: first the low lane is refused, then all, and all are taken again when there is room.
@@ -85,7 +85,7 @@ async fn the_low_lane_is_refused_first() {
     store.ready().unwrap();
     store.admits(Lane::Normal).unwrap();
     let mixed = vec![low(&make(5002)), acceptance(&make(5003))];
-    assert_eq!(store.accept(mixed).await.unwrap(), [Accepted::New; 2], "what was admitted is not refused for its company");
+    assert_eq!(repeats(store.accept(mixed).await.unwrap()), [None; 2], "what was admitted is not refused for its company");
     now_uses(&server, 90).await;
     eventually(async || store.ready().err()).await;
     for lane in Lane::ALL {
@@ -94,7 +94,7 @@ async fn the_low_lane_is_refused_first() {
     assert!(is_full(&store.accept(vec![acceptance(&make(5004))]).await));
     server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     eventually(async || store.admits(Lane::Low).ok()).await;
-    assert_eq!(store.accept(vec![low(&make(5005))]).await.unwrap(), [Accepted::New]);
+    assert_eq!(repeats(store.accept(vec![low(&make(5005))]).await.unwrap()), [None]);
 }
 
 /// History that is inside its budget, beyond maxmemory: claims and outcomes go on, the oldest history goes, and there is room again.
@@ -135,5 +135,5 @@ async fn history_does_not_fill_the_server() {
     assert!(store.event(HOME, events[0].id).await.unwrap().is_none(), "the oldest are gone");
     let newest = store.event(HOME, events[3999].id).await.unwrap().expect("the newest are there");
     assert!(newest.summary.finished && newest.event.is_some());
-    assert_eq!(store.accept(vec![low(&make(5000))]).await.unwrap(), [Accepted::New]);
+    assert_eq!(repeats(store.accept(vec![low(&make(5000))]).await.unwrap()), [None]);
 }

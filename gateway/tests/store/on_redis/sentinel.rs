@@ -55,8 +55,10 @@ impl Pair {
     /// Waits until the server is the primary and has a replica.
     async fn leads(&self, server: usize) {
         within("the other leads", SOON, async || {
-            let server = &self.servers[server];
-            (server.info("role").await == "master" && server.info("min_slaves_good_slaves").await == "1").then_some(())
+            // One whose role changes cuts its clients off.
+            let answer = self.servers[server].query(&["INFO", "replication"]).await.ok()?;
+            let info: String = redis::from_redis_value(answer).expect("INFO is text");
+            (info.contains("role:master") && info.contains("min_slaves_good_slaves:1")).then_some(())
         })
         .await;
     }

@@ -4,24 +4,32 @@ use crate::store::embedded::command::Entry;
 use crate::store::embedded::disk::Tree;
 use crate::store::embedded::keys::{self, LogKey};
 use crate::store::embedded::rows::{First, Listed};
-use crate::store::{Accepted, StoreError};
+use crate::store::{Accepted, Home, StoreError};
 
 use super::{Committer, SPACE_CHECK};
 
 impl Committer {
     pub(super) fn accept(&mut self, batch: Vec<Entry>) -> Result<Vec<Accepted>, StoreError> {
         self.has_room()?;
-        Ok(batch.into_iter().map(|entry| self.accept_one(entry)).collect())
+        let homes: Vec<Home> = batch.iter().map(|entry| Home { tenant: entry.tenant, shard: entry.shard }).collect();
+        let mut answers: Vec<Accepted> = batch.into_iter().map(|entry| self.accept_one(entry)).collect();
+        for (answer, home) in answers.iter_mut().zip(homes) {
+            if let Accepted::New { queued } = answer {
+                *queued = self.shared.cell(home.shard).state().queued.of(home.tenant);
+            }
+        }
+        Ok(answers)
     }
 
     fn accept_one(&mut self, entry: Entry) -> Accepted {
         if let Some(first) = self.first_with_its_key(&entry) {
             return Accepted::Duplicate(first);
         }
-        let Entry { shard, lane, tenant, event, source, accepted_at, record, .. } = entry;
+        let Entry { shard, lane, tenant, event, source, accepted_at, size, record, .. } = entry;
         let cell = self.cell(shard);
         let seq = {
             let mut state = cell.state();
+            state.queued.add(tenant, size);
             let lane = state.lane(lane);
             lane.next += 1;
             lane.next - 1
@@ -31,7 +39,7 @@ impl Committer {
         self.put(Tree::Log, LogKey { shard, lane, seq, tenant, event }.encode(), record);
         self.put(Tree::History, keys::history(tenant, event, 0), encode(&listed));
         self.unit.wake.insert(shard);
-        Accepted::New
+        Accepted::New { queued: 0 }
     }
 
     /// The event that has the entry's dedup key, if its window is still open; otherwise the entry becomes that event.

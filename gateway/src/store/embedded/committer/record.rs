@@ -1,14 +1,16 @@
 use std::collections::HashSet;
 
+use bytes::Bytes;
+
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Shard, decode, encode};
-use crate::store::embedded::command::{Move, Note, Target};
+use crate::event::{DeliveryId, Shard, decode, decode_event, encode};
+use crate::store::embedded::command::{Move, Note, Target, counted};
 use crate::store::embedded::disk::Tree;
-use crate::store::embedded::keys;
+use crate::store::embedded::keys::{self, LogKey};
 use crate::store::embedded::rows::{End, Outcome, Place, Story, Waiting};
-use crate::store::embedded::state::State;
+use crate::store::embedded::state::{InHand, State};
 use crate::store::row::Row;
-use crate::store::{DeliveryRecord, DeliveryState, Home, Lease, Origin, StoreError};
+use crate::store::{DeliveryRecord, DeliveryState, Home, Lease, Origin, StoreError, Ticket};
 
 use super::Committer;
 
@@ -115,13 +117,24 @@ impl Committer {
         }
         match note.origin {
             Origin::Entry(ticket) => {
-                let entry = state.lane(ticket.lane).claimed.remove(&ticket.major);
-                if entry.is_some_and(|entry| entry.claims > 1) {
+                let Some(entry) = state.lane(ticket.lane).claimed.remove(&ticket.major) else { return };
+                if entry.claims > 1 {
                     self.remove(Tree::Index, keys::claims(state.shard, ticket.lane, ticket.major));
                 }
+                let size = entry.size.or_else(|| self.size_of(state.shard, ticket, &entry));
+                state.queued.take(entry.tenant, size.unwrap_or(0));
             }
             Origin::Job(id) => self.take_away(state, id),
         }
+    }
+
+    /// The size of an entry that was claimed before the store was opened, and not handed out since.
+    fn size_of(&mut self, shard: Shard, ticket: Ticket, entry: &InHand) -> Option<u32> {
+        let at = LogKey { shard, lane: ticket.lane, seq: ticket.major, tenant: entry.tenant, event: entry.event };
+        let read = self.shared.disk.get(Tree::Log, &at.encode());
+        let record = self.sound(read).flatten()?;
+        let event = self.sound(decode_event(&Bytes::from_owner(record)).map_err(StoreError::from))?;
+        Some(counted(event.request.size()))
     }
 
     /// Removes a job from wherever it is, if it is anywhere.
@@ -154,6 +167,9 @@ impl Committer {
                 self.remove(Tree::Index, keys::dead_age(shard, *at, id));
             }
         }
+        if waiting.is_queued() {
+            state.queued.take(waiting.tenant, waiting.bytes);
+        }
         state.leaving.insert(id);
         self.unit.moved.push((shard, id));
     }
@@ -172,6 +188,9 @@ impl Committer {
 
     fn arrive(&mut self, state: &mut State, id: DeliveryId, waiting: Waiting) {
         let shard = state.shard;
+        if waiting.is_queued() {
+            state.queued.add(waiting.tenant, waiting.bytes);
+        }
         match &waiting.place {
             Place::Scheduled(due) => {
                 state.ledger.scheduled += 1;

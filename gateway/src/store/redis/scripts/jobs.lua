@@ -27,10 +27,10 @@ local function unqueue(queue, id)
   return gone
 end
 
--- Takes the job out of wherever it stands.
+-- Takes the job out of wherever it stands. Answers how many bytes are queued no more: a dead letter was not.
 local function leave(id)
   local value = redis.call('HGET', jobs, id)
-  if not value then return end
+  if not value then return 0 end
   local place = place_of(value)
   local kind = string.sub(place, 1, 1)
   if kind == 'r' then
@@ -42,12 +42,15 @@ local function leave(id)
     local at, tenant = string.sub(place, 2, 9), string.sub(place, 10)
     redis.call('ZREM', base .. 'dl', at .. id .. tenant)
     redis.call('ZREM', base .. 'dl:' .. tenant, at .. id)
+    return 0
   end
+  return size_of(value)
 end
 
--- Puts the job at a place that it names; `rest` is its size and itself.
+-- Puts the job at a place that it names; `rest` is its size and itself. Answers how many bytes more are queued.
 local function put(id, place, rest)
-  leave(id)
+  local queued = tonumber(string.sub(rest, 1, 8), 16)
+  local before = leave(id)
   local kind = string.sub(place, 1, 1)
   if kind == 'r' then
     redis.call('ZADD', base .. 'rt', string.sub(place, 2), id)
@@ -61,8 +64,17 @@ local function put(id, place, rest)
     local at, tenant = string.sub(place, 2, 9), string.sub(place, 10)
     redis.call('ZADD', base .. 'dl', 0, at .. id .. tenant)
     redis.call('ZADD', base .. 'dl:' .. tenant, 0, at .. id)
+    queued = 0
   end
   redis.call('HSET', jobs, id, string.char(#place) .. place .. rest)
+  return queued - before
+end
+
+-- Adds to what is queued of a tenant. Never below nothing: what was queued before it was counted is in no count.
+local function count(tenant, bytes)
+  if bytes ~= 0 and redis.call('HINCRBY', base .. 'qb', tenant, string.format('%d', bytes)) <= 0 then
+    redis.call('HDEL', base .. 'qb', tenant)
+  end
 end
 
 local function keep_history(bucket, bytes, piece)

@@ -8,10 +8,11 @@ for i = 4, #ARGV, 3 do
   local value = redis.call('HGET', jobs, id)
   local taken = redis.call('ZSCORE', base .. 'tr', id) or redis.call('ZSCORE', base .. 'tq', id)
   if value and not taken and place_of(value) == ARGV[i + 1] then
-    leave(id)
+    count(ARGV[2], -leave(id))
     redis.call('HDEL', jobs, id)
     redis.call('HINCRBY', base .. 'pu:' .. ARGV[2], ARGV[i + 2], 1)
   end
 end
 if ARGV[3] ~= '' then redis.call('HSET', base .. 'pu:' .. ARGV[2], 'done', ARGV[3]) end
+if ARGV[3] == '1' then redis.call('HDEL', base .. 'qb', ARGV[2]) end
 return redis.call('HMGET', base .. 'pu:' .. ARGV[2], 'events', 'given_up', 'dead_letters', 'done')

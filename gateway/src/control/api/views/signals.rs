@@ -1,0 +1,125 @@
+//! What is shown of how the gateway's queues stand.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::shown;
+use crate::clock::Timestamp;
+use crate::control::signals::{LaneQueue, Measured, Queues, Scaling};
+use crate::control::snapshot::Traffic;
+use crate::event::Shard;
+
+/// How the gateway's queues stand.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SignalsView {
+    /// When the store was asked; not longer than a second ago.
+    at: String,
+    /// All shards together.
+    gateway: QueuesView,
+    /// Each shard.
+    shards: Vec<ShardView>,
+}
+
+impl SignalsView {
+    pub(in crate::control::api) fn of(measured: &Measured, traffic: &Traffic) -> Self {
+        let shard = |(number, queues): (u16, &Queues)| ShardView {
+            shard: number,
+            percent: traffic.shard(Shard(number)).get(),
+            queues: QueuesView::of(queues, measured.at, traffic),
+        };
+        Self {
+            at: shown(measured.at),
+            gateway: QueuesView::of(&measured.whole, measured.at, traffic),
+            shards: (0..).zip(&measured.shards).map(shard).collect(),
+        }
+    }
+}
+
+/// How the queues of a shard stand.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ShardView {
+    shard: u16,
+    /// What it may use, in percent of the capacity.
+    percent: u8,
+    queues: QueuesView,
+}
+
+/// How queues stand.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QueuesView {
+    lanes: Vec<LaneView>,
+    /// Deliveries that wait for their time.
+    scheduled: u64,
+    /// Deliveries that wait for a window, a destination or an operator.
+    parked: u64,
+    dead_letters: u64,
+}
+
+impl QueuesView {
+    fn of(queues: &Queues, now: Timestamp, traffic: &Traffic) -> Self {
+        Self {
+            lanes: queues.lanes.iter().map(|lane| LaneView::of(lane, now, traffic)).collect(),
+            scheduled: queues.scheduled,
+            parked: queues.parked,
+            dead_letters: queues.dead_letters,
+        }
+    }
+}
+
+/// How a lane stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LaneView {
+    /// `normal`, `low` or `held`.
+    lane: &'static str,
+    /// What it may use, in percent of the capacity.
+    percent: u8,
+    /// Accepted, and not finished nor parked.
+    events: u64,
+    /// How long ago the oldest of them was accepted; null if there is none.
+    oldest_age_seconds: Option<f64>,
+    /// By how many a second the lane became shorter in the last two minutes, negative if it became longer. Null before the second
+    /// reading.
+    drained_per_second: Option<f64>,
+    /// How long it takes until it is empty at this rate; null if it is paused or does not become shorter.
+    drain_seconds: Option<f64>,
+}
+
+impl LaneView {
+    fn of(lane: &LaneQueue, now: Timestamp, traffic: &Traffic) -> Self {
+        Self {
+            lane: lane.lane.as_str(),
+            percent: traffic.lane(lane.lane).get(),
+            events: lane.events,
+            oldest_age_seconds: lane.oldest.map(|oldest| now.since(oldest).as_secs_f64()),
+            drained_per_second: lane.drained_per_second,
+            drain_seconds: lane.drain().map(|drain| drain.as_secs_f64()),
+        }
+    }
+}
+
+/// How many gateways the backlog asks for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ScalingView {
+    /// Events in lanes that are not paused.
+    backlog: u64,
+    /// How long ago the oldest of them was accepted; 0 if there is none.
+    oldest_age_seconds: f64,
+    /// How long it takes until none is left at the present rate; null if they do not become fewer.
+    drain_seconds: Option<f64>,
+    /// Gateways that deliver now.
+    nodes: u64,
+    /// Gateways that would have the backlog drained within the target.
+    replicas: u64,
+}
+
+impl ScalingView {
+    pub(in crate::control::api) fn of(scaling: &Scaling, replicas: usize) -> Self {
+        Self {
+            backlog: scaling.backlog,
+            oldest_age_seconds: scaling.oldest_age.as_secs_f64(),
+            drain_seconds: scaling.drain.map(|drain| drain.as_secs_f64()),
+            nodes: scaling.nodes as u64,
+            replicas: replicas as u64,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! How the gateway's queues stand, how fast they drain, and how many gateways that asks for.
+//!
+//! All of it is read from the store, so that every node can tell it of all shards. A rate is what a queue lost or gained between the
+//! readings of the last [`WINDOW`], which this node keeps: what came in meanwhile is taken into account, and a queue that grows has a
+//! negative one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::service::{Control, Error};
+use super::snapshot::{Percent, Traffic};
+use crate::clock::Timestamp;
+use crate::event::{Lane, Shard};
+use crate::store::Depth;
+
+/// How far back a rate looks.
+const WINDOW: Duration = Duration::from_secs(120);
+/// Readings of a window; the last is one more.
+const READINGS: u32 = 16;
+/// A reading younger than this is used again.
+const FRESH: Duration = Duration::from_secs(1);
+/// Two readings closer than this make no rate.
+const APART: Duration = Duration::from_secs(1);
+/// Shards that are read at once.
+const AT_ONCE: usize = 16;
+
+/// The last readings.
+#[derive(Debug, Default)]
+pub(super) struct Signals(Mutex<VecDeque<Arc<Reading>>>);
+
+/// Each shard at a time, in the order of their numbers.
+#[derive(Debug, Default)]
+struct Reading {
+    at: Timestamp,
+    shards: Vec<Depth>,
+}
+
+/// How the gateway's queues stand.
+#[derive(Debug)]
+pub struct Measured {
+    /// When they were read.
+    pub at: Timestamp,
+    /// All shards together.
+    pub whole: Queues,
+    /// Each shard, in the order of their numbers.
+    pub shards: Vec<Queues>,
+}
+
+/// How the queues of a shard stand, or of all of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Queues {
+    /// Each lane.
+    pub lanes: Vec<LaneQueue>,
+    /// Jobs that wait for their time.
+    pub scheduled: u64,
+    /// Jobs that wait for a window, a destination or an operator.
+    pub parked: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+/// How a lane stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneQueue {
+    /// Which.
+    pub lane: Lane,
+    /// Events accepted and not finished nor parked.
+    pub events: u64,
+    /// Those of them that an operator has not paused.
+    pub running: u64,
+    /// When the oldest was accepted.
+    pub oldest: Option<Timestamp>,
+    /// By how many a second the lane shrinks; negative if it grows. None before there are two readings.
+    pub drained_per_second: Option<f64>,
+}
+
+impl LaneQueue {
+    /// How long it takes until it is empty at the present rate; none if it is paused or does not shrink.
+    pub fn drain(&self) -> Option<Duration> {
+        match self.drained_per_second {
+            _ if self.events == 0 => Some(Duration::ZERO),
+            Some(rate) if rate > 0.0 && self.running > 0 => Duration::try_from_secs_f64(self.events as f64 / rate).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// What asks for more or fewer gateways.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// Events in lanes that are not paused.
+    pub backlog: u64,
+    /// How old the oldest of them is.
+    pub oldest_age: Duration,
+    /// How long it takes until none is left at the present rate; none if they do not become fewer.
+    pub drain: Option<Duration>,
+    /// Gateways that deliver.
+    pub nodes: usize,
+}
+
+impl Scaling {
+    /// How many gateways would have the backlog drained within `target`. While nothing has waited that long there are enough, and while
+    /// nothing has waited half as long, one more than needed. What does not drain at all asks for one more, and at most twice as many are
+    /// asked for at once; more than shards would have nothing to do.
+    pub fn replicas(&self, target: Duration, shards: usize) -> usize {
+        let nodes = self.nodes.max(1);
+        let wanted = match self.drain {
+            _ if self.oldest_age <= target / 2 => nodes - 1,
+            _ if self.oldest_age <= target => nodes,
+            None => nodes + 1,
+            Some(drain) => {
+                let times = drain.as_secs_f64() / target.as_secs_f64().max(1.0);
+                (nodes as f64 * times.clamp(1.0, 2.0)).ceil() as usize
+            }
+        };
+        wanted.clamp(1, shards.max(1))
+    }
+}
+
+impl Control {
+    /// How the queues of the whole gateway stand.
+    pub async fn signals(&self) -> Result<Measured, Error> {
+        let (first, last) = self.read_signals().await?;
+        Ok(measure(&first, &last, &self.snapshots().current().traffic))
+    }
+
+    /// What asks for more or fewer gateways, and how many of them it asks for.
+    pub async fn scaling(&self, target: Duration) -> Result<(Scaling, usize), Error> {
+        let measured = self.signals().await?;
+        // Nobody by this name is there, so that saying that it is gone only counts the others.
+        let nodes = self.store.present("", Duration::ZERO).await?;
+        let scaling = scaling(&measured, nodes);
+        Ok((scaling, scaling.replicas(target, measured.shards.len())))
+    }
+
+    /// The first reading of the window and the last, which is fresh.
+    async fn read_signals(&self) -> Result<(Arc<Reading>, Arc<Reading>), Error> {
+        // Held during the reading, so that who asks at the same time shares it.
+        let mut readings = self.signals.0.lock().await;
+        let now = self.clock.now();
+        if readings.back().is_none_or(|last| now.since(last.at) >= FRESH) {
+            let depths = stream::iter(0..self.shards()).map(|shard| self.store.depth(Shard(shard)));
+            let shards = depths.buffered(AT_ONCE).try_collect().await?;
+            keep(&mut readings, Arc::new(Reading { at: now, shards }));
+        }
+        let ends = readings.front().zip(readings.back()).map(|(first, last)| (Arc::clone(first), Arc::clone(last)));
+        Ok(ends.expect("one was just made"))
+    }
+}
+
+/// Reads the queues now and then until `stop`, and tells how long each lane takes to drain.
+pub async fn run(control: Arc<Control>, told: impl Fn(Lane, Option<Duration>) + Send, stop: CancellationToken) {
+    // However many shards there are, the store is asked for no more than 20 a second.
+    let every = Duration::from_secs(10).max(Duration::from_millis(50) * u32::from(control.shards()));
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match control.signals().await {
+            Ok(measured) => measured.whole.lanes.iter().for_each(|lane| told(lane.lane, lane.drain())),
+            Err(error) => tracing::debug!(%error, "queues not read, trying again"),
+        }
+    }
+}
+
+/// Keeps a reading. What is beyond the window goes, and the last one too if it stands closer to the one before it than the window's
+/// readings need to: so they are few, and the first is old.
+fn keep(readings: &mut VecDeque<Arc<Reading>>, new: Arc<Reading>) {
+    while readings.front().is_some_and(|first| new.at.since(first.at) > WINDOW) {
+        readings.pop_front();
+    }
+    if let [.., before, last] = readings.make_contiguous()
+        && last.at.since(before.at) < WINDOW / READINGS
+    {
+        readings.pop_back();
+    }
+    readings.push_back(new);
+}
+
+fn measure(first: &Reading, last: &Reading, traffic: &Traffic) -> Measured {
+    let span = last.at.since(first.at);
+    let mut whole = Queues { lanes: Lane::ALL.map(|lane| empty(lane, span)).into(), ..Queues::default() };
+    let mut shards = Vec::with_capacity(last.shards.len());
+    for (number, depth) in (0..).zip(&last.shards) {
+        let open = traffic.shard(Shard(number)) != Percent::NONE;
+        let mut lanes = Vec::with_capacity(Lane::ALL.len());
+        for (lane, sum) in Lane::ALL.into_iter().zip(&mut whole.lanes) {
+            let mut queue = empty(lane, span);
+            let (events, oldest) = entries(depth, lane);
+            queue.events = events;
+            queue.oldest = oldest;
+            queue.running = if open && traffic.lane(lane) != Percent::NONE { events } else { 0 };
+            let before = first.shards.get(usize::from(number)).map_or(events, |depth| entries(depth, lane).0);
+            if let Some(rate) = &mut queue.drained_per_second {
+                *rate = (before as f64 - events as f64) / span.as_secs_f64();
+            }
+            sum.events += queue.events;
+            sum.running += queue.running;
+            sum.oldest = [sum.oldest, queue.oldest].into_iter().flatten().min();
+            sum.drained_per_second = sum.drained_per_second.zip(queue.drained_per_second).map(|(sum, rate)| sum + rate);
+            lanes.push(queue);
+        }
+        whole.scheduled += depth.scheduled;
+        whole.parked += depth.parked;
+        whole.dead_letters += depth.dead_letters;
+        let Depth { scheduled, parked, dead_letters, .. } = *depth;
+        shards.push(Queues { lanes, scheduled, parked, dead_letters });
+    }
+    Measured { at: last.at, whole, shards }
+}
+
+fn empty(lane: Lane, span: Duration) -> LaneQueue {
+    LaneQueue { lane, events: 0, running: 0, oldest: None, drained_per_second: (span >= APART).then_some(0.0) }
+}
+
+fn entries(depth: &Depth, lane: Lane) -> (u64, Option<Timestamp>) {
+    depth.lanes.iter().find(|row| row.lane == lane).map_or((0, None), |row| (row.entries, row.oldest))
+}
+
+fn scaling(measured: &Measured, nodes: usize) -> Scaling {
+    let running: Vec<&LaneQueue> = measured.shards.iter().flat_map(|shard| &shard.lanes).filter(|lane| lane.running > 0).collect();
+    let backlog = running.iter().map(|lane| lane.events).sum();
+    let oldest = running.iter().filter_map(|lane| lane.oldest).min();
+    let rate: f64 = running.iter().filter_map(|lane| lane.drained_per_second).sum();
+    let drain = if backlog == 0 {
+        Some(Duration::ZERO)
+    } else {
+        Some(rate).filter(|rate| *rate > 0.0).and_then(|rate| Duration::try_from_secs_f64(backlog as f64 / rate).ok())
+    };
+    Scaling { backlog, oldest_age: oldest.map_or(Duration::ZERO, |oldest| measured.at.since(oldest)), drain, nodes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::LaneDepth;
+
+    fn depth(normal: u64, held: u64) -> Depth {
+        let lane = |lane, entries: u64| LaneDepth { lane, entries, oldest: (entries > 0).then_some(Timestamp(1_000)) };
+        let lanes = vec![lane(Lane::Normal, normal), lane(Lane::Low, 0), lane(Lane::Held, held)];
+        Depth { lanes, scheduled: 1, parked: 2, dead_letters: 3 }
+    }
+
+    fn reading(seconds: u64, shards: Vec<Depth>) -> Reading {
+        Reading { at: Timestamp(seconds * 1_000), shards }
+    }
+
+    #[test]
+    fn rates_and_times_come_of_two_readings() {
+        let first = reading(10, vec![depth(900, 50), depth(100, 0)]);
+        let last = reading(20, vec![depth(700, 60), depth(150, 0)]);
+        let measured = measure(&first, &last, &Traffic::default());
+        let lane = |queues: &Queues, lane: usize| {
+            (queues.lanes[lane].events, queues.lanes[lane].drained_per_second, queues.lanes[lane].drain())
+        };
+        let seconds = |seconds: f64| Some(Duration::from_secs_f64(seconds));
+        assert_eq!(lane(&measured.shards[0], 0), (700, Some(20.0), seconds(35.0)));
+        assert_eq!(lane(&measured.shards[1], 0), (150, Some(-5.0), None), "it grows");
+        assert_eq!(lane(&measured.whole, 0), (850, Some(15.0), seconds(850.0 / 15.0)));
+        assert_eq!(lane(&measured.whole, 1), (0, Some(0.0), seconds(0.0)), "nothing is drained at once");
+        assert_eq!(lane(&measured.whole, 2), (60, Some(-1.0), None));
+        assert_eq!((measured.whole.scheduled, measured.whole.parked, measured.whole.dead_letters), (2, 4, 6));
+        let alone = measure(&last, &last, &Traffic::default());
+        assert_eq!(lane(&alone.whole, 0), (850, None, None), "one reading makes no rate");
+    }
+
+    #[test]
+    fn what_is_paused_asks_for_no_gateways() {
+        let (first, last) = (reading(10, vec![depth(900, 50), depth(100, 0)]), reading(20, vec![depth(700, 60), depth(100, 0)]));
+        let open = scaling(&measure(&first, &last, &Traffic::default()), 2);
+        let expected =
+            Scaling { backlog: 800, oldest_age: Duration::from_secs(19), drain: Some(Duration::from_secs(40)), nodes: 2 };
+        assert_eq!(open, expected, "what is held does not count");
+        let mut traffic = Traffic::default();
+        traffic.shards.insert(Shard(0), Percent::NONE);
+        assert_eq!(scaling(&measure(&first, &last, &traffic), 2), Scaling { backlog: 100, drain: None, ..expected });
+        traffic.normal = Percent::NONE;
+        let nothing = Scaling { backlog: 0, oldest_age: Duration::ZERO, drain: Some(Duration::ZERO), nodes: 2 };
+        assert_eq!(scaling(&measure(&first, &last, &traffic), 2), nothing);
+    }
+
+    #[test]
+    fn replicas_follow_the_time_to_drain() {
+        let ask = |age: u64, drain: Option<u64>, nodes| {
+            let (oldest_age, drain) = (Duration::from_secs(age), drain.map(Duration::from_secs));
+            Scaling { backlog: 1, oldest_age, drain, nodes }.replicas(Duration::from_secs(60), 8)
+        };
+        for (age, drain, nodes, wanted) in [
+            (0, Some(0), 1, 1),
+            (0, Some(0), 3, 2),
+            (31, Some(10), 3, 3),
+            (60, None, 3, 3),
+            (61, None, 3, 4),
+            (61, Some(30), 3, 3),
+            (61, Some(90), 2, 3),
+            (61, Some(6_000), 3, 6),
+            (61, Some(6_000), 6, 8),
+            (61, None, 0, 2),
+        ] {
+            assert_eq!(ask(age, drain, nodes), wanted, "{age} s old, {drain:?} s to drain, {nodes} nodes");
+        }
+    }
+
+    #[test]
+    fn readings_are_few_and_young() {
+        let mut readings = VecDeque::new();
+        for second in 0..1_000 {
+            keep(&mut readings, Arc::new(reading(second, Vec::new())));
+            let (first, last) = (readings.front().expect("one").at, readings.back().expect("one").at);
+            assert!(readings.len() <= READINGS as usize + 2 && last.since(first) <= WINDOW, "{first} {last}");
+            assert!(second < 120 || last.since(first) >= WINDOW * 3 / 4, "{first} {last}: a rate needs a span");
+        }
+    }
+}

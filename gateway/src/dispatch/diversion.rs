@@ -1,0 +1,193 @@
+//! Who an operator diverted: its work is held, and in the end comes back in order.
+//!
+//! While somebody is diverted, acceptors put its events into the held lane, and what was on its way already is parked: behind the
+//! tenant's queue, or the source's. The held lane is not read meanwhile, but for its front, so that its age is known. When the
+//! diversion is `returning`, acceptors still write there; the lane is read in order, at the pace of what catches up, and goes behind
+//! what was parked. Once the lane is empty the diversion is over, and for a moment it is read on, ahead of the normal lane, for the
+//! last events that acceptors put there.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::budget::Class;
+use super::claim::{BATCH, BATCH_BYTES, ShardLoop, entry, item_of, size};
+use super::record::Held;
+use super::wait::{self, Wait};
+use super::work::tenant_of;
+use crate::clock::Timestamp;
+use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot, Traffic};
+use crate::event::{Lane, Shard};
+use crate::store::{Budget, Claimed, Job, QueueKey, StoreError};
+
+/// What is held is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the held lane is read on after a diversion is over: longer than any acceptor takes to hear of it.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// The fronts of at most so many queues are in hand.
+const FRONTS: usize = 256;
+
+/// What one shard knows of who is diverted.
+#[derive(Debug, Default)]
+pub(super) struct Diversions {
+    /// The front of the held lane. It is in hand, so that its age is known.
+    lane: VecDeque<Claimed>,
+    /// The fronts of queues that are not served, for the same reason; at most [`FRONTS`].
+    fronts: HashMap<QueueKey, Job>,
+    looked_at: Timestamp,
+    /// What an operator had set when it was last looked.
+    traffic: Arc<Traffic>,
+    read_until: Timestamp,
+}
+
+impl ShardLoop {
+    /// Reads the held lane while somebody returns from there. Returns how much was read.
+    pub(super) async fn returning(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        let snapshot = self.shared.snapshots.current();
+        let traffic = &snapshot.traffic;
+        if !Arc::ptr_eq(traffic, &self.diversions.traffic) {
+            if self.diversions.traffic.diverted.keys().any(|who| !traffic.diverted.contains_key(who)) {
+                self.diversions.read_until = now.after(SETTLED);
+            }
+            self.diversions.traffic = traffic.clone();
+        }
+        let returning = traffic.diverted.values().any(|diversion| *diversion == Diversion::Returning);
+        let is_read = returning || traffic.held != Percent::NONE || now < self.diversions.read_until;
+        if !is_read {
+            return Ok(0);
+        }
+        let class = match returning {
+            _ if now < self.diversions.read_until => Class::Normal,
+            true => Class::CatchUp,
+            false => Class::Held,
+        };
+        let mut count = 0;
+        while let Some(front) = self.diversions.lane.front() {
+            let bytes = front.event.request.size();
+            let Some(mut grant) = self.take(class, 1, bytes) else { return Ok(count) };
+            let Some(front) = self.diversions.lane.pop_front() else { break };
+            self.start_all(vec![(front, grant.split(bytes))]).await;
+            count += 1;
+        }
+        let throttled = std::mem::take(&mut self.throttled);
+        let claimed = self.claim(Lane::Held, class).await?;
+        let lane_is_empty = claimed.is_empty() && !self.throttled;
+        self.throttled |= throttled;
+        count += claimed.len();
+        self.start_all(claimed).await;
+        if lane_is_empty {
+            for (who, diversion) in &traffic.diverted {
+                if *diversion == Diversion::Returning && is_here(&snapshot, *who, self.hold.lease.shard) {
+                    (self.shared.returned)(*who);
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// What is held is not delivered, and given up in the end. Returns how much was.
+    pub(super) async fn held(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        if now.since(self.diversions.looked_at) < LOOK {
+            return Ok(0);
+        }
+        let throttled = std::mem::take(&mut self.throttled);
+        let given_up = self.front_of_lane(now).await? + self.fronts_of_queues(now).await?;
+        // Behind what was given up there may be more that is as old, and for some there was no room.
+        self.diversions.looked_at = if given_up > 0 || self.throttled { Timestamp::default() } else { now };
+        self.throttled |= throttled;
+        Ok(given_up)
+    }
+
+    async fn front_of_lane(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        if self.diversions.lane.is_empty() {
+            let one = Budget { count: 1, bytes: BATCH_BYTES };
+            let claimed = self.shared.store.claim(&self.hold.lease, Lane::Held, one).await?;
+            for claimed in claimed {
+                let claimed = self.noted(claimed);
+                self.diversions.lane.push_back(claimed);
+            }
+        }
+        let Some(front) = self.diversions.lane.front() else { return Ok(0) };
+        let over = Wait::Held.over(&self.shared, front.event.accepted_at, now);
+        let reason = over.or_else(|| wait::deleted(&self.shared, front.event.tenant));
+        let Some(reason) = reason else {
+            let snapshot = self.shared.snapshots.load();
+            if snapshot.traffic.diversion(front.event.tenant, front.event.source).is_none() {
+                // Its diversion ended before this owner came.
+                self.diversions.read_until = now.after(SETTLED);
+            }
+            return Ok(0);
+        };
+        let Some(mut grant) = self.take(Class::Reclaimed, 1, front.event.request.size()) else { return Ok(0) };
+        let Some(front) = self.diversions.lane.pop_front() else { return Ok(0) };
+        let item = entry(front, Held::of(grant.split(BATCH_BYTES), None));
+        self.worker.send(wait::given_up(&self.shared, item, reason)).await;
+        Ok(1)
+    }
+
+    /// Queues that are not served for as long as an operator says so: looks whether their fronts are too old.
+    async fn fronts_of_queues(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        let snapshot = self.shared.snapshots.current();
+        self.let_go(&snapshot, now).await;
+        let cutoff = now.before(self.shared.config.max_wait);
+        let mut given_up = 0;
+        for queue in self.windows.waiting_since(cutoff) {
+            let has_room = self.diversions.fronts.len() < FRONTS && given_up < BATCH;
+            if !has_room || self.diversions.fronts.contains_key(&queue) || self.is_served(&snapshot, queue) {
+                continue;
+            }
+            let one = Budget { count: 1, bytes: BATCH_BYTES };
+            let jobs = self.shared.store.unpark(&self.hold.lease, queue, one).await?;
+            self.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
+            for job in jobs {
+                // Newcomers stay behind it.
+                self.windows.park(queue, job.since);
+                self.diversions.fronts.insert(queue, job);
+                given_up += self.let_go(&snapshot, now).await;
+            }
+        }
+        Ok(given_up)
+    }
+
+    /// Gives up the fronts that are too old, and starts those whose queue is served again. Returns how many were given up.
+    async fn let_go(&mut self, snapshot: &Snapshot, now: Timestamp) -> usize {
+        let mut given_up = 0;
+        let queues: Vec<QueueKey> = self.diversions.fronts.keys().copied().collect();
+        for queue in queues {
+            let Some(job) = self.diversions.fronts.get(&queue) else { continue };
+            let wait = if matches!(queue, QueueKey::Retries(_)) { Wait::RetriesPaused } else { Wait::Held };
+            let over = wait.over(&self.shared, job.since, now).or_else(|| wait::deleted(&self.shared, tenant_of(&job.work)));
+            if over.is_none() && !self.is_served(snapshot, queue) {
+                continue;
+            }
+            let bytes = size(job);
+            let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes) else { continue };
+            let Some(job) = self.diversions.fronts.remove(&queue) else { continue };
+            self.windows.gone(queue);
+            let item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
+            match over {
+                Some(reason) => {
+                    given_up += 1;
+                    self.worker.send(wait::given_up(&self.shared, item, reason)).await;
+                }
+                None => self.spawn(item),
+            }
+        }
+        given_up
+    }
+
+    fn is_served(&self, snapshot: &Snapshot, queue: QueueKey) -> bool {
+        let own = QueueKey::Tenant(queue.tenant());
+        [own, queue].into_iter().all(|queue| self.limit_of(snapshot, queue).events > 0)
+    }
+}
+
+/// Whether the work of who is diverted is in this shard.
+fn is_here(snapshot: &Snapshot, who: Diverted, shard: Shard) -> bool {
+    let tenant = match who {
+        Diverted::Tenant(tenant) => snapshot.tenants.get(&tenant),
+        Diverted::Source(source) => snapshot.sources.get(&source).map(|source| &source.tenant),
+    };
+    tenant.is_some_and(|tenant| tenant.shard == shard)
+}
