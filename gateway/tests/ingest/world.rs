@@ -94,7 +94,7 @@ impl World {
     pub(crate) async fn start(setup: Setup) -> Self {
         let store = Stub::new(setup.mode);
         let acceptor = Acceptor::new(store.clone(), setup.accept, Arc::default(), setup.metrics.clone());
-        let sources: _ = setup.others.into_iter().chain([setup.source]).map(|source| (source.id, Arc::new(source))).collect();
+        let sources = setup.others.into_iter().chain([setup.source]).map(|source| (source.id, Arc::new(source))).collect();
         let traffic = Arc::new(setup.traffic);
         let snapshots = Snapshots::new(Snapshot { revision: REVISION, sources, traffic, ..Snapshot::default() });
         let clock = Clock::manual(NOW);

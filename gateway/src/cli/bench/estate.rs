@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::error::BenchError;
-use super::gateway::{IN_FLIGHT, Planned, SECRET};
+use super::gateway::{IN_FLIGHT, Planned, SECRET, wide_plan};
 use crate::app;
 use crate::control::apply::Mode;
 use crate::control::inspect::{InspectError, Inspection, Inspector};
@@ -74,7 +74,7 @@ impl Estate {
         let component = version.map(ToString::to_string);
         json!({
             "name": name(tenant),
-            "plan": {"rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096},
+            "plan": wide_plan(),
             "plugins": component.map(|component| json!({"name": "transform", "component": component})).as_slice(),
             "sources": each(&|at| json!({"name": at})),
             "destinations": each(&|at| json!({"name": at, "url": url, "in_flight": IN_FLIGHT, "signing": {"secrets": [SECRET]}})),

@@ -219,7 +219,7 @@ impl Gateway {
 
     /// Makes a tenant inside its plan at any rate, and a source: the plan's rate is for the lanes.
     pub(super) async fn source(&self) -> Result<Setup<'_>, BenchError> {
-        self.tenant("bench", &json!({"rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096})).await
+        self.tenant("bench", &wide_plan()).await
     }
 
     /// Makes a tenant with this plan, and a source.
@@ -333,6 +333,11 @@ fn settings(ingest: SocketAddr, admin: SocketAddr, backend: Backend<'_>, tuning:
          [dispatch]\n{dispatch}\n\n[egress]\nallow = [\"127.0.0.1/32\"]\n\n[plugins]\ncache = \"artifacts\"\n{plugins}\n\n\
          [keys]\noperator = \"file:{OPERATOR_KEY}\"\nencryption = \"file:{ENCRYPTION_KEY}\"\n"
     )
+}
+
+/// A plan that nothing is over, however much is queued.
+pub(super) fn wide_plan() -> Value {
+    json!({"rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096, "queued_bytes": "1TiB"})
 }
 
 fn make_key() -> Result<Secret, BenchError> {

@@ -112,12 +112,8 @@ impl Lab {
     pub(super) async fn measure(&self, stage: &mut Stage<'_>) -> Result<Measured, BenchError> {
         let warm = stage.send(self.time / 4, None).await?;
         let before = (clock::wall_micros(), stage.cpu()?);
-        let sent = stage.send(self.time, None).await?;
+        let sent = stage.send(self.time, None).await?.some(&stage.name)?;
         let used = stage.cpu()?;
-        if sent.accepted == 0 {
-            let detail = format!("{} failed, refused by status: {:?}", sent.failed, sent.refused);
-            return Err(BenchError::NothingAccepted { name: stage.name.clone(), detail });
-        }
         #[allow(clippy::cast_precision_loss)]
         let each = |time: Duration| time.as_secs_f64() * 1e6 / sent.accepted as f64;
         let cpu_us = used.into_iter().map(|(name, used)| (name, each(used.saturating_sub(before.1[name])))).collect();

@@ -70,6 +70,17 @@ pub(super) struct Sent {
     pub(super) answer_p99_us: u64,
 }
 
+impl Sent {
+    /// An error unless something was accepted: what waits for enough of it would wait for ever.
+    pub(super) fn some(self, name: &str) -> Result<Self, BenchError> {
+        if self.accepted > 0 {
+            return Ok(self);
+        }
+        let detail = format!("{} failed, refused by status: {:?}", self.failed, self.refused);
+        Err(BenchError::NothingAccepted { name: name.to_owned(), detail })
+    }
+}
+
 /// Runs until its input ends.
 pub(super) fn run(args: &LoadArgs) -> Result<(), BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::io("runtime"))?;

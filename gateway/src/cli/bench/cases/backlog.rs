@@ -79,7 +79,7 @@ impl Runs {
         self.fsync.push(fsync_probe(lab.dir())?);
         let Site { gateway, server: _server } = Site::start(lab, traffic, self.store).await?;
         let (receiver, gated) = (lab.receiver().await?, lab.receiver().await?);
-        let plan = json!({"rate": 1_000_000.0, "burst": 1_000_000});
+        let plan = json!({"rate": 1_000_000.0, "burst": 1_000_000, "queued_bytes": "1TiB"});
         let quiet = gateway.tenant("quiet", &plan).await?.connect(receiver.address()?, None).await?;
         let piling = gateway.tenant("piling", &plan).await?.to(GATE).connect(gated.address()?, None).await?;
         let mut quiet_load = lab.load(gateway.ingest(), &[&quiet.path], 8).await?;
@@ -94,7 +94,7 @@ impl Runs {
         let (mut queued, mut took) = (0, 0);
         let mut before = None;
         while queued < events {
-            let sent = lab::send(&mut fill, FILL.min(lab.time), None).await?;
+            let sent = lab::send(&mut fill, FILL.min(lab.time), None).await?.some("the backlog")?;
             self.refused += sent.failed + sent.refused.values().sum::<u64>();
             queued += sent.accepted;
             took += sent.elapsed_us;

@@ -119,14 +119,14 @@ impl Runs {
         let site = Site::start(lab, traffic, self.store).await?;
         let (receiver, gated) = (lab.receiver().await?, lab.receiver().await?);
         let route = site.gateway.source().await?.connect(receiver.address()?, None).await?;
-        let plan = serde_json::json!({"rate": 1_000_000.0, "burst": 1_000_000});
+        let plan = serde_json::json!({"rate": 1_000_000.0, "burst": 1_000_000, "queued_bytes": "1TiB"});
         let piling = site.gateway.tenant("piling", &plan).await?.to(GATE).connect(gated.address()?, None).await?;
         let mut load = lab.load(site.gateway.ingest(), &[&route.path], traffic.connections).await?;
         let mut fill = lab.load(site.gateway.ingest(), &[&piling.path], traffic.connections).await?;
         let mut queued = 0;
         for size in [0, events / 100, events] {
             while queued < size {
-                queued += lab::send(&mut fill, FILL.min(lab.time), None).await?.accepted;
+                queued += lab::send(&mut fill, FILL.min(lab.time), None).await?.some("the queue")?.accepted;
             }
             let name = format!("cost, {}, {size} queued", self.store.described());
             let mut processes = vec![("gateway", site.gateway.pid()), ("load", load.pid()), ("receiver", receiver.pid())];

@@ -211,11 +211,15 @@ impl Day<'_> {
     /// All shapes, one after the other, with the steady tenant beside each.
     async fn pass<'r>(&mut self, receiver: &'r Part, gated: &'r Part) -> Result<[Tenant<'r>; 4], BenchError> {
         let (time, gateway) = (self.lab.time, &self.gateway);
-        let (plan, to) = (json!({"rate": 1_000_000.0, "burst": 1_000_000}), receiver.address()?);
+        let (plan, to) = (json!({"rate": 1_000_000.0, "burst": 1_000_000, "queued_bytes": "1TiB"}), receiver.address()?);
         let large = gateway.tenant("large", &plan).await?.connect(to, None).await?;
         let crawled = gateway.tenant("crawled", &plan).await?.unconnected();
         let hanging = gateway.tenant("hanging", &plan).await?.to(GATE).connect(gated.address()?, None).await?;
-        let noisy = gateway.tenant("noisy", &json!({"rate": STEADY, "burst": 1})).await?.connect(to, Some(COMPONENT)).await?;
+        let noisy = gateway
+            .tenant("noisy", &json!({"rate": STEADY, "burst": 1, "queued_bytes": "1TiB"}))
+            .await?
+            .connect(to, Some(COMPONENT))
+            .await?;
         let steady = gateway.tenant("steady", &plan).await?.connect(to, None).await?;
         let mut crawlers = self.lab.load_of(gateway.ingest(), &[&crawled.path], CRAWLERS, LARGE).await?;
         let mut large = Tenant { counts_duplicates: false, ..self.tenant(large, receiver, LARGE).await? };

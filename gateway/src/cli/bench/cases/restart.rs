@@ -52,7 +52,7 @@ impl Runs {
         let mut fill = lab.load(gateway.ingest(), &[&route.path], traffic.connections).await?;
         let mut queued = 0;
         while queued < events {
-            queued += lab::send(&mut fill, FILL.min(lab.time), None).await?.accepted;
+            queued += lab::send(&mut fill, FILL.min(lab.time), None).await?.some("the queue")?.accepted;
         }
         progress(&format!("{queued} events are queued"));
         let (started, killed) = (clock::monotonic(), clock::wall_micros());
