@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::memory::OVERHEAD;
 use crate::control::api;
 use crate::control::inspect::Inspector;
 use crate::control::refresh::{self, Refreshed};
@@ -136,7 +137,9 @@ impl App {
         let otel = Otel::read(|name| std::env::var(name).ok(), config.telemetry.sample_ratio)?;
         let telemetry = Telemetry::start(otel)?;
         let parts::Opened { store, failed } = parts::store(&config, &clock).await?;
-        let plugins = Runtime::start(parts::plugins(&config.plugins)?, Arc::new(parts::StoredComponents(store.clone())))?;
+        let plugin_config = parts::plugins(&config.plugins)?;
+        tell_memory(&config, plugin_config.threads + plugin_config.long_threads);
+        let plugins = Runtime::start(plugin_config, Arc::new(parts::StoredComponents(store.clone())))?;
         let options = Options {
             store: store.clone(),
             preparer,
@@ -336,6 +339,13 @@ pub(crate) async fn offline(
     let options = Options { store: store.clone(), preparer, inspector, clock, shards: config.dispatch.shards };
     let control = Control::load(options).await?;
     Ok((store, control))
+}
+
+/// Whoever sets a memory limit for the process needs this number.
+fn tell_memory(config: &Config, plugin_threads: usize) {
+    let limits = config.memory(plugin_threads);
+    let mib = limits.iter().map(|(_, bytes)| bytes).sum::<u64>().saturating_add(OVERHEAD) >> 20;
+    tracing::info!(mib, ?limits, overhead = OVERHEAD, "memory stays under this, whatever the backlog");
 }
 
 async fn listen(field: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

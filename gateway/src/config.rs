@@ -5,6 +5,7 @@
 //! All that is wrong is reported at once, each with its field and line.
 
 pub mod document;
+pub mod memory;
 pub mod secret;
 mod sections;
 pub mod units;

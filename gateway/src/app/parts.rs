@@ -125,6 +125,7 @@ pub(super) fn plugins(settings: &config::Plugins) -> Result<PluginConfig, StartE
         config.threads = settings.threads;
     }
     config.disk_bytes = settings.cache_bytes;
+    config.cached_bytes = settings.loaded_bytes;
     Ok(config)
 }
 

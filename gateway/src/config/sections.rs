@@ -369,6 +369,9 @@ pub struct Plugins {
     /// The cache's size on disk. Default 2 GiB.
     #[serde(with = "units::size")]
     pub cache_bytes: u64,
+    /// Compiled versions that are in memory; the least used are loaded again when they are needed. Default 256 MiB.
+    #[serde(with = "units::size")]
+    pub loaded_bytes: u64,
     /// Threads that run plugins; 0 means one for each core.
     pub threads: usize,
     /// Instances at once. Default 256.
@@ -391,6 +394,7 @@ impl Default for Plugins {
         Self {
             cache: "data/artifacts".into(),
             cache_bytes: 2 << 30,
+            loaded_bytes: 256 << 20,
             threads: 0,
             instances: 256,
             max_memory: 64 << 20,

@@ -1,6 +1,6 @@
 //! Versions that are ready to run: loaded when first needed, one at a time each, the least used let go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -68,9 +68,30 @@ pub(super) struct CacheSize {
 }
 
 struct Cache {
-    slots: HashMap<VersionHash, (Slot, u64)>,
+    entries: HashMap<VersionHash, Entry>,
+    /// By their last use, the longest ago first.
+    by_use: BTreeMap<u64, VersionHash>,
     uses: u64,
+    /// Of all entries.
+    bytes: u64,
     size: CacheSize,
+}
+
+#[derive(Default)]
+struct Entry {
+    slot: Slot,
+    used: u64,
+    /// Known once it is loaded.
+    bytes: u64,
+}
+
+impl Cache {
+    fn remove(&mut self, version: VersionHash) {
+        if let Some(entry) = self.entries.remove(&version) {
+            self.by_use.remove(&entry.used);
+            self.bytes -= entry.bytes;
+        }
+    }
 }
 
 impl Versions {
@@ -83,7 +104,7 @@ impl Versions {
         components: Arc<dyn Components>,
         size: CacheSize,
     ) -> Self {
-        let cache = Mutex::new(Cache { slots: HashMap::new(), uses: 0, size });
+        let cache = Mutex::new(Cache { entries: HashMap::new(), by_use: BTreeMap::new(), uses: 0, bytes: 0, size });
         Self { engine, linker, artifacts: Arc::new(artifacts), compiler, limits, components, cache }
     }
 
@@ -179,32 +200,34 @@ impl Versions {
 
     fn slot(&self, version: VersionHash) -> Slot {
         let mut cache = self.cache();
-        cache.uses += 1;
-        let uses = cache.uses;
-        let (slot, used) = cache.slots.entry(version).or_default();
-        *used = uses;
-        Arc::clone(slot)
+        let Cache { entries, by_use, uses, .. } = &mut *cache;
+        *uses += 1;
+        let entry = entries.entry(version).or_default();
+        by_use.remove(&entry.used);
+        by_use.insert(*uses, version);
+        entry.used = *uses;
+        Arc::clone(&entry.slot)
     }
 
     fn forget(&self, version: VersionHash, slot: &Slot) {
         let mut cache = self.cache();
-        if cache.slots.get(&version).is_some_and(|(current, _)| Arc::ptr_eq(current, slot)) {
-            cache.slots.remove(&version);
+        if cache.entries.get(&version).is_some_and(|entry| Arc::ptr_eq(&entry.slot, slot)) {
+            cache.remove(version);
         }
     }
 
     /// Lets the least recently used go while there are too many, but not the one in hand. What is running keeps its own handle.
     fn shrink(&self, in_hand: VersionHash) {
         let mut cache = self.cache();
+        if let Some(entry) = cache.entries.get_mut(&in_hand) {
+            let bytes = entry.slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes);
+            let before = std::mem::replace(&mut entry.bytes, bytes);
+            cache.bytes = cache.bytes + bytes - before;
+        }
         let CacheSize { versions, bytes } = cache.size;
-        let size = |slot: &Slot| slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes);
-        let mut total: u64 = cache.slots.values().map(|(slot, _)| size(slot)).sum();
-        while cache.slots.len() > 1 && (cache.slots.len() > versions || total > bytes) {
-            let others = cache.slots.iter().filter(|(version, _)| **version != in_hand);
-            let oldest = others.min_by_key(|(_, (_, used))| *used).map(|(version, (slot, _))| (*version, size(slot)));
-            let Some((version, bytes)) = oldest else { break };
-            cache.slots.remove(&version);
-            total -= bytes;
+        while cache.entries.len() > versions || cache.bytes > bytes {
+            let Some(oldest) = cache.by_use.values().find(|version| **version != in_hand).copied() else { break };
+            cache.remove(oldest);
         }
     }
 

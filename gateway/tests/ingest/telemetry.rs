@@ -325,6 +325,7 @@ async fn every_metric_is_in_the_prometheus_text() {
     metrics.lease(LeaseChange::Lost);
     metrics.probe(Duration::from_millis(4));
     metrics.revision(tidegate::event::Revision(17));
+    metrics.yielding(true);
     metrics.reload_failed();
     metrics.connection_refused("per_peer");
     let lanes = |entries, age| vec![(Lane::Low, entries, Duration::from_secs(age))];
@@ -361,6 +362,7 @@ async fn every_metric_is_in_the_prometheus_text() {
         ("tidegate_queue_scheduled", "2"),
         ("tidegate_queue_parked ", "4"),
         ("tidegate_queue_parked_oldest_age_seconds", "6"),
+        ("tidegate_dispatch_yielding", "1"),
         ("tidegate_queue_dead_letters", "8"),
         ("tidegate_ingest_connections ", "1"),
         ("tidegate_accept_in_flight ", "1"),

@@ -23,7 +23,8 @@ use super::super::receiver::GATE;
 use super::super::report::{Details, Figure, Goal, rounded};
 use super::super::statistics::Spread;
 use super::{COMPONENT, Findings, Ground, Store, progress};
-use crate::config::{self, Config};
+use crate::config::Config;
+use crate::config::memory::OVERHEAD;
 use crate::event::ConnectionId;
 use crate::plugin::PluginConfig;
 
@@ -33,11 +34,9 @@ const GOAL: Goal = Goal::RatioAtMost(1.0);
 const TUNING: Tuning = Tuning {
     ingest: "max_body_bytes = \"64MiB\"",
     store: "cache = \"32MiB\"",
-    dispatch: "bytes = \"32MiB\"",
-    plugins: "max_memory = \"16MiB\"",
+    dispatch: "bytes = \"32MiB\"\noutput_bytes = \"16MiB\"",
+    plugins: "max_memory = \"16MiB\"\nloaded_bytes = \"32MiB\"",
 };
-/// For what no limit counts: the program and its threads at rest, connections, buffers of the store's client, the allocator's slack.
-const OVERHEAD: u64 = 192 << 20;
 
 /// Requests per second of the steady tenant, all the time.
 const STEADY: f64 = 200.0;
@@ -80,12 +79,7 @@ pub(super) async fn run(lab: &Lab, traffic: &Traffic) -> Result<Findings, BenchE
 fn budget(config: &Config) -> Result<u64, BenchError> {
     let plugins = PluginConfig::new(config.plugins.cache.clone()).map_err(BenchError::io("this program's path"))?;
     let threads = if config.plugins.threads > 0 { config.plugins.threads } else { plugins.threads } + plugins.long_threads;
-    let cache = match &config.store {
-        config::Store::Embedded(store) => store.cache,
-        config::Store::Redis(_) => 0,
-    };
-    let in_memory = config.ingest.max_body_bytes + config.dispatch.bytes + threads * config.plugins.max_memory;
-    Ok(in_memory as u64 + cache + OVERHEAD)
+    Ok(config.memory(threads).iter().map(|(_, bytes)| bytes).sum::<u64>() + OVERHEAD)
 }
 
 impl Runs {
