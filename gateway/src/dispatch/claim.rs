@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use super::record::{self, Done, Held, Written};
 use super::wait::{self, Wait};
 use super::window::{Limit, Windows};
 use super::work::{Item, Worker, crashed, source_of, tenant_of};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot};
 use crate::event::{Lane, TenantId};
 use crate::store::{Budget, Claimed, DeliveryState, Job, Origin, QueueKey, StoreError, Ticket, Work};
@@ -38,8 +38,12 @@ const BUSY: usize = 8;
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// How long it waits for what its class is allowed.
 const THROTTLED: Duration = Duration::from_millis(10);
-/// The low lane, the schedule without a known due time, and queues that had no room are looked at this often at least.
+/// The low lane, and queues that had no room, are looked at this often at least.
 const LOOK: Duration = Duration::from_millis(50);
+/// The schedule is looked at this often when nothing is known to come due: somebody else may have put work there.
+const SCHEDULE_LOOK: Duration = Duration::from_secs(1);
+/// At most this many of the low lane in one read: the normal lane waits meanwhile.
+const LOW_BATCH: usize = 32;
 /// Pause after a read of the store that failed.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// From this claim on an event runs alone.
@@ -56,7 +60,12 @@ pub(super) struct ShardLoop {
     records: Option<mpsc::Receiver<Done>>,
     table: Arc<Table>,
     tasks: TaskTracker,
-    looked_at: Timestamp,
+    looked_at: Option<Instant>,
+    scheduled_at: Option<Instant>,
+    /// Whether the last read of the low lane found something.
+    low_goes_on: bool,
+    /// Whether it was read in the last round.
+    low_is_seen: bool,
     reclaimed_at: Timestamp,
     /// Whether work was left because its class may have no more now.
     pub(super) throttled: bool,
@@ -86,7 +95,10 @@ impl ShardLoop {
             records: Some(records),
             table: Arc::new(table),
             tasks: TaskTracker::new(),
-            looked_at: Timestamp::default(),
+            looked_at: None,
+            scheduled_at: None,
+            low_goes_on: false,
+            low_is_seen: false,
             reclaimed_at: Timestamp::default(),
             throttled: false,
             diversions: Diversions::default(),
@@ -166,7 +178,11 @@ impl ShardLoop {
     async fn wait(&self, signal: &Notify) {
         let now = self.shared.clock.now();
         let due = Timestamp(self.table.next_due.load(Ordering::Acquire)).since(now);
-        let longest = if self.throttled { THROTTLED } else { SLOW_POLL };
+        let longest = match (self.throttled, self.low_is_seen) {
+            (true, _) => THROTTLED,
+            (false, false) => LOOK,
+            (false, true) => SLOW_POLL,
+        };
         tokio::select! {
             () = signal.notified() => {}
             () = self.table.due_changed.notified() => {}
@@ -188,7 +204,7 @@ impl ShardLoop {
     /// One round over everything that can have work. Returns how much was read.
     async fn pass(&mut self) -> Result<usize, StoreError> {
         let now = self.shared.clock.now();
-        let look = now.since(self.looked_at) >= LOOK;
+        let look = is_over(self.looked_at, LOOK);
         if look {
             self.windows.look_again();
         }
@@ -196,18 +212,20 @@ impl ShardLoop {
         if now.since(self.reclaimed_at) >= self.hold.lease.ttl {
             self.reclaim().await?;
         }
-        let mut read = self.due(now, look).await?;
+        let mut read = self.due(now).await?;
         read += self.parked().await?;
-        let normal = self.claim(Lane::Normal, Class::Normal).await?;
+        let normal = self.claim(Lane::Normal, Class::Normal, BATCH).await?;
         // What was held before is older than what has just been read, so it begins first.
         read += self.returning(now).await? + normal.len();
         let is_quiet = normal.is_empty();
         self.start_all(normal).await;
-        if look || is_quiet {
-            let low = self.claim(Lane::Low, Class::Low).await?;
+        self.low_is_seen = look || (is_quiet && self.low_goes_on);
+        if self.low_is_seen {
+            let low = self.claim(Lane::Low, Class::Low, LOW_BATCH).await?;
+            self.low_goes_on = !low.is_empty();
             read += low.len();
             self.start_all(low).await;
-            self.looked_at = now;
+            self.looked_at = Some(monotonic());
         }
         read += self.held(now).await?;
         Ok(read)
@@ -234,11 +252,12 @@ impl ShardLoop {
         Ok(count)
     }
 
-    async fn due(&mut self, now: Timestamp, look: bool) -> Result<usize, StoreError> {
-        if !look && now.0 < self.table.next_due.load(Ordering::Acquire) {
+    async fn due(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        if !is_over(self.scheduled_at, SCHEDULE_LOOK) && now.0 < self.table.next_due.load(Ordering::Acquire) {
             return Ok(0);
         }
         let Some(mut grant) = self.take(Class::Normal, BATCH, BATCH_BYTES) else { return Ok(0) };
+        self.scheduled_at = Some(monotonic());
         self.table.next_due.store(NEVER, Ordering::Release);
         let jobs = self.shared.store.due(&self.hold.lease, now, budget(&grant)).await?;
         let next = self.shared.store.next_due(&self.hold.lease).await?;
@@ -319,8 +338,8 @@ impl ShardLoop {
     }
 
     /// The next entries of a lane, each with what it uses of the budget.
-    pub(super) async fn claim(&mut self, lane: Lane, class: Class) -> Result<Vec<(Claimed, Grant)>, StoreError> {
-        let Some(mut grant) = self.take(class, BATCH, BATCH_BYTES) else { return Ok(Vec::new()) };
+    pub(super) async fn claim(&mut self, lane: Lane, class: Class, most: usize) -> Result<Vec<(Claimed, Grant)>, StoreError> {
+        let Some(mut grant) = self.take(class, most, BATCH_BYTES) else { return Ok(Vec::new()) };
         let claimed = self.shared.store.claim(&self.hold.lease, lane, budget(&grant)).await?;
         let with_grant = |claimed: Claimed| {
             let grant = grant.split(claimed.event.request.size());
@@ -434,6 +453,11 @@ fn limit(shared: &Shared, snapshot: &Snapshot, idle: Amount, queue: QueueKey) ->
         QueueKey::Source(_, source) => most(if is_paused(Diverted::Source(source)) { 0 } else { usize::MAX }),
         QueueKey::Retries(_) => most(if snapshot.traffic.retries == Percent::NONE { 0 } else { usize::MAX }),
     }
+}
+
+/// Whether it was longer ago than this.
+fn is_over(since: Option<Instant>, time: Duration) -> bool {
+    since.is_none_or(|since| since.elapsed() >= time)
 }
 
 fn is_held(snapshot: &Snapshot, who: Diverted) -> bool {

@@ -71,7 +71,7 @@ impl ShardLoop {
             count += 1;
         }
         let throttled = std::mem::take(&mut self.throttled);
-        let claimed = self.claim(Lane::Held, class).await?;
+        let claimed = self.claim(Lane::Held, class, BATCH).await?;
         let lane_is_empty = claimed.is_empty() && !self.throttled;
         self.throttled |= throttled;
         count += claimed.len();
