@@ -36,6 +36,8 @@ const GATHER: Duration = Duration::from_micros(100);
 const BUSY: usize = 8;
 /// How long an idle loop waits for a signal that may have been lost.
 const SLOW_POLL: Duration = Duration::from_secs(1);
+/// The shortest wait.
+const TICK: Duration = Duration::from_millis(1);
 /// How long it waits for what its class is allowed.
 const THROTTLED: Duration = Duration::from_millis(10);
 /// The low lane, and queues that had no room, are looked at this often at least.
@@ -43,7 +45,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The schedule is looked at this often when nothing is known to come due: somebody else may have put work there.
 const SCHEDULE_LOOK: Duration = Duration::from_secs(1);
 /// At most this many of the low lane in one read: the normal lane waits meanwhile.
-const LOW_BATCH: usize = 32;
+const LOW_BATCH: usize = 64;
+/// How long the low lane's entries gather before the next read, unless the last one left some.
+const LOW_GATHER: Duration = Duration::from_millis(5);
 /// Pause after a read of the store that failed.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// From this claim on an event runs alone.
@@ -61,11 +65,12 @@ pub(super) struct ShardLoop {
     table: Arc<Table>,
     tasks: TaskTracker,
     looked_at: Option<Instant>,
+    low_read_at: Option<Instant>,
+    /// How much the last read of the low lane found.
+    low_found: usize,
+    /// Whether there was a round since then.
+    low_missed: bool,
     scheduled_at: Option<Instant>,
-    /// Whether the last read of the low lane found something.
-    low_goes_on: bool,
-    /// Whether it was read in the last round.
-    low_is_seen: bool,
     reclaimed_at: Timestamp,
     /// Whether work was left because its class may have no more now.
     pub(super) throttled: bool,
@@ -96,9 +101,10 @@ impl ShardLoop {
             table: Arc::new(table),
             tasks: TaskTracker::new(),
             looked_at: None,
+            low_read_at: None,
+            low_found: 0,
+            low_missed: false,
             scheduled_at: None,
-            low_goes_on: false,
-            low_is_seen: false,
             reclaimed_at: Timestamp::default(),
             throttled: false,
             diversions: Diversions::default(),
@@ -178,17 +184,13 @@ impl ShardLoop {
     async fn wait(&self, signal: &Notify) {
         let now = self.shared.clock.now();
         let due = Timestamp(self.table.next_due.load(Ordering::Acquire)).since(now);
-        let longest = match (self.throttled, self.low_is_seen) {
-            (true, _) => THROTTLED,
-            (false, false) => LOOK,
-            (false, true) => SLOW_POLL,
-        };
+        let longest = if self.throttled { THROTTLED } else { self.low_in().unwrap_or(SLOW_POLL).max(TICK) };
         tokio::select! {
             () = signal.notified() => {}
             () = self.table.due_changed.notified() => {}
             () = self.windows.ready() => {}
             () = self.shared.in_flight.freed(), if self.shared.in_flight.is_exhausted() => {}
-            () = tokio::time::sleep(due.clamp(Duration::from_millis(1), longest)) => {}
+            () = tokio::time::sleep(due.clamp(TICK, longest)) => {}
         }
     }
 
@@ -219,12 +221,12 @@ impl ShardLoop {
         read += self.returning(now).await? + normal.len();
         let is_quiet = normal.is_empty();
         self.start_all(normal).await;
-        self.low_is_seen = look || (is_quiet && self.low_goes_on);
-        if self.low_is_seen {
-            let low = self.claim(Lane::Low, Class::Low, LOW_BATCH).await?;
-            self.low_goes_on = !low.is_empty();
-            read += low.len();
-            self.start_all(low).await;
+        if look || (is_quiet && self.low_found == LOW_BATCH) || self.low_in() == Some(Duration::ZERO) {
+            read += self.low().await?;
+        } else {
+            self.low_missed = true;
+        }
+        if look {
             self.looked_at = Some(monotonic());
         }
         read += self.held(now).await?;
@@ -250,6 +252,23 @@ impl ShardLoop {
             }
         }
         Ok(count)
+    }
+
+    async fn low(&mut self) -> Result<usize, StoreError> {
+        let low = self.claim(Lane::Low, Class::Low, LOW_BATCH).await?;
+        (self.low_found, self.low_read_at, self.low_missed) = (low.len(), Some(monotonic()), false);
+        self.start_all(low).await;
+        Ok(self.low_found)
+    }
+
+    /// In which time the low lane is to be read again; none if that can wait until something else happens.
+    fn low_in(&self) -> Option<Duration> {
+        let since = self.low_read_at?.elapsed();
+        match self.low_found {
+            0 if !self.low_missed => None,
+            0 => Some(LOOK.saturating_sub(since)),
+            _ => Some(LOW_GATHER.saturating_sub(since)),
+        }
     }
 
     async fn due(&mut self, now: Timestamp) -> Result<usize, StoreError> {

@@ -45,8 +45,9 @@ const UP: f64 = 1.25;
 const LOW_FLOOR: f64 = 10.0;
 /// What is parked has at least this part of the capacity.
 const CATCH_UP_FLOOR: f64 = 0.1;
-/// Both begin with this part of the capacity.
-const BEGIN: f64 = 0.25;
+/// With these parts of the capacity the low lane, and what is parked, begin, and begin again after a rest.
+const LOW_BEGINS: f64 = 0.25;
+const CATCH_UP_BEGINS: f64 = 1.0;
 /// The capacity of a node that has not shown it yet, in events per second.
 const CAPACITY: f64 = 1_000.0;
 /// How much of the capacity that was shown is forgotten in each look.
@@ -140,8 +141,8 @@ impl Overload {
     fn new() -> Self {
         Self {
             capacity: CAPACITY,
-            low: CAPACITY * BEGIN,
-            catch_up: CAPACITY * BEGIN,
+            low: CAPACITY * LOW_BEGINS,
+            catch_up: CAPACITY * CATCH_UP_BEGINS,
             usual: VecDeque::new(),
             slow_looks: 0,
             well_since: None,
@@ -213,15 +214,15 @@ impl Overload {
     }
 
     fn step_up(&mut self, seen: &Seen, now: Instant) {
-        let begin = self.capacity * BEGIN;
-        let up = |rate: f64, used: f64| (rate * UP).min((used * 2.0).max(begin)).max(rate.min(begin));
+        let (low_begins, catch_up_begins) = (self.capacity * LOW_BEGINS, self.capacity * CATCH_UP_BEGINS);
+        let up = |rate: f64, used: f64, begins: f64| (rate * UP).min((used * 2.0).max(begins)).max(rate.min(begins));
         let parked_has_enough = seen.catch_up < self.catch_up * 0.8;
-        self.catch_up = up(self.catch_up, seen.catch_up);
+        self.catch_up = up(self.catch_up, seen.catch_up, catch_up_begins);
         if parked_has_enough || self.catch_up >= self.capacity {
-            self.low = up(self.low, seen.low);
+            self.low = up(self.low, seen.low, low_begins);
         }
         self.stepped_up = Some(now);
-        if self.low >= begin {
+        if self.low >= low_begins {
             self.yielding = false;
         }
     }
