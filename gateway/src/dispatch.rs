@@ -150,7 +150,7 @@ impl Dispatcher {
         shards.spawn(share::keep(self.shared.clone(), stop.clone()));
         shards.spawn(overload::keep(self.shared.clone(), stop.clone()));
         for shard in 0..self.shared.config.shards {
-            shards.spawn(owner::own(self.shared.clone(), Shard(shard), stop.clone()));
+            shards.spawn(owner::keep_owning(self.shared.clone(), Shard(shard), stop.clone()));
         }
         shards.close();
         shards.wait().await;

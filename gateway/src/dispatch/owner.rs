@@ -1,8 +1,10 @@
 //! Owns shards: takes a shard's lease, keeps it alive, runs the shard's loop under it, and gives it up at the end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -64,13 +66,36 @@ impl Hold {
     }
 }
 
+/// Ends a hold with its owner, even if that breaks.
+struct LoseOnDrop(Arc<Hold>);
+
+impl Drop for LoseOnDrop {
+    fn drop(&mut self) {
+        self.0.lose();
+    }
+}
+
 /// How much of a lease its owner relies on: less than all of it, for clocks that drift and writes that are on their way.
 fn trusted(ttl: Duration) -> Duration {
     ttl * 9 / 10
 }
 
+/// [`own`] for as long as this node runs: what breaks in one shard's work ends its ownership, and it begins anew.
+pub(super) async fn keep_owning(shared: Arc<Shared>, shard: Shard, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let owning = AssertUnwindSafe(own(shared.clone(), shard, stop.clone())).catch_unwind();
+        if owning.await.is_err() {
+            tracing::error!(shard = shard.0, "the shard's work broke; another owner takes it over");
+            shared.share.ended(shard);
+            shared.metrics.queue_gone(shard);
+            // Its lease runs out meanwhile, for whoever takes it over.
+            let _stopped = tokio::time::timeout(shared.config.lease_ttl, stop.cancelled()).await;
+        }
+    }
+}
+
 /// Owns one shard for as long as this node runs and has room for it: whenever the shard is free, takes it and works on it.
-pub(super) async fn own(shared: Arc<Shared>, shard: Shard, stop: CancellationToken) {
+async fn own(shared: Arc<Shared>, shard: Shard, stop: CancellationToken) {
     let ttl = shared.config.lease_ttl;
     let mut pause = ttl / 3;
     while !stop.is_cancelled() {
@@ -104,6 +129,9 @@ pub(super) async fn own(shared: Arc<Shared>, shard: Shard, stop: CancellationTok
 async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) {
     let shard = hold.lease.shard;
     let renewing = CancellationToken::new();
+    // However this ends, the lease must not live on.
+    let _end = renewing.clone().drop_guard();
+    let _lose = LoseOnDrop(hold.clone());
     let renewer = tokio::spawn(renew(shared.clone(), hold.clone(), renewing.clone()));
     let windows = Windows::default();
     let keeper = tokio::spawn(keep_house(shared.clone(), hold.clone(), windows.clone(), renewing.clone()));

@@ -7,12 +7,16 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Timestamp;
 use crate::event::TenantId;
 use crate::store::QueueKey;
+
+/// How long an attempt waits for its destination's window before it is parked.
+const PATIENCE: Duration = Duration::from_millis(25);
 
 /// The windows of one shard. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +52,8 @@ struct Tenant {
 struct Queue {
     /// Attempts, of a destination.
     in_flight: usize,
+    /// Attempts that wait for one of these to end.
+    next: VecDeque<oneshot::Sender<Permit>>,
     /// Jobs that were put into the queue, or are on their way there: newcomers go behind them.
     waiting: u64,
     /// Those of them that the store has.
@@ -104,15 +110,24 @@ impl Windows {
         Ok(Permit { windows: self.clone(), tenant: Some(tenant), bytes, destination: None })
     }
 
-    /// A place for an attempt, unless the destination's window is full or older work waits in its queue. Its tenant has one already.
-    pub(super) fn enter_destination(&self, queue: QueueKey, limit: usize) -> Option<Permit> {
-        let mut state = self.state();
-        let slot = state.queues.entry(queue).or_default();
-        if slot.waiting > 0 || slot.in_flight >= limit {
-            return None;
-        }
-        slot.in_flight += 1;
-        Some(Permit { windows: self.clone(), tenant: None, bytes: 0, destination: Some(queue) })
+    /// A place for an attempt, unless the destination's window stays full for [`PATIENCE`] or older work waits in its queue. Its tenant
+    /// has one already, which bounds how many wait: a burst that the destination soon takes is not worth a way through the store.
+    pub(super) async fn enter_destination(&self, queue: QueueKey, limit: usize) -> Option<Permit> {
+        let turn = {
+            let mut state = self.state();
+            let slot = state.queues.entry(queue).or_default();
+            if slot.waiting > 0 || limit == 0 {
+                return None;
+            }
+            if slot.in_flight < limit {
+                slot.in_flight += 1;
+                return Some(Permit { windows: self.clone(), tenant: None, bytes: 0, destination: Some(queue) });
+            }
+            let (hand, turn) = oneshot::channel();
+            slot.next.push_back(hand);
+            turn
+        };
+        tokio::time::timeout(PATIENCE, turn).await.ok()?.ok()
     }
 
     /// Notes that a job is on its way into the queue: from now on newcomers go behind it.
@@ -324,6 +339,7 @@ impl State {
         }
         if let Some(key) = permit.destination
             && let Some(queue) = self.queues.get_mut(&key)
+            && !queue.hand_on(permit)
         {
             queue.in_flight -= 1;
         }
@@ -337,6 +353,21 @@ impl State {
             self.forget(tenant, permit.destination);
         }
         has_work
+    }
+}
+
+impl Queue {
+    /// Gives a destination's place to who waits for one; whether anybody does.
+    fn hand_on(&mut self, permit: &Permit) -> bool {
+        while let Some(hand) = self.next.pop_front() {
+            let place = Permit { windows: permit.windows.clone(), tenant: None, bytes: 0, destination: permit.destination };
+            // Who gave up waiting does not take it. Its place was never another one, so it must not be freed.
+            match hand.send(place) {
+                Ok(()) => return true,
+                Err(mut place) => place.destination = None,
+            }
+        }
+        false
     }
 }
 
@@ -365,6 +396,8 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::event::{DestinationId, SourceId};
 
@@ -456,9 +489,28 @@ mod tests {
         assert_eq!(other.queue, free);
         windows.unparked(free, 1, None);
         assert!(windows.next(&limits).is_none(), "full");
-        assert!(windows.enter_destination(full, 8).is_none(), "older work waits");
+        assert_eq!(windows.enter_destination(full, 8).now_or_never().map(|place| place.is_none()), Some(true), "older work waits");
         drop(one.permits);
         assert_eq!(windows.next(&limits).map(|turn| turn.queue), Some(full));
+    }
+
+    #[tokio::test]
+    async fn a_place_goes_from_one_attempt_to_the_next() {
+        let windows = Windows::default();
+        let queue = QueueKey::Destination(A, DestinationId(1));
+        let first = windows.enter_destination(queue, 1).await.expect("room");
+        let mut second = Box::pin(windows.enter_destination(queue, 1));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(windows.enter_destination(queue, 1).await.is_none(), "it stays full");
+        let mut third = Box::pin(windows.enter_destination(queue, 1));
+        assert!(third.as_mut().now_or_never().is_none());
+        // The second gave up meanwhile, as its time was over too.
+        drop(second);
+        drop(first);
+        let third = third.await.expect("its turn");
+        assert!(windows.enter_destination(queue, 1).await.is_none(), "there is one place only");
+        drop(third);
+        assert!(windows.state().queues.is_empty());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What an operator sets is kept: lanes, retries and shards that are paused, and who is diverted and comes back in order.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 use tidegate::control::snapshot::{Diversion, Diverted, Percent, Traffic};
 use tidegate::event::{EventId, Lane};
@@ -76,6 +78,21 @@ async fn who_is_diverted_waits_and_comes_back_in_order() {
         assert_eq!(bodies(&receiver), expected, "{who:?}");
         node.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_shard_whose_work_breaks_begins_anew() {
+    let receiver = Receiver::start().await;
+    let world = World::new().await;
+    world.declare("t", fan_out(&[("d", receiver.url("/"))], 8)).await;
+    let who = Diverted::Tenant(world.home("t").tenant);
+    world.breaks.store(true, Ordering::SeqCst);
+    world.steer(Traffic { diverted: [(who, Diversion::Returning)].into(), ..Traffic::default() });
+    let node = world.dispatch("a");
+    eventually("the shard's work broke", SOON, async || (!world.breaks.load(Ordering::SeqCst)).then_some(())).await;
+    let event = world.accept("t", "in", "{}").await;
+    world.settled("t", event, is_delivered).await;
+    node.stop().await;
 }
 
 #[tokio::test]

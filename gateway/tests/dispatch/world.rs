@@ -1,5 +1,6 @@
 //! A dispatcher over a real store, a real configuration and real HTTP, without the ingest wing: events are put into the store.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(crate) struct World {
     plugins: Runtime,
     /// Who was said to have returned.
     pub(crate) came_back: Arc<Mutex<Vec<Diverted>>>,
+    /// Breaks the work of the shard that next says so, once.
+    pub(crate) breaks: Arc<AtomicBool>,
     returned: Returned,
     pub(crate) clock: Clock,
     _directory: TempDir,
@@ -73,8 +76,13 @@ impl World {
         let control = Control::load(options).await.unwrap();
         let came_back = Arc::<Mutex<Vec<Diverted>>>::default();
         let heard = came_back.clone();
-        let returned: Returned = Arc::new(move |who| heard.lock().unwrap().push(who));
-        Self { store, control, plugins, came_back, returned, clock, _directory: directory }
+        let breaks = Arc::<AtomicBool>::default();
+        let is_broken = breaks.clone();
+        let returned: Returned = Arc::new(move |who| {
+            assert!(!is_broken.swap(false, Ordering::SeqCst), "broken by the test");
+            heard.lock().unwrap().push(who);
+        });
+        Self { store, control, plugins, came_back, breaks, returned, clock, _directory: directory }
     }
 
     /// Declares a tenant; `more` has its sources, destinations and connections.
