@@ -63,7 +63,7 @@ impl Worker {
     /// Plans if need be, attempts, and records.
     pub(super) async fn run(&self, item: Item) {
         // How long a delivery is tried again is the retry policy's to say, wherever it waits meanwhile.
-        let is_retry = item.spent > 0 && matches!(item.wait, Wait::TenantWindow | Wait::DestinationWindow);
+        let is_retry = item.spent > 0 && matches!(item.wait, Wait::TenantWindow | Wait::DestinationWindow | Wait::RetriesPaused);
         let over = item.wait.over(&self.shared, item.since, self.shared.clock.now()).filter(|_| !is_retry);
         if let Some(reason) = over.or_else(|| deleted(&self.shared, tenant_of(&item.work))) {
             return self.send(given_up(&self.shared, item, reason)).await;
