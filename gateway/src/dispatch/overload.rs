@@ -4,7 +4,7 @@
 //! `dispatch.latency_target`, and how long the store's quickest write of outcomes took, against what is usual. When either is too
 //! much, the low lane yields at once, and after it what is parked; when both are well again for a while, they speed up step by step,
 //! what is parked first, and no faster than twice what is used: a backlog that is drained must not become the next overload. Each
-//! overload that comes back soon after the last doubles the time until the next try. The normal lane, first retries, acks and ingest
+//! overload that comes back soon after the last doubles the time until the next try. The normal lane, retries, acks and ingest
 //! never yield.
 
 use std::collections::{BTreeMap, VecDeque};

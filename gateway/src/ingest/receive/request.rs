@@ -115,14 +115,14 @@ async fn check_plan(shared: &Shared, tenant: &Tenant, quota: &Quota, now: Timest
     let (acceptor, plan) = (&shared.parts.acceptor, &tenant.plan);
     if acceptor.is_full(quota, plan.queued_bytes, now).await {
         let detail = format!(
-            "The tenant has as much queued as its plan allows: plan.queued_bytes is {}. Nothing was kept. Wait until some of it is              delivered, put right the destinations that it waits for, or have plan.queued_bytes raised.",
+            "The tenant has as much queued as its plan allows: plan.queued_bytes is {}. Nothing was kept. Wait until some of it is delivered, put right the destinations that it waits for, or have plan.queued_bytes raised.",
             ShownSize(plan.queued_bytes)
         );
         return Err(Refusal::over_plan("queued_bytes_exceeded", detail).extra(Extra::RetryAfter(jitter(shared.limits.retry_after))));
     }
     acceptor.quotas().pass(quota, plan, now).map_err(|room_in| {
         let detail = format!(
-            "The tenant sends more than its plan takes: plan.ceiling is {} events per second. Nothing was kept. Send more slowly, or              have plan.ceiling raised.",
+            "The tenant sends more than its plan takes: plan.ceiling is {} events per second. Nothing was kept. Send more slowly, or have plan.ceiling raised.",
             plan.ceiling
         );
         let whole = Duration::from_secs(room_in.as_secs() + u64::from(room_in.subsec_nanos() > 0));
