@@ -40,8 +40,9 @@ pub use screen::{Screen, screen};
 
 use artifact::Artifacts;
 use compile::Compiler;
+use engine::Filling;
 use pool::{Pool, Size};
-use versions::{CacheSize, Version, Versions};
+use versions::{CacheSize, Side, Version, Versions};
 
 use crate::clock::Timestamp;
 use crate::event::{EventId, Request, SharedRequest, TenantId, VersionHash};
@@ -117,11 +118,15 @@ pub struct Inspection {
     pub screen: Screen,
 }
 
-/// The engine that plugins run in, with room for `slots` instances at once: for measuring what a bare call of it costs.
-pub(crate) fn bare_engine(slots: u32) -> wasmtime::Result<wasmtime::Engine> {
-    let engine = engine::runtime(slots)?;
-    engine::start_epochs(&engine)?;
+/// The engine that a component runs in, with room for `slots` instances at once: for measuring what a bare call of it costs.
+pub(crate) fn bare_engine(component: &[u8], slots: u32) -> wasmtime::Result<wasmtime::Engine> {
+    let engine = engine::runtime(filling_of(component)?, slots)?;
+    engine::start_epochs([&engine])?;
     Ok(engine)
+}
+
+fn filling_of(component: &[u8]) -> Result<Filling, Refusal> {
+    screen(component, &CompileLimits::default()).map(|screen| Filling::of(screen.data))
 }
 
 /// Keeps the artifact of `component` for `copies` too: the same component but for custom sections, which the compiler leaves out. That it
@@ -134,13 +139,14 @@ pub(crate) async fn stock(
 ) -> Result<(), LoadError> {
     let fault = |error: &dyn std::fmt::Display| LoadError::Gateway(error.to_string());
     let compiler = Compiler::new(config.compiler.clone(), config.compile.clone(), 1);
-    let artifact = compiler.compile(component).await?;
-    if compiler.compile(copy).await? != artifact {
+    let filling = filling_of(component)?;
+    let artifact = compiler.compile(component, filling).await?;
+    if compiler.compile(copy, filling).await? != artifact {
         return Err(LoadError::Gateway("a custom section changes what the compiler makes of a component".into()));
     }
     let (directory, max_bytes, max_total) = (config.directory.clone(), config.compile.artifact_bytes as u64, config.disk_bytes);
     let keep = move || -> Result<(), PluginError> {
-        let engine = engine::runtime(1).map_err(|error| PluginError::Engine(format!("{error:#}")))?;
+        let engine = engine::runtime(filling, 1).map_err(|error| PluginError::Engine(format!("{error:#}")))?;
         let artifacts = Artifacts::open(&directory, &engine, max_bytes, max_total)?;
         let kept = artifacts.store_all(&copies, &artifact);
         kept.map_err(|source| PluginError::Directory { path: directory.display().to_string(), source })
@@ -163,13 +169,18 @@ impl Runtime {
     pub fn start(config: PluginConfig, components: Arc<dyn Components>) -> Result<Self, PluginError> {
         let fault = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
         let threads = config.threads.max(1) + config.long_threads.max(1);
-        let engine = engine::runtime(u32::try_from(threads).unwrap_or(u32::MAX)).map_err(fault)?;
-        engine::start_epochs(&engine).map_err(PluginError::Thread)?;
-        let linker = host::linker(&engine).map_err(fault)?;
-        let artifacts = Artifacts::open(&config.directory, &engine, config.compile.artifact_bytes as u64, config.disk_bytes)?;
+        let slots = u32::try_from(threads).unwrap_or(u32::MAX);
+        let side = |filling| -> Result<Side, PluginError> {
+            let engine = engine::runtime(filling, slots).map_err(fault)?;
+            let linker = host::linker(&engine).map_err(fault)?;
+            let artifacts = Artifacts::open(&config.directory, &engine, config.compile.artifact_bytes as u64, config.disk_bytes)?;
+            Ok(Side { filling, engine, linker, artifacts: Arc::new(artifacts) })
+        };
+        let sides = [side(Filling::Copied)?, side(Filling::Mapped)?];
+        engine::start_epochs(sides.iter().map(|side| &side.engine)).map_err(PluginError::Thread)?;
         let compiler = Compiler::new(config.compiler, config.compile.clone(), config.compilers.max(1));
         let size = CacheSize { versions: config.cached_versions.max(1), bytes: config.cached_bytes };
-        let versions = Versions::new(engine, linker, artifacts, compiler, config.compile, components, size);
+        let versions = Versions::new(sides, compiler, config.compile, components, size);
         let pool = Pool::start(Size {
             threads: config.threads.max(1),
             long_threads: config.long_threads.max(1),

@@ -5,8 +5,8 @@
 //! descriptors but three pipes, no keys, and limits on processor time, memory and wall time. Memory is limited by what is
 //! resident, which the parent watches; a limit on address space would hit where nothing is used.
 //!
-//! On standard input: the processor seconds and artifact bytes allowed (8 bytes each, big endian), the component. On standard
-//! output: one byte, [`DONE`] and the artifact or [`INVALID`] and the reason.
+//! On standard input: the processor seconds and artifact bytes allowed (8 bytes each, big endian), one byte for how memories are filled,
+//! the component. On standard output: one byte, [`DONE`] and the artifact or [`INVALID`] and the reason.
 
 pub(super) mod child;
 
@@ -22,6 +22,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::time;
 
+use super::engine::Filling;
 use super::error::{LoadError, Refusal};
 use super::limits::CompileLimits;
 
@@ -47,7 +48,7 @@ impl Compiler {
     }
 
     /// The artifact of a component that was screened.
-    pub(super) async fn compile(&self, component: &Bytes) -> Result<Vec<u8>, LoadError> {
+    pub(super) async fn compile(&self, component: &Bytes, filling: Filling) -> Result<Vec<u8>, LoadError> {
         let _permit = self.permits.acquire().await.map_err(|_| LoadError::Gateway("the compiler is stopping".into()))?;
         let mut child = Command::new(&self.program)
             .arg(COMPILER_WORD)
@@ -59,7 +60,7 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| LoadError::Gateway(format!("{}: {error}", self.program.display())))?;
-        let ended = self.converse(&mut child, component).await;
+        let ended = self.converse(&mut child, component, filling).await;
         // Whatever happened: it is gone before the permit is.
         let _ = child.start_kill();
         let status = child.wait().await.map_err(gateway)?;
@@ -70,13 +71,14 @@ impl Compiler {
         }
     }
 
-    async fn converse(&self, child: &mut Child, component: &Bytes) -> Ended {
+    async fn converse(&self, child: &mut Child, component: &Bytes, filling: Filling) -> Ended {
         let (Some(mut stdin), Some(stdout), Some(id)) = (child.stdin.take(), child.stdout.take(), child.id()) else {
             return Ended::Broken("the compiler has no pipes".into());
         };
-        let mut head = Vec::with_capacity(16);
+        let mut head = Vec::with_capacity(17);
         head.extend_from_slice(&self.limits.cpu.as_secs().to_be_bytes());
         head.extend_from_slice(&(self.limits.artifact_bytes as u64).to_be_bytes());
+        head.push(u8::from(filling == Filling::Mapped));
         let write = async {
             // A child that was stopped closes the pipe; how it ended says more than this error.
             if stdin.write_all(&head).await.is_ok() && stdin.write_all(component).await.is_ok() {

@@ -1,11 +1,12 @@
-//! One engine for the process, and the same settings without the pool for the compiler's child process: what the child
-//! compiles, the engine loads.
+//! The engines of the process, one for each way to fill a memory, and the same settings without the pool for the compiler's child
+//! process: what the child compiles, an engine loads.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::thread;
 
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, OperatorCost, PoolingAllocationConfig, Strategy,
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, ModuleVersionStrategy, OperatorCost, PoolingAllocationConfig,
+    Strategy,
 };
 
 use super::limits::{CORE_INSTANCES, EPOCH, Limits, MEMORIES, STACK, TABLES};
@@ -13,8 +14,28 @@ use super::limits::{CORE_INSTANCES, EPOCH, Limits, MEMORIES, STACK, TABLES};
 /// The wasmtime release whose artifacts these are. Its own check looks at the major version alone.
 const WASMTIME: &str = "wasmtime 48.0.8, tidegate 1";
 
+/// How the memories of a fresh instance get what the component says stands in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filling {
+    /// It is copied. That costs the same whichever version had the place before.
+    Copied,
+    /// It is mapped out of the artifact, and a page is copied when the guest writes to it. That costs system calls and a fault a page
+    /// whenever another version had the place before, but nothing for what the guest leaves alone.
+    Mapped,
+}
+
+impl Filling {
+    /// What is quicker for a component with so many bytes of data.
+    pub(super) fn of(data: u64) -> Self {
+        if data <= COPIED { Self::Copied } else { Self::Mapped }
+    }
+}
+
+/// Up to so many bytes of data are copied: some 20 us, as much as a few dozen faults.
+const COPIED: u64 = 512 << 10;
+
 /// The engine that runs guests, with room for `slots` instances at once.
-pub(super) fn runtime(slots: u32) -> wasmtime::Result<Engine> {
+pub(super) fn runtime(filling: Filling, slots: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots * CORE_INSTANCES)
@@ -31,14 +52,14 @@ pub(super) fn runtime(slots: u32) -> wasmtime::Result<Engine> {
         .table_keep_resident(16 << 10)
         // Can hand one tenant's swapped-out pages to the next; see the wasmtime issue tracker.
         .pagemap_scan(Enabled::No);
-    let mut config = settings()?;
+    let mut config = settings(filling)?;
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)
 }
 
 /// The engine of the compiler's child process. It never instantiates, and reserves no address space.
-pub(super) fn compiler() -> wasmtime::Result<Engine> {
-    let mut config = settings()?;
+pub(super) fn compiler(filling: Filling) -> wasmtime::Result<Engine> {
+    let mut config = settings(filling)?;
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     Engine::new(&config)
 }
@@ -51,20 +72,20 @@ pub(super) fn compatibility(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-/// Moves the engine's wall clock on while the engine lives.
-pub(super) fn start_epochs(engine: &Engine) -> std::io::Result<()> {
-    let engine = engine.weak();
+/// Moves the engines' wall clocks on while all of them live.
+pub(super) fn start_epochs<'a>(engines: impl IntoIterator<Item = &'a Engine>) -> std::io::Result<()> {
+    let engines: Vec<_> = engines.into_iter().map(Engine::weak).collect();
     thread::Builder::new().name("plugin-epoch".into()).spawn(move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
+        while let Some(engines) = engines.iter().map(EngineWeak::upgrade).collect::<Option<Vec<_>>>() {
+            engines.iter().for_each(Engine::increment_epoch);
+            drop(engines);
             thread::sleep(EPOCH);
         }
     })?;
     Ok(())
 }
 
-fn settings() -> wasmtime::Result<Config> {
+fn settings(filling: Filling) -> wasmtime::Result<Config> {
     let mut cost = OperatorCost::new();
     // Free by default, and each page costs the host a fault and a clearing: about a microsecond for each 4 KiB.
     cost.variable.memory_grow_per_page = 255;
@@ -76,7 +97,7 @@ fn settings() -> wasmtime::Result<Config> {
         .operator_cost(cost)
         .epoch_interruption(true)
         .max_wasm_stack(STACK)
-        .memory_init_cow(true)
+        .memory_init_cow(filling == Filling::Mapped)
         .concurrency_support(false)
         .wasm_component_model(true)
         .wasm_tail_call(false)

@@ -31,6 +31,8 @@ pub struct Screen {
     pub functions: u64,
     /// Instances after every nested component is expanded.
     pub instances: u64,
+    /// Bytes of data segments in all modules.
+    pub data: u64,
     /// Exports `tidegate:plugin/filter`.
     pub filter: bool,
     /// Exports `tidegate:plugin/transform`.
@@ -95,7 +97,10 @@ impl Walk<'_> {
                 within("functions", self.found.functions, self.limits.functions)?;
             }
             Payload::CodeSectionEntry(body) => within("function_bytes", body.as_bytes().len() as u64, self.limits.function_bytes)?,
-            Payload::DataSection(section) => self.segments(section.count())?,
+            Payload::DataSection(section) => {
+                self.found.data += section.range().len() as u64;
+                self.segments(section.count())?;
+            }
             Payload::ElementSection(section) => self.segments(section.count())?,
             Payload::InstanceSection(section) => {
                 for instance in section {

@@ -15,6 +15,7 @@ use super::artifact::Artifacts;
 use super::bindings::{filter, transform};
 use super::call::Ready;
 use super::compile::Compiler;
+use super::engine::Filling;
 use super::error::{LoadError, Refusal};
 use super::host::{State, one_line};
 use super::limits::CompileLimits;
@@ -25,6 +26,9 @@ use crate::event::VersionHash;
 /// How long a refusal stands before the component is looked at again. A compiler that was stopped on a loaded machine may
 /// come through later; one that was stopped by a bomb must not be started for each event.
 const REFUSAL_STANDS: Duration = Duration::from_secs(60);
+
+/// What a version takes beside its artifact: its types, its exports, where its functions begin.
+const BESIDE_CODE: u64 = 128 << 10;
 
 /// A version in the cache.
 pub(super) struct Version {
@@ -49,11 +53,17 @@ impl Version {
 
 type Slot = Arc<OnceCell<Result<Arc<Version>, (Refusal, Instant)>>>;
 
+/// What loads the versions whose memories are filled in one of the two ways.
+pub(super) struct Side {
+    pub(super) filling: Filling,
+    pub(super) engine: Engine,
+    pub(super) linker: Linker<State>,
+    pub(super) artifacts: Arc<Artifacts>,
+}
+
 /// The cache, and all that is needed to fill it.
 pub(super) struct Versions {
-    engine: Engine,
-    linker: Linker<State>,
-    artifacts: Arc<Artifacts>,
+    sides: [Side; 2],
     compiler: Compiler,
     limits: CompileLimits,
     components: Arc<dyn Components>,
@@ -94,18 +104,44 @@ impl Cache {
     }
 }
 
+impl Side {
+    /// A version whose artifact is here.
+    async fn load(&self, version: VersionHash) -> Result<Option<Arc<Version>>, LoadError> {
+        let artifacts = Arc::clone(&self.artifacts);
+        let engine = self.engine.clone();
+        let loaded = blocking(move || artifacts.load(&engine, version)).await?.map_err(io)?;
+        loaded.map(|(compiled, bytes)| self.link(&compiled, bytes)).transpose()
+    }
+
+    fn link(&self, component: &Component, bytes: u64) -> Result<Arc<Version>, LoadError> {
+        let wrong = |name: &str, error: wasmtime::Error| Refusal::WrongType {
+            name: name.into(),
+            detail: one_line(&format!("{error:#}"), 512),
+        };
+        let offers = |interface: &str| {
+            let prefix = format!("tidegate:plugin/{interface}@");
+            component.component_type().exports(&self.engine).any(|(name, _)| name.starts_with(&prefix))
+        };
+        let pre = self.linker.instantiate_pre(component).map_err(|error| wrong("an import", error))?;
+        let filter = offers("filter").then(|| filter::GuestIndices::new(&pre)).transpose();
+        let transform = offers("transform").then(|| transform::GuestIndices::new(&pre)).transpose();
+        let filter = filter.map_err(|error| wrong("tidegate:plugin/filter", error))?;
+        let transform = transform.map_err(|error| wrong("tidegate:plugin/transform", error))?;
+        let ready = Ready { pre, filter, transform };
+        Ok(Arc::new(Version { ready, bytes, cost_us: AtomicU64::new(0) }))
+    }
+}
+
 impl Versions {
     pub(super) fn new(
-        engine: Engine,
-        linker: Linker<State>,
-        artifacts: Artifacts,
+        sides: [Side; 2],
         compiler: Compiler,
         limits: CompileLimits,
         components: Arc<dyn Components>,
         size: CacheSize,
     ) -> Self {
         let cache = Mutex::new(Cache { entries: HashMap::new(), by_use: BTreeMap::new(), uses: 0, bytes: 0, size });
-        Self { engine, linker, artifacts: Arc::new(artifacts), compiler, limits, components, cache }
+        Self { sides, compiler, limits, components, cache }
     }
 
     /// A version that can be run. Loads it, or compiles it, if need be; whoever else asks meanwhile waits for the same load.
@@ -139,63 +175,41 @@ impl Versions {
     /// Screens, compiles and links a component that is not yet anybody's.
     pub(super) async fn inspect(&self, component: Bytes) -> Result<(Screen, VersionHash, Arc<Version>), LoadError> {
         let (screen, hash) = self.screened(&component).await?;
-        let version = self.load(hash, Some(component)).await?;
+        let version = self.load(hash, Some((component, Filling::of(screen.data)))).await?;
         Ok((screen, hash, version))
     }
 
-    async fn load(&self, version: VersionHash, component: Option<Bytes>) -> Result<Arc<Version>, LoadError> {
-        if let Some((compiled, bytes)) = self.kept(version).await? {
-            return self.link(&compiled, bytes);
+    async fn load(&self, version: VersionHash, screened: Option<(Bytes, Filling)>) -> Result<Arc<Version>, LoadError> {
+        for side in &self.sides {
+            if let Some(loaded) = side.load(version).await? {
+                return Ok(loaded);
+            }
         }
-        let component = match component {
-            Some(component) => component,
+        let (component, filling) = match screened {
+            Some(screened) => screened,
             None => {
                 let component = self.components.fetch(version).await.map_err(|error| LoadError::Fetch(error.to_string()))?;
                 let component = component.ok_or(LoadError::Missing(version))?;
-                let (_, hash) = self.screened(&component).await?;
+                let (screen, hash) = self.screened(&component).await?;
                 if hash != version {
                     return Err(LoadError::Fetch(format!("the store gave a component with hash {hash} for {version}")));
                 }
-                component
+                (component, Filling::of(screen.data))
             }
         };
-        let artifact = self.compiler.compile(&component).await?;
-        let artifacts = Arc::clone(&self.artifacts);
+        let artifact = self.compiler.compile(&component, filling).await?;
+        let [copied, mapped] = &self.sides;
+        let side = if filling == copied.filling { copied } else { mapped };
+        let artifacts = Arc::clone(&side.artifacts);
         blocking(move || artifacts.store(version, &artifact)).await?.map_err(io)?;
-        match self.kept(version).await? {
-            Some((compiled, bytes)) => self.link(&compiled, bytes),
-            None => Err(LoadError::Gateway("the artifact was written, but is gone or does not verify".into())),
-        }
+        let loaded = side.load(version).await?;
+        loaded.ok_or_else(|| LoadError::Gateway("the artifact was written, but is gone or does not verify".into()))
     }
 
     async fn screened(&self, component: &Bytes) -> Result<(Screen, VersionHash), LoadError> {
         let component = component.clone();
         let limits = self.limits.clone();
         Ok(blocking(move || screen(&component, &limits).map(|screen| (screen, VersionHash::of(&component)))).await??)
-    }
-
-    async fn kept(&self, version: VersionHash) -> Result<Option<(Component, u64)>, LoadError> {
-        let artifacts = Arc::clone(&self.artifacts);
-        let engine = self.engine.clone();
-        blocking(move || artifacts.load(&engine, version)).await?.map_err(io)
-    }
-
-    fn link(&self, component: &Component, bytes: u64) -> Result<Arc<Version>, LoadError> {
-        let wrong = |name: &str, error: wasmtime::Error| Refusal::WrongType {
-            name: name.into(),
-            detail: one_line(&format!("{error:#}"), 512),
-        };
-        let offers = |interface: &str| {
-            let prefix = format!("tidegate:plugin/{interface}@");
-            component.component_type().exports(&self.engine).any(|(name, _)| name.starts_with(&prefix))
-        };
-        let pre = self.linker.instantiate_pre(component).map_err(|error| wrong("an import", error))?;
-        let filter = offers("filter").then(|| filter::GuestIndices::new(&pre)).transpose();
-        let transform = offers("transform").then(|| transform::GuestIndices::new(&pre)).transpose();
-        let filter = filter.map_err(|error| wrong("tidegate:plugin/filter", error))?;
-        let transform = transform.map_err(|error| wrong("tidegate:plugin/transform", error))?;
-        let ready = Ready { pre, filter, transform };
-        Ok(Arc::new(Version { ready, bytes, cost_us: AtomicU64::new(0) }))
     }
 
     fn slot(&self, version: VersionHash) -> Slot {
@@ -220,7 +234,7 @@ impl Versions {
     fn shrink(&self, in_hand: VersionHash) {
         let mut cache = self.cache();
         if let Some(entry) = cache.entries.get_mut(&in_hand) {
-            let bytes = entry.slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes);
+            let bytes = entry.slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes + BESIDE_CODE);
             let before = std::mem::replace(&mut entry.bytes, bytes);
             cache.bytes = cache.bytes + bytes - before;
         }

@@ -162,18 +162,28 @@ async fn oversized_outputs_are_refused() {
 
 #[tokio::test]
 async fn an_instance_never_sees_what_another_left() {
-    // Traps if the byte is not zero, then dirties it and the whole page.
-    let component = filter(
-        "",
-        &format!(
-            "(if (i32.load8_u (i32.const 4096)) (then (unreachable))) (memory.fill (i32.const 4096) (i32.const 90) (i32.const 1000000)) {KEEP}"
-        ),
-    );
     let sandbox = Sandbox::with(|config| (config.threads, config.long_threads) = (1, 1));
-    let version = sandbox.add(component);
-    for _ in 0..20 {
-        assert!(sandbox.runtime.filter(call(version, "{}")).await.result.unwrap());
+    // One after the other they have the same memory; the data of the last is mapped, that of the others copied.
+    let versions = [1, 100_000, 1_000_000].map(|length| sandbox.add(dirties(length)));
+    for round in 0..10 {
+        for version in versions.into_iter().chain(versions) {
+            let report = sandbox.runtime.filter(call(version, "{}")).await;
+            assert!(report.result.unwrap(), "round {round}");
+        }
     }
+}
+
+/// A filter with so many bytes of data. Traps if one of them, or a byte before, between or after them, is not what it was made to be; then
+/// overwrites them all.
+fn dirties(length: usize) -> Bytes {
+    const DATA: usize = 2 << 20;
+    let traps_unless =
+        |at: usize, value: u8| format!("(if (i32.ne (i32.load8_u (i32.const {at})) (i32.const {value})) (then (unreachable)))");
+    let expected = [(4096, 0), (DATA - 1, 0), (DATA, b'd'), (DATA + length - 1, b'd'), (DATA + length, 0), (DATA + (2 << 20), 0)];
+    let checks: String = expected.into_iter().map(|(at, value)| traps_unless(at, value)).collect();
+    let data = format!(r#"(data (i32.const {DATA}) "{}")"#, "d".repeat(length));
+    let overwrite = "(memory.fill (i32.const 4096) (i32.const 90) (i32.const 5000000))";
+    filter(&data, &format!("{checks} {overwrite} {KEEP}"))
 }
 
 #[tokio::test]

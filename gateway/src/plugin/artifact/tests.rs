@@ -1,9 +1,10 @@
+use super::super::engine::Filling;
 use super::*;
 
 /// A file whose code is known, and what holds it.
 fn kept(max_total: u64) -> (tempfile::TempDir, Engine, Artifacts) {
     let directory = tempfile::tempdir().unwrap();
-    let engine = engine::compiler().unwrap();
+    let engine = engine::compiler(Filling::Copied).unwrap();
     let artifacts = Artifacts::open(directory.path(), &engine, 1 << 20, max_total).unwrap();
     (directory, engine, artifacts)
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::{DONE, INVALID};
-use crate::plugin::engine;
+use crate::plugin::engine::{self, Filling};
 
 /// The whole life of a compiler process. `main` calls it, before anything else, when the first argument is
 /// [`COMPILER_WORD`](super::COMPILER_WORD).
@@ -26,6 +26,9 @@ fn compile() -> io::Result<()> {
         stdin.read_exact(number)?;
     }
     let [cpu, artifact_bytes] = numbers.map(u64::from_be_bytes);
+    let mut mapped = [0];
+    stdin.read_exact(&mut mapped)?;
+    let filling = if mapped == [0] { Filling::Copied } else { Filling::Mapped };
     // One second more for the hard limit: the soft one says by its signal what happened.
     setrlimit(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(1))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
@@ -35,7 +38,7 @@ fn compile() -> io::Result<()> {
     stdin.read_to_end(&mut component)?;
 
     let mut stdout = io::stdout().lock();
-    let compiled = engine::compiler().and_then(|engine| engine.precompile_component(&component));
+    let compiled = engine::compiler(filling).and_then(|engine| engine.precompile_component(&component));
     match compiled {
         Ok(artifact) => {
             stdout.write_all(&[DONE])?;

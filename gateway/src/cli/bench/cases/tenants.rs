@@ -26,8 +26,8 @@ const START_GOAL: Goal = Goal::AtMost(5.0);
 const MEMORY_GOAL: Goal = Goal::AtMost(1024.0);
 const COST_GOAL: Goal = Goal::RatioAtMost(1.2);
 
-/// So many tenants' versions and connections stay ready under the gateway's defaults.
-const READY: usize = 500;
+/// So many tenants' versions and connections stay ready: they count for some 200 of the 256 MiB that `plugins.loaded_bytes` allows.
+const READY: usize = 300;
 /// How long it may take until each tenant has been heard.
 const EACH: Duration = Duration::from_secs(300);
 

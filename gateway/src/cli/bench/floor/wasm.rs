@@ -43,7 +43,7 @@ impl Guest {
 
     /// Compiles a component for `threads` calls at once.
     pub(in crate::cli::bench) fn prepare(bytes: &[u8], threads: usize) -> wasmtime::Result<Self> {
-        let engine = crate::plugin::bare_engine(u32::try_from(threads).unwrap_or(u32::MAX))?;
+        let engine = crate::plugin::bare_engine(bytes, u32::try_from(threads).unwrap_or(u32::MAX))?;
         let component = Component::new(&engine, bytes)?;
         let mut linker = Linker::new(&engine);
         let config = |_: StoreContextMut<'_, StoreLimits>, (): ()| Ok(("{}",));
