@@ -137,6 +137,7 @@ macro_rules! contract_suite {
             purge {
                 takes_all_of_a_tenant_and_nothing_of_another
                 leaves_what_is_in_hand_until_it_is_recorded
+                leaves_an_event_while_a_job_of_it_is_in_hand
                 goes_on_after_a_restart_with_its_counts
                 steps_are_bounded_and_come_to_an_end
             }
