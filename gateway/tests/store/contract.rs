@@ -113,6 +113,7 @@ macro_rules! contract_suite {
                 tenants_are_apart
                 an_unknown_event_is_none
                 depth_tells_the_oldest_entry
+                depth_counts_what_was_finished
             }
             retention {
                 terminal_events_go_by_age
