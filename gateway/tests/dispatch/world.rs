@@ -106,7 +106,8 @@ impl World {
             progress_after: Duration::from_millis(200),
             max_wait: MAX_WAIT,
             drain: Duration::from_millis(300),
-            retention: Retention { age: SOON * 1000, bytes: 1 << 30, dead_letter_age: SOON * 1000 },
+            // Also for tests that let what waits grow too old.
+            retention: Retention { age: MAX_WAIT * 10, bytes: 1 << 30, dead_letter_age: MAX_WAIT * 10 },
         };
         let egress = EgressConfig {
             policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
