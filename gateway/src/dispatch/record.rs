@@ -137,7 +137,10 @@ async fn write(shared: &Shared, hold: &Hold, records: Vec<Record>) -> Result<(),
             recorded = shared.store.record(&hold.lease, &records) => recorded,
         };
         let took = began.elapsed();
-        shared.metrics.written(Write::Record, records.len(), took, recorded.as_ref().copied().map_err(|_| ()));
+        // What another owner has taken over was not for us to write.
+        if !matches!(recorded, Err(StoreError::Fenced(_))) {
+            shared.metrics.written(Write::Record, records.len(), took, recorded.as_ref().copied().map_err(|_| ()));
+        }
         match recorded {
             Ok(()) => {
                 writing.written(took);

@@ -125,7 +125,7 @@ impl World {
             returned: self.returned.clone(),
         };
         let stop = CancellationToken::new();
-        Node { running: tokio::spawn(Dispatcher::new(config, parts).run(stop.clone())), stop }
+        Node { running: tokio::spawn(Dispatcher::new(config, parts).run(stop.clone())), stop, telemetry }
     }
 
     /// Sets what an operator would; a change of the configuration takes it back.
@@ -189,6 +189,7 @@ impl World {
 pub(crate) struct Node {
     running: JoinHandle<()>,
     stop: CancellationToken,
+    telemetry: Telemetry,
 }
 
 impl Node {
@@ -196,6 +197,14 @@ impl Node {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap();
+    }
+
+    /// A counter's value, for an operation of the store.
+    pub(crate) fn counted(&self, name: &str, operation: &str) -> f64 {
+        let text = self.telemetry.scrape().text().unwrap();
+        let operation = format!("operation=\"{operation}\"");
+        let line = text.lines().find(|line| line.starts_with(name) && line.contains(&operation));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
     }
 }
 
