@@ -185,16 +185,21 @@ impl Scaling {
 impl Control {
     /// How the queues of the whole gateway stand.
     pub async fn signals(&self) -> Result<Measured, Error> {
+        self.measured(&self.snapshots().current().traffic).await
+    }
+
+    async fn measured(&self, traffic: &Traffic) -> Result<Measured, Error> {
         let (first, last) = self.read_signals().await?;
-        Ok(measure(&first, &last, &self.snapshots().current().traffic))
+        Ok(measure(&first, &last, traffic))
     }
 
     /// What asks for more or fewer gateways, and how many of them it asks for.
     pub async fn scaling(&self, target: Duration) -> Result<(Scaling, usize), Error> {
-        let measured = self.signals().await?;
+        let snapshot = self.snapshots().current();
+        let measured = self.measured(&snapshot.traffic).await?;
         // Nobody by this name is there, so that saying that it is gone only counts the others.
         let nodes = self.store.present("", Duration::ZERO).await?;
-        let scaling = scaling(&measured, nodes);
+        let scaling = scaling(&measured, &snapshot.traffic, nodes);
         Ok((scaling, scaling.replicas(target, measured.shards.len())))
     }
 
@@ -252,14 +257,13 @@ fn measure(first: &Reading, last: &Reading, traffic: &Traffic) -> Measured {
     let mut whole = Queues { lanes: Lane::ALL.map(|lane| empty(lane, span)).into(), ..Queues::default() };
     let mut shards = Vec::with_capacity(last.shards.len());
     for (number, depth) in (0..).zip(&last.shards) {
-        let open = traffic.shard(Shard(number)) != Percent::NONE;
         let mut lanes = Vec::with_capacity(Lane::ALL.len());
         for (lane, sum) in Lane::ALL.into_iter().zip(&mut whole.lanes) {
             let mut queue = empty(lane, span);
             if let Some(now) = of_lane(depth, lane) {
                 queue.events = now.entries;
                 queue.oldest = now.oldest;
-                queue.running = if open && traffic.lane(lane) != Percent::NONE { now.entries } else { 0 };
+                queue.running = if is_paused(traffic, number, lane) { 0 } else { now.entries };
                 let before = first.shards.get(usize::from(number)).and_then(|depth| of_lane(depth, lane)).unwrap_or(now);
                 queue.rates = queue.rates.map(|_| Rates::between(before, now, span));
             }
@@ -285,12 +289,18 @@ fn empty(lane: Lane, span: Duration) -> LaneQueue {
     LaneQueue { lane, events: 0, running: 0, oldest: None, rates: (span >= APART).then(Rates::default) }
 }
 
+fn is_paused(traffic: &Traffic, shard: u16, lane: Lane) -> bool {
+    traffic.shard(Shard(shard)) == Percent::NONE || traffic.lane(lane) == Percent::NONE
+}
+
 fn of_lane(depth: &Depth, lane: Lane) -> Option<&LaneDepth> {
     depth.lanes.iter().find(|row| row.lane == lane)
 }
 
-fn scaling(measured: &Measured, nodes: usize) -> Scaling {
-    let running: Vec<&LaneQueue> = measured.shards.iter().flat_map(|shard| &shard.lanes).filter(|lane| lane.running > 0).collect();
+fn scaling(measured: &Measured, traffic: &Traffic, nodes: usize) -> Scaling {
+    let lanes = (0..).zip(&measured.shards).flat_map(|(shard, queues)| queues.lanes.iter().map(move |lane| (shard, lane)));
+    let running: Vec<&LaneQueue> =
+        lanes.filter(|(shard, lane)| !is_paused(traffic, *shard, lane.lane)).map(|(_, lane)| lane).collect();
     let backlog = running.iter().map(|lane| lane.events).sum();
     let oldest = running.iter().filter_map(|lane| lane.oldest).min();
     let rates = running.iter().filter_map(|lane| lane.rates).reduce(|sum, rates| sum + rates);
@@ -345,17 +355,18 @@ mod tests {
     fn what_is_paused_asks_for_no_gateways() {
         let first = reading(10, vec![depth(900, 50, 0), depth(100, 0, 0)]);
         let last = reading(20, vec![depth(700, 60, 300), depth(100, 0, 100)]);
-        let open = scaling(&measure(&first, &last, &Traffic::default()), 2);
+        let scaling = |traffic: &Traffic| scaling(&measure(&first, &last, traffic), traffic, 2);
+        let open = scaling(&Traffic::default());
         let rates = Some(Rates { accepted: 20.0, finished: 40.0 });
         let expected = Scaling { backlog: 800, oldest_age: Duration::from_secs(19), rates, nodes: 2 };
         assert_eq!((open, open.drain()), (expected, Some(Duration::from_secs(20))), "what is held does not count");
         let mut traffic = Traffic::default();
         traffic.shards.insert(Shard(0), Percent::NONE);
         let rates = Some(Rates { accepted: 10.0, finished: 10.0 });
-        assert_eq!(scaling(&measure(&first, &last, &traffic), 2), Scaling { backlog: 100, rates, ..expected });
+        assert_eq!(scaling(&traffic), Scaling { backlog: 100, rates, ..expected });
         traffic.normal = Percent::NONE;
-        let nothing = Scaling { backlog: 0, oldest_age: Duration::ZERO, rates: None, nodes: 2 };
-        let paused = scaling(&measure(&first, &last, &traffic), 2);
+        let nothing = Scaling { backlog: 0, oldest_age: Duration::ZERO, rates: Some(Rates::default()), nodes: 2 };
+        let paused = scaling(&traffic);
         assert_eq!((paused, paused.drain()), (nothing, Some(Duration::ZERO)));
     }
 
