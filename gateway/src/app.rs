@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::memory::OVERHEAD;
+use crate::config::memory::MemoryLimits;
 use crate::control::api;
 use crate::control::inspect::Inspector;
 use crate::control::refresh::{self, Refreshed};
@@ -344,8 +344,19 @@ pub(crate) async fn offline(
 /// Whoever sets a memory limit for the process needs this number.
 fn tell_memory(config: &Config, plugin_threads: usize) {
     let limits = config.memory(plugin_threads);
-    let mib = limits.iter().map(|(_, bytes)| bytes).sum::<u64>().saturating_add(OVERHEAD) >> 20;
-    tracing::info!(mib, ?limits, overhead = OVERHEAD, "memory stays under this, whatever the backlog");
+    let MemoryLimits { bodies, in_flight, outputs, responses, loaded, running, cache, overhead } = limits;
+    tracing::info!(
+        mib = limits.sum() >> 20,
+        ingest.max_body_bytes = bodies,
+        dispatch.bytes = in_flight,
+        dispatch.output_bytes = outputs,
+        egress.response_bytes = responses,
+        plugins.loaded_bytes = loaded,
+        plugins.max_memory = running,
+        store.cache = cache,
+        overhead,
+        "memory stays under this, whatever the backlog"
+    );
 }
 
 async fn listen(field: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

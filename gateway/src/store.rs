@@ -22,6 +22,8 @@
 //!   ([`Request::size`](crate::event::Request::size)) of its unfinished lane entries and of its scheduled and parked jobs, each where it
 //!   stands; no dead letters, no history. Work from before there was a count is in none: the count may be too low until that work is
 //!   done. It is never below zero, and so no higher than the truth.
+//! - **What leaves a lane is counted** ([`LaneDepth::finished`]) in the atomic unit that finishes it: once each, over all owners and
+//!   restarts.
 //! - **Tenants are apart**: what is asked for with a [`Home`] finds that tenant's data and nothing else.
 //!
 //! Every stored record starts with a format version (`event::FORMAT`).
@@ -432,6 +434,16 @@ pub struct LaneDepth {
     pub entries: u64,
     /// When the oldest of them was accepted.
     pub oldest: Option<Timestamp>,
+    /// How many have been finished, whoever owned the shard. Only the difference of two readings says something: where it starts is
+    /// the engine's to choose.
+    pub finished: u64,
+}
+
+impl LaneDepth {
+    /// How many have been accepted, counted like `finished`.
+    pub fn accepted(&self) -> u64 {
+        self.finished + self.entries
+    }
 }
 
 /// One change to the configuration: `None` deletes.

@@ -274,7 +274,7 @@ fn attribute(tokens: &[TokenTree]) -> Option<TokenStream> {
     }
 }
 
-/// `cfg(test)`, `cfg(any(test, feature = "..."))`, but not `cfg(not(test))`.
+/// `cfg(test)`, `cfg(any(test, ...))`, but not `cfg(not(test))`.
 fn is_for_tests(attribute: &TokenStream) -> bool {
     let words = attribute.to_string();
     words.starts_with("cfg") && !words.contains("not") && words.split(|c: char| !c.is_alphanumeric()).any(|word| word == "test")
@@ -368,7 +368,7 @@ mod checker {
             "const TEXT: &str = \"crate::ingest\";",
             "pub(crate) fn ingest() {}",
             "#[cfg(test)] mod tests { use crate::ingest::accept; }",
-            "#[cfg(any(test, feature = \"test-support\"))] pub mod model { use crate::ingest::accept; }",
+            "#[cfg(any(test, fuzzing))] pub mod model { use crate::ingest::accept; }",
             "#[cfg(test)] use crate::ingest::accept;",
             "#[cfg(test)] pub(crate) fn f() { crate::ingest::accept() }",
             "use crate::store::{ingest, Store};",

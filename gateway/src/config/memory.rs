@@ -5,23 +5,50 @@ use super::{Config, Store};
 /// For what no limit counts: the program and its threads at rest, connections, buffers of the store's client, the allocator's slack.
 pub const OVERHEAD: u64 = 192 << 20;
 
+/// The settings that bound memory, with the bytes that each allows.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryLimits {
+    /// `ingest.max_body_bytes`.
+    pub bodies: u64,
+    /// `dispatch.bytes`.
+    pub in_flight: u64,
+    /// `dispatch.output_bytes`.
+    pub outputs: u64,
+    /// `egress.response_bytes`.
+    pub responses: u64,
+    /// `plugins.loaded_bytes`.
+    pub loaded: u64,
+    /// `plugins.max_memory` on each thread that runs plugins.
+    pub running: u64,
+    /// The embedded store's `cache`.
+    pub cache: u64,
+    /// For what no limit counts.
+    pub overhead: u64,
+}
+
+impl MemoryLimits {
+    /// What a gateway stays under, whatever the backlog.
+    pub fn sum(&self) -> u64 {
+        let Self { bodies, in_flight, outputs, responses, loaded, running, cache, overhead } = *self;
+        [bodies, in_flight, outputs, responses, loaded, running, cache, overhead].into_iter().fold(0, u64::saturating_add)
+    }
+}
+
 impl Config {
-    /// The settings that bound memory, with the bytes that each allows, where so many threads run plugins. Whatever the backlog,
-    /// a gateway stays under their sum and [`OVERHEAD`].
-    pub fn memory(&self, plugin_threads: usize) -> Vec<(&'static str, u64)> {
-        let cache = match &self.store {
-            Store::Embedded(store) => store.cache,
-            Store::Redis(_) => 0,
-        };
-        let running = plugin_threads.saturating_mul(self.plugins.max_memory) as u64;
-        vec![
-            ("ingest.max_body_bytes", self.ingest.max_body_bytes as u64),
-            ("dispatch.bytes", self.dispatch.bytes as u64),
-            ("dispatch.output_bytes", self.dispatch.output_bytes as u64),
-            ("egress.response_bytes", self.egress.response_bytes as u64),
-            ("plugins.loaded_bytes", self.plugins.loaded_bytes),
-            ("plugins.max_memory on each thread", running),
-            ("store.cache", cache),
-        ]
+    /// What bounds the memory of a gateway where so many threads run plugins.
+    pub fn memory(&self, plugin_threads: usize) -> MemoryLimits {
+        MemoryLimits {
+            bodies: self.ingest.max_body_bytes as u64,
+            in_flight: self.dispatch.bytes as u64,
+            outputs: self.dispatch.output_bytes as u64,
+            responses: self.egress.response_bytes as u64,
+            loaded: self.plugins.loaded_bytes,
+            running: plugin_threads.saturating_mul(self.plugins.max_memory) as u64,
+            cache: match &self.store {
+                Store::Embedded(store) => store.cache,
+                Store::Redis(_) => 0,
+            },
+            overhead: OVERHEAD,
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! How the gateway's queues stand, how fast they drain, and how many gateways that asks for.
 //!
-//! All of it is read from the store, so that every node can tell it of all shards. A rate is what a queue lost or gained between the
-//! readings of the last [`WINDOW`], which this node keeps: what came in meanwhile is taken into account, and a queue that grows has a
-//! negative one.
+//! All of it is read from the store, so that every node can tell it of all shards. The store counts what was accepted into each lane and
+//! what was finished of it; a rate is the difference between the readings of the last [`WINDOW`], which this node keeps.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -18,7 +17,7 @@ use super::service::{Control, Error};
 use super::snapshot::{Percent, Traffic};
 use crate::clock::Timestamp;
 use crate::event::{Lane, Shard, TenantId};
-use crate::store::Depth;
+use crate::store::{Depth, LaneDepth};
 
 /// How far back a rate looks.
 const WINDOW: Duration = Duration::from_secs(120);
@@ -101,16 +100,46 @@ pub struct LaneQueue {
     pub running: u64,
     /// When the oldest was accepted.
     pub oldest: Option<Timestamp>,
-    /// By how many a second the lane shrinks; negative if it grows. None before there are two readings.
-    pub drained_per_second: Option<f64>,
+    /// How fast it fills and is worked off. None before there are two readings.
+    pub rates: Option<Rates>,
+}
+
+/// Events a second, over the last [`WINDOW`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// That were accepted.
+    pub accepted: f64,
+    /// That were finished or parked.
+    pub finished: f64,
+}
+
+impl Rates {
+    fn between(before: &LaneDepth, after: &LaneDepth, span: Duration) -> Self {
+        // A store that lost its last second counts it again.
+        let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / span.as_secs_f64();
+        Self { accepted: rate(before.accepted(), after.accepted()), finished: rate(before.finished, after.finished) }
+    }
+
+    /// How long it takes to finish so many; none if nothing is finished.
+    fn time_for(self, events: u64) -> Option<Duration> {
+        Some(self.finished).filter(|rate| *rate > 0.0).and_then(|rate| Duration::try_from_secs_f64(events as f64 / rate).ok())
+    }
+}
+
+impl std::ops::Add for Rates {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { accepted: self.accepted + other.accepted, finished: self.finished + other.finished }
+    }
 }
 
 impl LaneQueue {
-    /// How long it takes until it is empty at the present rate; none if it is paused or does not shrink.
+    /// How long it takes until all that is in it now is finished, at the present rate; none if it is paused or nothing is finished.
     pub fn drain(&self) -> Option<Duration> {
-        match self.drained_per_second {
+        match self.rates {
             _ if self.events == 0 => Some(Duration::ZERO),
-            Some(rate) if rate > 0.0 && self.running > 0 => Duration::try_from_secs_f64(self.events as f64 / rate).ok(),
+            Some(rates) if self.running > 0 => rates.time_for(self.events),
             _ => None,
         }
     }
@@ -123,25 +152,30 @@ pub struct Scaling {
     pub backlog: u64,
     /// How old the oldest of them is.
     pub oldest_age: Duration,
-    /// How long it takes until none is left at the present rate; none if they do not become fewer.
-    pub drain: Option<Duration>,
+    /// How fast their lanes fill and are worked off. None before there are two readings.
+    pub rates: Option<Rates>,
     /// Gateways that deliver.
     pub nodes: usize,
 }
 
 impl Scaling {
-    /// How many gateways would have the backlog drained within `target`. While nothing has waited that long there are enough, and while
-    /// nothing has waited half as long, one more than needed. What does not drain at all asks for one more, and at most twice as many are
-    /// asked for at once; more than shards would have nothing to do.
+    /// How long it takes until the backlog of now is finished, at the present rate; none if nothing is finished.
+    pub fn drain(&self) -> Option<Duration> {
+        if self.backlog == 0 { Some(Duration::ZERO) } else { self.rates?.time_for(self.backlog) }
+    }
+
+    /// How many gateways would have the backlog drained within `target` while as much comes in as now. While nothing has waited that long
+    /// there are enough, and while nothing has waited half as long, one more than needed. Where nothing is finished one more is asked for,
+    /// and at most twice as many at once; more than shards would have nothing to do.
     pub fn replicas(&self, target: Duration, shards: usize) -> usize {
         let nodes = self.nodes.max(1);
-        let wanted = match self.drain {
+        let wanted = match self.rates.filter(|rates| rates.finished > 0.0) {
             _ if self.oldest_age <= target / 2 => nodes - 1,
             _ if self.oldest_age <= target => nodes,
             None => nodes + 1,
-            Some(drain) => {
-                let times = drain.as_secs_f64() / target.as_secs_f64().max(1.0);
-                (nodes as f64 * times.clamp(1.0, 2.0)).ceil() as usize
+            Some(Rates { accepted, finished }) => {
+                let needed = accepted + self.backlog as f64 / target.as_secs_f64().max(1.0);
+                (nodes as f64 * (needed / finished).clamp(1.0, 2.0)).ceil() as usize
             }
         };
         wanted.clamp(1, shards.max(1))
@@ -151,16 +185,21 @@ impl Scaling {
 impl Control {
     /// How the queues of the whole gateway stand.
     pub async fn signals(&self) -> Result<Measured, Error> {
+        self.measured(&self.snapshots().current().traffic).await
+    }
+
+    async fn measured(&self, traffic: &Traffic) -> Result<Measured, Error> {
         let (first, last) = self.read_signals().await?;
-        Ok(measure(&first, &last, &self.snapshots().current().traffic))
+        Ok(measure(&first, &last, traffic))
     }
 
     /// What asks for more or fewer gateways, and how many of them it asks for.
     pub async fn scaling(&self, target: Duration) -> Result<(Scaling, usize), Error> {
-        let measured = self.signals().await?;
+        let snapshot = self.snapshots().current();
+        let measured = self.measured(&snapshot.traffic).await?;
         // Nobody by this name is there, so that saying that it is gone only counts the others.
         let nodes = self.store.present("", Duration::ZERO).await?;
-        let scaling = scaling(&measured, nodes);
+        let scaling = scaling(&measured, &snapshot.traffic, nodes);
         Ok((scaling, scaling.replicas(target, measured.shards.len())))
     }
 
@@ -218,22 +257,20 @@ fn measure(first: &Reading, last: &Reading, traffic: &Traffic) -> Measured {
     let mut whole = Queues { lanes: Lane::ALL.map(|lane| empty(lane, span)).into(), ..Queues::default() };
     let mut shards = Vec::with_capacity(last.shards.len());
     for (number, depth) in (0..).zip(&last.shards) {
-        let open = traffic.shard(Shard(number)) != Percent::NONE;
         let mut lanes = Vec::with_capacity(Lane::ALL.len());
         for (lane, sum) in Lane::ALL.into_iter().zip(&mut whole.lanes) {
             let mut queue = empty(lane, span);
-            let (events, oldest) = entries(depth, lane);
-            queue.events = events;
-            queue.oldest = oldest;
-            queue.running = if open && traffic.lane(lane) != Percent::NONE { events } else { 0 };
-            let before = first.shards.get(usize::from(number)).map_or(events, |depth| entries(depth, lane).0);
-            if let Some(rate) = &mut queue.drained_per_second {
-                *rate = (before as f64 - events as f64) / span.as_secs_f64();
+            if let Some(now) = of_lane(depth, lane) {
+                queue.events = now.entries;
+                queue.oldest = now.oldest;
+                queue.running = if is_paused(traffic, number, lane) { 0 } else { now.entries };
+                let before = first.shards.get(usize::from(number)).and_then(|depth| of_lane(depth, lane)).unwrap_or(now);
+                queue.rates = queue.rates.map(|_| Rates::between(before, now, span));
             }
             sum.events += queue.events;
             sum.running += queue.running;
             sum.oldest = [sum.oldest, queue.oldest].into_iter().flatten().min();
-            sum.drained_per_second = sum.drained_per_second.zip(queue.drained_per_second).map(|(sum, rate)| sum + rate);
+            sum.rates = sum.rates.zip(queue.rates).map(|(sum, rates)| sum + rates);
             lanes.push(queue);
         }
         whole.scheduled += depth.scheduled;
@@ -249,34 +286,36 @@ fn measure(first: &Reading, last: &Reading, traffic: &Traffic) -> Measured {
 }
 
 fn empty(lane: Lane, span: Duration) -> LaneQueue {
-    LaneQueue { lane, events: 0, running: 0, oldest: None, drained_per_second: (span >= APART).then_some(0.0) }
+    LaneQueue { lane, events: 0, running: 0, oldest: None, rates: (span >= APART).then(Rates::default) }
 }
 
-fn entries(depth: &Depth, lane: Lane) -> (u64, Option<Timestamp>) {
-    depth.lanes.iter().find(|row| row.lane == lane).map_or((0, None), |row| (row.entries, row.oldest))
+fn is_paused(traffic: &Traffic, shard: u16, lane: Lane) -> bool {
+    traffic.shard(Shard(shard)) == Percent::NONE || traffic.lane(lane) == Percent::NONE
 }
 
-fn scaling(measured: &Measured, nodes: usize) -> Scaling {
-    let running: Vec<&LaneQueue> = measured.shards.iter().flat_map(|shard| &shard.lanes).filter(|lane| lane.running > 0).collect();
+fn of_lane(depth: &Depth, lane: Lane) -> Option<&LaneDepth> {
+    depth.lanes.iter().find(|row| row.lane == lane)
+}
+
+fn scaling(measured: &Measured, traffic: &Traffic, nodes: usize) -> Scaling {
+    let lanes = (0..).zip(&measured.shards).flat_map(|(shard, queues)| queues.lanes.iter().map(move |lane| (shard, lane)));
+    let running: Vec<&LaneQueue> =
+        lanes.filter(|(shard, lane)| !is_paused(traffic, *shard, lane.lane)).map(|(_, lane)| lane).collect();
     let backlog = running.iter().map(|lane| lane.events).sum();
     let oldest = running.iter().filter_map(|lane| lane.oldest).min();
-    let rate: f64 = running.iter().filter_map(|lane| lane.drained_per_second).sum();
-    let drain = if backlog == 0 {
-        Some(Duration::ZERO)
-    } else {
-        Some(rate).filter(|rate| *rate > 0.0).and_then(|rate| Duration::try_from_secs_f64(backlog as f64 / rate).ok())
-    };
-    Scaling { backlog, oldest_age: oldest.map_or(Duration::ZERO, |oldest| measured.at.since(oldest)), drain, nodes }
+    let rates = running.iter().filter_map(|lane| lane.rates).reduce(|sum, rates| sum + rates);
+    Scaling { backlog, oldest_age: oldest.map_or(Duration::ZERO, |oldest| measured.at.since(oldest)), rates, nodes }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::LaneDepth;
 
-    fn depth(normal: u64, held: u64) -> Depth {
-        let lane = |lane, entries: u64| LaneDepth { lane, entries, oldest: (entries > 0).then_some(Timestamp(1_000)) };
-        let lanes = vec![lane(Lane::Normal, normal), lane(Lane::Low, 0), lane(Lane::Held, held)];
+    /// A shard of which this much of the normal and of the held lane is queued, and so much of the normal one was finished.
+    fn depth(normal: u64, held: u64, finished: u64) -> Depth {
+        let lane =
+            |lane, entries: u64, finished| LaneDepth { lane, entries, oldest: (entries > 0).then_some(Timestamp(1_000)), finished };
+        let lanes = vec![lane(Lane::Normal, normal, finished), lane(Lane::Low, 0, 0), lane(Lane::Held, held, 7)];
         Depth { lanes, scheduled: 1, parked: 2, dead_letters: 3 }
     }
 
@@ -287,60 +326,72 @@ mod tests {
 
     #[test]
     fn rates_and_times_come_of_two_readings() {
-        let first = reading(10, vec![depth(900, 50), depth(100, 0)]);
-        let last = reading(20, vec![depth(700, 60), depth(150, 0)]);
+        let first = reading(10, vec![depth(900, 50, 5_000), depth(100, 0, 0)]);
+        let last = reading(20, vec![depth(700, 60, 5_500), depth(150, 0, 100)]);
         let measured = measure(&first, &last, &Traffic::default());
-        let lane = |queues: &Queues, lane: usize| {
-            (queues.lanes[lane].events, queues.lanes[lane].drained_per_second, queues.lanes[lane].drain())
-        };
+        let lane = |queues: &Queues, lane: usize| (queues.lanes[lane].events, queues.lanes[lane].rates, queues.lanes[lane].drain());
+        let rates = |accepted, finished| Some(Rates { accepted, finished });
         let seconds = |seconds: f64| Some(Duration::from_secs_f64(seconds));
-        assert_eq!(lane(&measured.shards[0], 0), (700, Some(20.0), seconds(35.0)));
-        assert_eq!(lane(&measured.shards[1], 0), (150, Some(-5.0), None), "it grows");
-        assert_eq!(lane(&measured.whole, 0), (850, Some(15.0), seconds(850.0 / 15.0)));
-        assert_eq!(lane(&measured.whole, 1), (0, Some(0.0), seconds(0.0)), "nothing is drained at once");
-        assert_eq!(lane(&measured.whole, 2), (60, Some(-1.0), None));
+        assert_eq!(lane(&measured.shards[0], 0), (700, rates(30.0, 50.0), seconds(14.0)));
+        assert_eq!(
+            lane(&measured.shards[1], 0),
+            (150, rates(15.0, 10.0), seconds(15.0)),
+            "it grows, and is worked off all the same"
+        );
+        assert_eq!(lane(&measured.whole, 0), (850, rates(45.0, 60.0), seconds(850.0 / 60.0)));
+        assert_eq!(lane(&measured.whole, 1), (0, rates(0.0, 0.0), seconds(0.0)), "nothing is drained at once");
+        assert_eq!(lane(&measured.whole, 2), (60, rates(1.0, 0.0), None));
         assert_eq!((measured.whole.scheduled, measured.whole.parked, measured.whole.dead_letters), (2, 4, 6));
         let bytes: Vec<u64> = measured.shards.iter().chain([&measured.whole]).map(|queues| queues.bytes).collect();
         assert_eq!(bytes, [5, 15, 20]);
         assert_eq!(measured.top[0], (TenantId(1), 10), "most first: {:?}", measured.top);
         let alone = measure(&last, &last, &Traffic::default());
         assert_eq!(lane(&alone.whole, 0), (850, None, None), "one reading makes no rate");
+        let lost = measure(&last, &Reading { at: Timestamp(30_000), ..first }, &Traffic::default());
+        assert_eq!(lane(&lost.shards[0], 0), (900, rates(0.0, 0.0), None), "what a store lost was not finished");
     }
 
     #[test]
     fn what_is_paused_asks_for_no_gateways() {
-        let (first, last) = (reading(10, vec![depth(900, 50), depth(100, 0)]), reading(20, vec![depth(700, 60), depth(100, 0)]));
-        let open = scaling(&measure(&first, &last, &Traffic::default()), 2);
-        let expected =
-            Scaling { backlog: 800, oldest_age: Duration::from_secs(19), drain: Some(Duration::from_secs(40)), nodes: 2 };
-        assert_eq!(open, expected, "what is held does not count");
+        let first = reading(10, vec![depth(900, 50, 0), depth(100, 0, 0)]);
+        let last = reading(20, vec![depth(700, 60, 300), depth(100, 0, 100)]);
+        let scaling = |traffic: &Traffic| scaling(&measure(&first, &last, traffic), traffic, 2);
+        let open = scaling(&Traffic::default());
+        let rates = Some(Rates { accepted: 20.0, finished: 40.0 });
+        let expected = Scaling { backlog: 800, oldest_age: Duration::from_secs(19), rates, nodes: 2 };
+        assert_eq!((open, open.drain()), (expected, Some(Duration::from_secs(20))), "what is held does not count");
         let mut traffic = Traffic::default();
         traffic.shards.insert(Shard(0), Percent::NONE);
-        assert_eq!(scaling(&measure(&first, &last, &traffic), 2), Scaling { backlog: 100, drain: None, ..expected });
+        let rates = Some(Rates { accepted: 10.0, finished: 10.0 });
+        assert_eq!(scaling(&traffic), Scaling { backlog: 100, rates, ..expected });
         traffic.normal = Percent::NONE;
-        let nothing = Scaling { backlog: 0, oldest_age: Duration::ZERO, drain: Some(Duration::ZERO), nodes: 2 };
-        assert_eq!(scaling(&measure(&first, &last, &traffic), 2), nothing);
+        let nothing = Scaling { backlog: 0, oldest_age: Duration::ZERO, rates: Some(Rates::default()), nodes: 2 };
+        let paused = scaling(&traffic);
+        assert_eq!((paused, paused.drain()), (nothing, Some(Duration::ZERO)));
     }
 
     #[test]
-    fn replicas_follow_the_time_to_drain() {
-        let ask = |age: u64, drain: Option<u64>, nodes| {
-            let (oldest_age, drain) = (Duration::from_secs(age), drain.map(Duration::from_secs));
-            Scaling { backlog: 1, oldest_age, drain, nodes }.replicas(Duration::from_secs(60), 8)
+    fn replicas_follow_what_comes_in_and_what_is_to_be_drained() {
+        let ask = |age: u64, backlog: u64, rates: Option<(f64, f64)>, nodes| {
+            let rates = rates.map(|(accepted, finished)| Rates { accepted, finished });
+            Scaling { backlog, oldest_age: Duration::from_secs(age), rates, nodes }.replicas(Duration::from_secs(60), 8)
         };
-        for (age, drain, nodes, wanted) in [
-            (0, Some(0), 1, 1),
-            (0, Some(0), 3, 2),
-            (31, Some(10), 3, 3),
-            (60, None, 3, 3),
-            (61, None, 3, 4),
-            (61, Some(30), 3, 3),
-            (61, Some(90), 2, 3),
-            (61, Some(6_000), 3, 6),
-            (61, Some(6_000), 6, 8),
-            (61, None, 0, 2),
+        for (age, backlog, rates, nodes, wanted) in [
+            (0, 0, None, 1, 1),
+            (0, 0, Some((100.0, 100.0)), 3, 2),
+            (31, 10, Some((0.0, 1.0)), 3, 3),
+            (60, 10, None, 3, 3),
+            (61, 10, None, 3, 4),
+            (61, 10, Some((5.0, 0.0)), 3, 4),
+            (61, 300, Some((0.0, 10.0)), 3, 3),
+            (61, 900, Some((0.0, 10.0)), 2, 3),
+            (61, 900, Some((4.0, 10.0)), 2, 4),
+            (61, 300, Some((10.0, 10.0)), 2, 3),
+            (61, 60_000, Some((0.0, 10.0)), 3, 6),
+            (61, 60_000, Some((0.0, 10.0)), 6, 8),
+            (61, 60_000, None, 0, 2),
         ] {
-            assert_eq!(ask(age, drain, nodes), wanted, "{age} s old, {drain:?} s to drain, {nodes} nodes");
+            assert_eq!(ask(age, backlog, rates, nodes), wanted, "{age} s old, {backlog} events, {rates:?} a second, {nodes} nodes");
         }
     }
 

@@ -76,16 +76,10 @@ impl Pressure {
         }
     }
 
-    /// A write to the store begins.
-    pub(super) fn write_begins(&self) {
+    /// A write to the store is under way until the answer is dropped.
+    pub(super) fn write(&self) -> Writing<'_> {
         self.writing.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// It ended.
-    pub(super) fn write_ends(&self, took: Duration) {
-        self.writing.fetch_sub(1, Ordering::Relaxed);
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        let _ = self.write.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |least| (least == 0 || took < least).then_some(took));
+        Writing(self)
     }
 
     fn look(&self) -> Seen {
@@ -94,6 +88,24 @@ impl Pressure {
         let write = Some(take(&self.write)).filter(|micros| *micros > 0).map(Duration::from_micros);
         let stalled = write.is_none() && self.writing.load(Ordering::Relaxed) > 0;
         Seen { deliveries, late, half_late, write, stalled, ..Seen::default() }
+    }
+}
+
+/// A write to the store that is under way.
+pub(super) struct Writing<'a>(&'a Pressure);
+
+impl Writing<'_> {
+    /// It was written, and took so long.
+    pub(super) fn written(self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let quicker = |least| (least == 0 || took < least).then_some(took);
+        let _ = self.0.write.fetch_update(Ordering::Relaxed, Ordering::Relaxed, quicker);
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.writing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -372,6 +384,22 @@ mod tests {
         assert!(!world.overload.yielding);
         world.pass(TICK * 2, || Seen { write: None, stalled: true, deliveries: 0, ..well() });
         assert!(world.overload.yielding);
+    }
+
+    #[test]
+    fn a_write_is_under_way_until_it_ends_in_any_way() {
+        let pressure = Pressure::default();
+        let looked = || {
+            let Seen { write, stalled, .. } = pressure.look();
+            (write, stalled)
+        };
+        let (broken, quick, slow) = (pressure.write(), pressure.write(), pressure.write());
+        assert_eq!(looked(), (None, true));
+        drop(broken);
+        slow.written(Duration::from_millis(5));
+        quick.written(Duration::from_millis(3));
+        assert_eq!(looked(), (Some(Duration::from_millis(3)), false));
+        assert_eq!(looked(), (None, false));
     }
 
     #[test]

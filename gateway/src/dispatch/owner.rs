@@ -66,8 +66,8 @@ impl Hold {
     }
 }
 
-/// Ends a hold with its owner, even if that breaks.
-struct LoseOnDrop(Arc<Hold>);
+/// Ends a hold with what it can't go on without, even if that breaks.
+pub(super) struct LoseOnDrop(pub(super) Arc<Hold>);
 
 impl Drop for LoseOnDrop {
     fn drop(&mut self) {

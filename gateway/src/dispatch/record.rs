@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::Shared;
 use super::budget::Grant;
 use super::output::Made;
-use super::owner::Hold;
+use super::owner::{Hold, LoseOnDrop};
 use super::window::{Permit, Windows};
 use crate::clock::monotonic;
 use crate::store::{DeliveryState, Origin, QueueKey, Record, StoreError};
@@ -62,6 +62,8 @@ pub(super) async fn run(
     mut records: mpsc::Receiver<Done>,
     mut written: impl Written,
 ) {
+    // Without it nothing is recorded, and so nothing may be attempted.
+    let _end = LoseOnDrop(hold.clone());
     let mut batch = Vec::with_capacity(BATCH);
     let mut busy = false;
     loop {
@@ -80,7 +82,6 @@ pub(super) async fn run(
         let (records, held): (Vec<Record>, Vec<Option<Held>>) = batch.drain(..).map(|done| (done.record, done.held)).unzip();
         let notes = Notes::of(&records);
         if write(&shared, &hold, records).await.is_err() {
-            hold.lose();
             return;
         }
         notes.tell(&windows, &mut written);
@@ -129,22 +130,29 @@ async fn write(shared: &Shared, hold: &Hold, records: Vec<Record>) -> Result<(),
     let mut pause = BACKOFF.0;
     loop {
         let began = monotonic();
-        shared.pressure.write_begins();
+        let writing = shared.pressure.write();
         let recorded = tokio::select! {
             biased;
             () = hold.lost() => Err(StoreError::Fenced(hold.lease.shard)),
             recorded = shared.store.record(&hold.lease, &records) => recorded,
         };
-        shared.pressure.write_ends(began.elapsed());
-        shared.metrics.written(Write::Record, records.len(), began.elapsed(), recorded.as_ref().copied().map_err(|_| ()));
+        let took = began.elapsed();
+        // What another owner has taken over was not for us to write.
+        if !matches!(recorded, Err(StoreError::Fenced(_))) {
+            shared.metrics.written(Write::Record, records.len(), took, recorded.as_ref().copied().map_err(|_| ()));
+        }
         match recorded {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                writing.written(took);
+                return Ok(());
+            }
             // A refused batch would be refused again: the next owner starts over, and counts its claims.
             Err(error @ (StoreError::Fenced(_) | StoreError::Refused(_))) => {
                 tracing::error!(shard = hold.lease.shard.0, %error, "outcomes not written");
                 return Err(error);
             }
             Err(error) => {
+                drop(writing);
                 tracing::warn!(shard = hold.lease.shard.0, records = records.len(), %error, "outcomes not written, trying again");
                 if hold.lost_within(pause).await {
                     return Err(error);

@@ -8,6 +8,7 @@
 //! | `{ns:S}:in:<lane>` | stream, group `g`, consumer `o` | accepted events: one field with the encoded event; stays after its ack, for history |
 //! | `{ns:S}:ix:<tenant>` | ZSET in order of its members | the tenant's events, packed by batch and bucket: id, time, source, lane |
 //! | `{ns:S}:n` | hash | how many entries of each lane are not finished (the group's own `lag` is wrong after a restart) |
+//! | `{ns:S}:f` | hash | how many entries of each lane have been finished |
 //! | `{ns:S}:qb` | hash | bytes of what is queued, by tenant |
 //! | `{ns:S}:dd:<key>` | string, lifetime | the first event with this dedup key |
 //! | `{ns:S}:tb:n:<tenant>`, `{ns:S}:tb:c:<tenant>` | string, lifetime | when the tenant's shared bucket (normal lane, ceiling) will be full |

@@ -162,7 +162,7 @@ struct Instruments {
 #[derive(Debug, Default)]
 struct State {
     shards: Mutex<HashMap<Shard, QueueSample>>,
-    // By `lane as usize`; none while the lane does not drain.
+    // By `lane as usize`; none while nothing of the lane is finished.
     drain: Mutex<[Option<Duration>; Lane::ALL.len()]>,
     connections: AtomicU64,
     in_flight: AtomicU64,
@@ -271,7 +271,7 @@ impl Metrics {
         self.shards().remove(&shard);
     }
 
-    /// How long a lane of the whole gateway takes to drain at its present rate; none if it does not.
+    /// How long it takes until all that is in a lane of the whole gateway is finished, at the present rate; none if nothing is.
     pub fn drain(&self, lane: Lane, time: Option<Duration>) {
         self.0.state.drain.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize] = time;
     }
@@ -477,7 +477,7 @@ fn define_lane_gauges(meter: &Meter, state: &Arc<State>) {
         .f64_observable_gauge("tidegate.queue.drain")
         .with_unit("s")
         .with_description(
-            "How long a lane takes to drain at its present rate, all shards; nothing while it does not. The same on every node.",
+            "How long it takes until all that is in a lane is finished at the present rate, all shards; nothing while none is. The same on every node.",
         )
         .with_callback(move |observer| {
             let times = *drain.drain.lock().unwrap_or_else(PoisonError::into_inner);

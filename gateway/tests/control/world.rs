@@ -53,10 +53,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::at(Clock::system()).await
+    }
+
+    pub(crate) async fn at(clock: Clock) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path().join("store")).await;
         let key = generate_key().unwrap();
-        Self { _directory: Some(directory), ..Self::on(store, key, Arc::new(ByPrefix)).await }
+        let options = Options { clock, ..options(&store, &key, Arc::new(ByPrefix)) };
+        Self { _directory: Some(directory), ..Self::with(options, key).await }
     }
 
     /// Another node on the same store.
@@ -65,7 +70,12 @@ impl World {
     }
 
     pub(crate) async fn on(store: Arc<dyn Store>, key: Secret, inspector: Arc<dyn Inspector>) -> Self {
-        let control = Control::load(options(&store, &key, inspector)).await.unwrap();
+        Self::with(options(&store, &key, inspector), key).await
+    }
+
+    async fn with(options: Options, key: Secret) -> Self {
+        let store = Arc::clone(&options.store);
+        let control = Control::load(options).await.unwrap();
         let admin = Admin { max_body: 64 << 10, max_component: 256 << 10, ..Admin::default() };
         let router = api::router(ApiOptions {
             control: Arc::clone(&control),

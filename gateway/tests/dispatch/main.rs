@@ -14,6 +14,7 @@ use serde_json::json;
 use tidegate::event::{Lane, SourceId};
 use tidegate::store::{Budget, DeliveryState};
 use tidegate_test_support::http::{Answer, Receiver};
+use tokio::runtime::Handle;
 use world::{LEASE, SHARD, SOON, World, fan_out, is_delivered};
 
 const ALL: Budget = Budget { count: 100, bytes: 1 << 20 };
@@ -202,6 +203,31 @@ async fn an_owner_that_lost_its_lease_attempts_nothing_more() {
     world.store.release(&thief).await.unwrap();
     let summary = world.settled("t", event, is_delivered).await;
     assert_eq!(summary.deliveries.len(), 1);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_another_owner_took_over_is_no_failed_write() {
+    let receiver = Receiver::start().await;
+    let world = World::new().await;
+    world.declare("t", fan_out(&[("d", receiver.url("/"))], 1)).await;
+    let (store, runtime) = (world.store.clone(), Handle::current());
+    let is_first = AtomicBool::new(true);
+    // Between the request and its answer the lease is taken away.
+    receiver.answer_with(move |_| {
+        if is_first.swap(false, Ordering::SeqCst) {
+            let (store, runtime) = (store.clone(), runtime.clone());
+            let taken = std::thread::spawn(move || runtime.block_on(store.acquire(SHARD, "a", LEASE)).unwrap());
+            assert!(taken.join().unwrap().is_some());
+        }
+        Answer::status(200)
+    });
+    let node = world.dispatch("a");
+    let event = world.accept("t", "in", "{}").await;
+    world.settled("t", event, is_delivered).await;
+    assert_eq!(receiver.count(), 2, "the first answer was not recorded");
+    assert!(node.counted("tidegate_store_write_duration_seconds_count", "record") > 0.0);
+    assert_eq!(node.counted("tidegate_store_write_failures_total", "record"), 0.0);
     node.stop().await;
 }
 

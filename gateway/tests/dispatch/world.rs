@@ -106,7 +106,8 @@ impl World {
             progress_after: Duration::from_millis(200),
             max_wait: MAX_WAIT,
             drain: Duration::from_millis(300),
-            retention: Retention { age: SOON * 1000, bytes: 1 << 30, dead_letter_age: SOON * 1000 },
+            // Also for tests that let what waits grow too old.
+            retention: Retention { age: MAX_WAIT * 10, bytes: 1 << 30, dead_letter_age: MAX_WAIT * 10 },
         };
         let egress = EgressConfig {
             policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
@@ -124,7 +125,7 @@ impl World {
             returned: self.returned.clone(),
         };
         let stop = CancellationToken::new();
-        Node { running: tokio::spawn(Dispatcher::new(config, parts).run(stop.clone())), stop }
+        Node { running: tokio::spawn(Dispatcher::new(config, parts).run(stop.clone())), stop, telemetry }
     }
 
     /// Sets what an operator would; a change of the configuration takes it back.
@@ -188,6 +189,7 @@ impl World {
 pub(crate) struct Node {
     running: JoinHandle<()>,
     stop: CancellationToken,
+    telemetry: Telemetry,
 }
 
 impl Node {
@@ -195,6 +197,14 @@ impl Node {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap();
+    }
+
+    /// A counter's value, for an operation of the store.
+    pub(crate) fn counted(&self, name: &str, operation: &str) -> f64 {
+        let text = self.telemetry.scrape().text().unwrap();
+        let operation = format!("operation=\"{operation}\"");
+        let line = text.lines().find(|line| line.starts_with(name) && line.contains(&operation));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
     }
 }
 

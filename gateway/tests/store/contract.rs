@@ -113,6 +113,7 @@ macro_rules! contract_suite {
                 tenants_are_apart
                 an_unknown_event_is_none
                 depth_tells_the_oldest_entry
+                depth_counts_what_was_finished
             }
             retention {
                 terminal_events_go_by_age
@@ -137,6 +138,7 @@ macro_rules! contract_suite {
             purge {
                 takes_all_of_a_tenant_and_nothing_of_another
                 leaves_what_is_in_hand_until_it_is_recorded
+                leaves_an_event_while_a_job_of_it_is_in_hand
                 goes_on_after_a_restart_with_its_counts
                 steps_are_bounded_and_come_to_an_end
             }

@@ -40,6 +40,7 @@ struct Sharded {
     /// Orders entries, and jobs within their queue.
     next: u64,
     entries: BTreeMap<Ticket, Entry>,
+    finished: BTreeMap<Lane, u64>,
     events: BTreeMap<EventId, Kept>,
     jobs: BTreeMap<DeliveryId, Waiting>,
 }
@@ -167,7 +168,10 @@ impl Sharded {
             return;
         }
         match record.origin {
-            Origin::Entry(ticket) if record.finished => drop(self.entries.remove(&ticket)),
+            Origin::Entry(ticket) if record.finished => {
+                self.entries.remove(&ticket);
+                *self.finished.entry(ticket.lane).or_default() += 1;
+            }
             Origin::Entry(ticket) => {
                 self.entries.get_mut(&ticket).unwrap().progress.extend(record.deliveries.iter().cloned());
             }
@@ -221,7 +225,7 @@ impl Sharded {
     fn lane(&self, lane: Lane) -> LaneDepth {
         let entries: Vec<_> = self.entries.iter().filter(|(ticket, _)| ticket.lane == lane).collect();
         let oldest = entries.iter().map(|(_, entry)| self.events[&entry.event].event.accepted_at).min();
-        LaneDepth { lane, entries: entries.len() as u64, oldest }
+        LaneDepth { lane, entries: entries.len() as u64, oldest, finished: self.finished.get(&lane).copied().unwrap_or(0) }
     }
 }
 

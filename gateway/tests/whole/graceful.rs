@@ -149,3 +149,16 @@ async fn a_gateway_that_joins_gets_its_share_of_the_shards() {
     load.ledger.more(50, SOON).await;
     Run::end("a gateway joins, dies and joins again", &world, load, &log).await.nothing_is_lost();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_what_bounds_memory() {
+    let world = World::with(EMBEDDED, |launch| launch, "telemetry.log = \"json\"\ndispatch.bytes = \"5MiB\"").await;
+    let log = world.gateway.log();
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let limits = lines.filter(|line| line["dispatch.bytes"].is_u64()).collect::<Vec<_>>();
+    let [limits] = &limits[..] else { panic!("{log}") };
+    assert_eq!(limits["dispatch.bytes"], 5 << 20, "{limits}");
+    let fields = limits.as_object().unwrap().iter().filter(|(name, _)| name.contains('.') || *name == "overhead");
+    let sum: u64 = fields.map(|(_, bytes)| bytes.as_u64().unwrap()).sum();
+    assert_eq!(limits["mib"], sum >> 20, "{limits}");
+}

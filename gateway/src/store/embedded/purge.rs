@@ -111,11 +111,12 @@ impl Haul {
         Ok(())
     }
 
-    /// Takes an event unless something of it goes on.
+    /// Takes an event unless a job of it is still there. That one may be in hand although its delivery has ended: an outcome can come
+    /// with another record than the job's own.
     fn take(&mut self, shared: &Shared, lease: &Lease, tenant: TenantId, event: EventId, story: Story) -> Result<(), StoreError> {
         self.walk.is_clean = false;
         let Some(listed) = story.listed.filter(|_| story.finished) else { return Ok(()) };
-        for row in story.rows.iter().filter(|row| !row.state.is_terminal()) {
+        for row in &story.rows {
             if shared.disk.get(Tree::Index, &keys::waiting(lease.shard, row.id))?.is_some() {
                 return Ok(());
             }

@@ -89,6 +89,11 @@ impl LaneState {
         self.next - self.cursor + self.claimed.len() as u64
     }
 
+    /// Entries that are finished.
+    fn finished(&self) -> u64 {
+        self.cursor - self.claimed.len() as u64
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark { cursor: self.cursor, floor: self.claimed.keys().next().copied().unwrap_or(self.cursor) }
     }
@@ -281,7 +286,7 @@ impl State {
             let state = &self.lanes[lane_index(lane)];
             let in_hand = state.claimed.values().next().map(|entry| entry.event);
             let oldest = in_hand.or_else(|| (state.cursor < state.next).then(|| first(lane, state.cursor)).flatten());
-            LaneDepth { lane, entries: state.entries(), oldest: oldest.map(EventId::made_at) }
+            LaneDepth { lane, entries: state.entries(), oldest: oldest.map(EventId::made_at), finished: state.finished() }
         };
         let Ledger { scheduled, parked, dead, .. } = self.ledger;
         Depth { lanes: Lane::ALL.map(lane_depth).into(), scheduled, parked, dead_letters: dead }

@@ -163,16 +163,17 @@ pub(super) async fn queued_by_tenant(inner: &Arc<Inner>, shard: crate::event::Sh
 
 pub(super) async fn depth(inner: &Arc<Inner>, shard: crate::event::Shard) -> Result<Depth, StoreError> {
     let keys = inner.keys(shard)?;
-    let mut ask = scripts::DEPTH.call(&[&keys.jobs, &keys.schedule, &keys.taken_due, &keys.dead, &keys.unfinished]);
+    let mut ask = scripts::DEPTH.call(&[&keys.jobs, &keys.schedule, &keys.taken_due, &keys.dead, &keys.unfinished, &keys.finished]);
     ask.arg(&Lane::ALL.map(Lane::as_str)[..]);
     let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
-    let (jobs, waiting, taken, dead_letters, unfinished): (u64, u64, u64, u64, Vec<Option<i64>>) =
+    type Lanes<T> = Vec<Option<T>>;
+    let (jobs, waiting, taken, dead_letters, unfinished, finished): (u64, u64, u64, u64, Lanes<i64>, Lanes<u64>) =
         redis::from_redis_value(answer).map_err(|_| odd("its counts"))?;
     let mut lanes = Vec::with_capacity(Lane::ALL.len());
-    for (lane, unfinished) in Lane::ALL.into_iter().zip(unfinished) {
+    for ((lane, unfinished), finished) in Lane::ALL.into_iter().zip(unfinished).zip(finished) {
         let entries = u64::try_from(unfinished.unwrap_or(0)).unwrap_or(0);
         let oldest = if entries > 0 { oldest_of(inner, keys, lane).await? } else { None };
-        lanes.push(LaneDepth { lane, entries, oldest });
+        lanes.push(LaneDepth { lane, entries, oldest, finished: finished.unwrap_or(0) });
     }
     let scheduled = waiting + taken;
     Ok(Depth { lanes, scheduled, parked: jobs.saturating_sub(scheduled + dead_letters), dead_letters })

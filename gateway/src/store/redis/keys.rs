@@ -73,6 +73,8 @@ pub(super) struct ShardKeys {
     pub(super) token: String,
     /// Hash: how many entries of each lane are not finished.
     pub(super) unfinished: String,
+    /// Hash: how many entries of each lane have been finished.
+    pub(super) finished: String,
     /// Hash: bytes of what is queued, by tenant.
     pub(super) queued_bytes: String,
     /// Hash: every job by its id.
@@ -102,6 +104,7 @@ impl ShardKeys {
             own: key("own"),
             token: key("tok"),
             unfinished: key("n"),
+            finished: key("f"),
             queued_bytes: key("qb"),
             jobs: key("j"),
             schedule: key("rt"),

@@ -162,21 +162,19 @@ async fn bucket_step(inner: &Inner, hold: &Hold, bucket: u64, tenant: TenantId) 
     cut(inner, hold, bucket, &pieces, &index, &going, counting).await.map(drop)
 }
 
-/// Events with a job that is still there: one that somebody has in hand.
+/// Events with a job that is still there: one that somebody has in hand. Its delivery may have ended: an outcome can come with another
+/// record than the job's own.
 async fn going_on(inner: &Inner, hold: &Hold, merged: &HashMap<EventId, Merged>) -> Result<BTreeSet<EventId>, StoreError> {
-    let open = merged.iter().flat_map(|(event, merged)| {
-        let rows = merged.rows.iter().filter(|row| !row.state.is_terminal());
-        rows.map(|row| (*event, row.id))
-    });
-    let open: Vec<(EventId, DeliveryId)> = open.collect();
-    if open.is_empty() {
+    let deliveries = merged.iter().flat_map(|(event, merged)| merged.rows.iter().map(|row| (*event, row.id)));
+    let deliveries: Vec<(EventId, DeliveryId)> = deliveries.collect();
+    if deliveries.is_empty() {
         return Ok(BTreeSet::new());
     }
     let mut ask = Pipeline::new();
-    for (_, id) in &open {
+    for (_, id) in &deliveries {
         ask.cmd("HEXISTS").arg(&hold.keys.jobs).arg(&id.0.to_be_bytes()[..]);
     }
     let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
-    let there = open.into_iter().zip(answers).filter(|(_, answer)| !matches!(answer, Value::Int(0)));
+    let there = deliveries.into_iter().zip(answers).filter(|(_, answer)| !matches!(answer, Value::Int(0)));
     Ok(there.map(|((event, _), _)| event).collect())
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tidegate::clock::Timestamp;
 use tidegate::event::{EventId, Lane};
-use tidegate::store::{Acceptance, DeliveryRecord, DeliveryState, Home, PageRequest, StoreError};
+use tidegate::store::{Acceptance, DeliveryRecord, DeliveryState, Home, PageRequest, Retention, StoreError};
 
 use crate::world::*;
 
@@ -175,4 +175,55 @@ pub(crate) async fn depth_tells_the_oldest_entry(mut world: World) {
     assert_eq!((entries, made_at(oldest)), (2, Some(claimed[1].event.accepted_at.0)));
     let depth = world.depth().await;
     assert_eq!((depth.lanes[2].entries, depth.lanes[2].oldest), (1, Some(held.accepted_at)));
+}
+
+pub(crate) async fn depth_counts_what_was_finished(mut world: World) {
+    let lease = world.own().await;
+    let counts = async |world: &World| {
+        let depth = world.depth().await;
+        depth.lanes.iter().map(|lane| (lane.accepted(), lane.finished)).collect::<Vec<_>>()
+    };
+    let start = counts(&world).await;
+    let expect = async |world: &World, accepted: u64, finished: u64| {
+        let mut expected = start.clone();
+        expected[0].0 += accepted;
+        expected[0].1 += finished;
+        assert_eq!(counts(world).await, expected);
+    };
+    world.accept(4).await;
+    expect(&world, 4, 0).await;
+    let claimed = world.claim(&lease).await;
+    expect(&world, 4, 0).await;
+    // However an entry ends, it is finished; progress is no end.
+    let now = world.now();
+    let batch = || {
+        vec![
+            finish(&claimed[0], vec![delivered(&claimed[0].event, 0)]),
+            finish(&claimed[1], vec![scheduled(&claimed[1].event, 0, now, 1)]),
+            progress(&claimed[2], vec![delivered(&claimed[2].event, 0)]),
+        ]
+    };
+    world.record(&lease, batch()).await;
+    expect(&world, 4, 2).await;
+    world.record(&lease, batch()).await;
+    expect(&world, 4, 2).await;
+    // The job was counted with its entry.
+    let job = world.due(&lease, now).await.remove(0);
+    world.record(&lease, vec![finish_job(&job, vec![delivered(&claimed[1].event, 0)])]).await;
+    expect(&world, 4, 2).await;
+    // Another owner goes on counting; the one before it counts no more.
+    let successor = world.take_over("b").await;
+    let late = world.store().record(&lease, &[finish(&claimed[2], vec![])]).await;
+    assert!(is_fenced(late));
+    expect(&world, 4, 2).await;
+    for entry in world.reclaim(&successor).await {
+        world.record(&successor, vec![finish(&entry, vec![])]).await;
+    }
+    expect(&world, 4, 4).await;
+    let retention = Retention { age: Duration::ZERO, bytes: 0, dead_letter_age: Duration::ZERO };
+    while world.store().trim(&successor, retention, world.now().after(Duration::from_secs(60))).await.unwrap().more {}
+    world.fixture.restart().await;
+    expect(&world, 4, 4).await;
+    world.accept(1).await;
+    expect(&world, 5, 4).await;
 }

@@ -103,6 +103,20 @@ pub(crate) async fn leaves_what_is_in_hand_until_it_is_recorded(mut world: World
     assert_eq!((listed(&world, HOME).await, world.counts().await), ((0, 0), [0; 4]));
 }
 
+/// A job that is in hand while its delivery has ended by a record of the event's entry: the event was removed from under it.
+pub(crate) async fn leaves_an_event_while_a_job_of_it_is_in_hand(mut world: World) {
+    let lease = world.own().await;
+    let now = world.now();
+    let claimed = world.claim_one(&lease).await;
+    world.record(&lease, vec![progress(&claimed, vec![scheduled(&claimed.event, 0, now, 1)])]).await;
+    let job = world.due(&lease, now).await.remove(0);
+    world.record(&lease, vec![finish(&claimed, vec![delivered(&claimed.event, 0)])]).await;
+    assert_eq!(purge_in_vain(&world, &lease).await, Purged::default());
+    assert_eq!(listed(&world, HOME).await, (1, 0));
+    world.record(&lease, vec![finish_job(&job, vec![])]).await;
+    assert_eq!(purge(&world, &lease, TENANT).await.0, Purged { events: 1, done: true, ..Purged::default() });
+}
+
 pub(crate) async fn goes_on_after_a_restart_with_its_counts(mut world: World) {
     let lease = world.own().await;
     one_of_each(&mut world, &lease, TENANT).await;

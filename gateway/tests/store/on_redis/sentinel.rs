@@ -11,6 +11,7 @@ use tidegate::store::{Lease, Store};
 use tidegate_test_support::eventually as within;
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
+use super::tls::Authority;
 use crate::world::*;
 
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -21,28 +22,36 @@ const SOON: Duration = Duration::from_secs(60);
 struct Pair {
     servers: [Server; 2],
     sentinel: Server,
+    authority: Option<Authority>,
 }
 
 impl Pair {
-    async fn start() -> Self {
+    /// With an authority all of them speak TLS, with each other too.
+    async fn start(authority: Option<Authority>) -> Self {
+        let secure = |config: Config| match &authority {
+            Some(authority) => authority.secure(config, "yes"),
+            None => config,
+        };
         let config = || {
             let config = Config::new(Flavor::Redis, Fsync::EverySec).with("min-replicas-to-write", "1");
-            config.with("repl-diskless-sync-delay", "0").with("repl-ping-replica-period", "1")
+            secure(config.with("repl-diskless-sync-delay", "0").with("repl-ping-replica-period", "1"))
         };
         let primary = Server::start(config()).await;
         let replica = Server::start(config().replica_of(&primary)).await;
-        let sentinel = Server::start(Config::sentinel_of(&primary)).await;
+        let sentinel = Server::start(secure(Config::sentinel_of(&primary))).await;
         within("the sentinel knows both", SOON, async || {
             let knows = sentinel.info("master0").await.contains("status=ok") && sentinel.info("master0").await.contains("slaves=1");
             (knows && primary.info("min_slaves_good_slaves").await == "1").then_some(())
         })
         .await;
-        Self { servers: [primary, replica], sentinel }
+        Self { servers: [primary, replica], sentinel, authority }
     }
 
     async fn connect(&self) -> Arc<RedisStore> {
-        let url: tidegate::store::redis::RedisUrl = self.sentinel.url().parse().expect("a Redis URL");
+        let url = if self.authority.is_some() { self.sentinel.tls_url() } else { self.sentinel.url() };
+        let url: tidegate::store::redis::RedisUrl = url.parse().expect("a Redis URL");
         let config = RedisConfig {
+            tls: self.authority.as_ref().map(|authority| authority.known_as("gateway.test")).unwrap_or_default(),
             topology: Topology::Sentinel { urls: vec![url.clone()], master: Config::WATCHED.into() },
             durability: Durability::Replicated,
             shards: 8,
@@ -60,7 +69,7 @@ impl Pair {
             let info: String = redis::from_redis_value(answer).expect("INFO is text");
             if info.contains("role:master") && info.contains("connected_slaves:0") {
                 // A sentinel that finds the machine too busy to tell the time tells nobody whom to follow for half a minute.
-                let port = self.servers[server].port().to_string();
+                let port = self.servers[server].peer_port().to_string();
                 let _ = self.servers[1 - server].query(&["REPLICAOF", "127.0.0.1", &port]).await;
             }
             (info.contains("role:master") && info.contains("min_slaves_good_slaves:1")).then_some(())
@@ -103,8 +112,8 @@ async fn all_under(store: &RedisStore, lease: &Lease) -> Vec<EventId> {
     seen
 }
 
-async fn goes_on_after(fail_over: impl AsyncFnOnce(&mut Pair)) {
-    let mut pair = Pair::start().await;
+async fn goes_on_after(authority: Option<Authority>, fail_over: impl AsyncFnOnce(&mut Pair)) {
+    let mut pair = Pair::start(authority).await;
     let (store, other) = (pair.connect().await, pair.connect().await);
     let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -128,18 +137,23 @@ async fn goes_on_after(fail_over: impl AsyncFnOnce(&mut Pair)) {
     assert!(store.event(HOME, before[0].event.id).await.unwrap().unwrap().summary.finished);
 }
 
+async fn order(pair: &mut Pair) {
+    within("the sentinel begins", SOON, async || pair.sentinel.query(&["SENTINEL", "FAILOVER", Config::WATCHED]).await.ok()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ordered_failover_loses_nothing() {
-    goes_on_after(async |pair| {
-        within("the sentinel begins", SOON, async || pair.sentinel.query(&["SENTINEL", "FAILOVER", Config::WATCHED]).await.ok())
-            .await;
-    })
-    .await;
+    goes_on_after(None, order).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ordered_failover_over_tls_loses_nothing() {
+    goes_on_after(Some(Authority::new()), order).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_loss_of_the_primary_loses_nothing() {
-    goes_on_after(async |pair| {
+    goes_on_after(None, async |pair| {
         pair.servers[0].kill();
         within("the replica is promoted", SOON, async || (pair.servers[1].info("role").await == "master").then_some(())).await;
         // Without a replica the new primary takes nothing in this mode.

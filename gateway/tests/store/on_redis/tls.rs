@@ -6,21 +6,21 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 use tidegate::clock::Clock;
-use tidegate::event::{Event, Lane};
-use tidegate::store::redis::{Identity, RedisConfig, RedisStore, Tls};
-use tidegate::store::{Store, StoreError};
-use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
+use tidegate::event::{Event, Lane, Shard};
+use tidegate::store::redis::{Identity, RedisConfig, RedisStore, RedisUrl, Tls, Topology};
+use tidegate::store::{Acceptance, Store, StoreError};
+use tidegate_test_support::redis::{Cluster, Config, Flavor, Fsync, Server};
 
 use crate::world::*;
 
 /// An authority with a certificate for the server's address, as files.
-struct Authority {
+pub(super) struct Authority {
     dir: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // OpenSSL takes a certificate with its issuer's name for the issuer's own.
@@ -48,13 +48,17 @@ impl Authority {
         Tls { authorities: Some(self.issuer.pem().into_bytes()), identity: None }
     }
 
-    fn known_as(&self, name: &str) -> Tls {
+    pub(super) fn known_as(&self, name: &str) -> Tls {
         Tls { identity: Some(self.issue(name)), ..self.trusted() }
     }
 
+    /// A server with the authority's certificate; `clients` says whether it asks for theirs.
+    pub(super) fn secure(&self, config: Config, clients: &str) -> Config {
+        config.with_tls(&self.file("ca.pem"), &self.file("cert.pem"), &self.file("key.pem"), clients)
+    }
+
     async fn server(&self, clients: &str) -> Server {
-        let config = Config::new(Flavor::Redis, Fsync::EverySec);
-        Server::start(config.with_tls(&self.file("ca.pem"), &self.file("cert.pem"), &self.file("key.pem"), clients)).await
+        Server::start(self.secure(Config::new(Flavor::Redis, Fsync::EverySec), clients)).await
     }
 }
 
@@ -108,5 +112,32 @@ async fn a_server_that_asks_who_connects_takes_nobody_else() {
     for tls in [authority.trusted(), stranger] {
         let error = connect(&server, tls).await.err().expect("not let in");
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_spoken_to_over_tls_on_every_node() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let config = authority.secure(Config::new(Flavor::Redis, Fsync::EverySec), "yes");
+    let cluster = Cluster::start(config, 3).await;
+    let urls: Vec<RedisUrl> = cluster.tls_urls().iter().map(|url| url.parse().expect("a Redis URL")).collect();
+    let connect = async |tls| {
+        let topology = Topology::Cluster(vec![urls[0].clone()]);
+        let config = RedisConfig { topology, tls, shards: 8, ..RedisConfig::standalone(urls[0].clone()) };
+        RedisStore::connect(config, Clock::system()).await
+    };
+    let store = connect(authority.known_as("gateway.test")).await.unwrap();
+    // Eight shards are on all three nodes.
+    for shard in (0..8).map(Shard) {
+        let event = make(shard.0.into());
+        let lease = store.acquire(shard, "a", Duration::from_secs(60)).await.unwrap().unwrap();
+        let (signal, accepted) = (store.signal(shard), Acceptance { shard, ..acceptance(&event) });
+        let woken = signal.notified();
+        store.accept(vec![accepted]).await.unwrap();
+        woken.await;
+        assert_eq!(claimed_ids(&store.claim(&lease, Lane::Normal, ALL).await.unwrap()), ids(&[event]));
+    }
+    for tls in [other.known_as("gateway.test"), authority.trusted(), Tls::default()] {
+        assert!(connect(tls).await.is_err(), "not trusted, or not let in");
     }
 }

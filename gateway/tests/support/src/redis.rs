@@ -40,14 +40,14 @@ pub struct Config {
     fsync: Fsync,
     settings: Vec<(String, String)>,
     whole_cluster: bool,
-    tls_port: Option<u16>,
+    tls: bool,
     watched: Option<u16>,
 }
 
 impl Config {
     /// A server of this kind with this durability.
     pub fn new(flavor: Flavor, fsync: Fsync) -> Self {
-        Self { flavor, fsync, settings: Vec::new(), whole_cluster: false, tls_port: None, watched: None }
+        Self { flavor, fsync, settings: Vec::new(), whole_cluster: false, tls: false, watched: None }
     }
 
     /// Makes it a cluster of one node, which has all slots: commands are routed, and those that cross slots refused, as in a large
@@ -64,18 +64,19 @@ impl Config {
 
     /// A sentinel, which calls this server and its replicas [`Config::WATCHED`] and decides alone.
     pub fn sentinel_of(primary: &Server) -> Self {
-        Self { watched: Some(primary.port()), ..Self::new(Flavor::Redis, Fsync::Off) }
+        Self { watched: Some(primary.peer_port()), ..Self::new(Flavor::Redis, Fsync::Off) }
     }
 
     /// The name that sentinels have for what they watch.
     pub const WATCHED: &str = "main";
 
-    /// Lets it speak TLS as well, on a port of its own, with these PEM files; `clients` says whether it asks for certificates.
+    /// Lets it speak TLS as well, on a port of its own and to other servers, with these PEM files; `clients` says whether it asks for
+    /// certificates.
     pub fn with_tls(self, authority: &Path, certificate: &Path, key: &Path, clients: &str) -> Self {
-        let tls_port = ports::free();
         let text = |path: &Path| path.display().to_string();
-        Self { tls_port: Some(tls_port), ..self }
-            .with("tls-port", &tls_port.to_string())
+        Self { tls: true, ..self }
+            .with("tls-replication", "yes")
+            .with("tls-cluster", "yes")
             .with("tls-ca-cert-file", &text(authority))
             .with("tls-cert-file", &text(certificate))
             .with("tls-key-file", &text(key))
@@ -84,27 +85,35 @@ impl Config {
 
     /// Makes it a replica of another server.
     pub fn replica_of(self, primary: &Server) -> Self {
-        self.with("replicaof", &format!("127.0.0.1 {}", primary.port()))
+        self.with("replicaof", &format!("127.0.0.1 {}", primary.peer_port()))
     }
 
-    fn file(&self, port: u16, directory: &Path) -> String {
-        if let Some(watched) = self.watched {
-            let (name, directory) = (Self::WATCHED, directory.display());
-            return format!(
-                "port {port}\nbind 127.0.0.1\ndir {directory}\nsentinel monitor {name} 127.0.0.1 {watched} 1\n\
-                 sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 5000\n"
-            );
+    fn file(&self, port: u16, tls_port: Option<u16>, directory: &Path) -> String {
+        let mut file = format!("port {port}\nbind 127.0.0.1\ndir {}\n", directory.display());
+        if let Some(tls_port) = tls_port {
+            writeln!(file, "tls-port {tls_port}").expect("a string takes all");
         }
-        let (append_only, fsync) = match self.fsync {
-            Fsync::Always => ("yes", "always"),
-            Fsync::EverySec => ("yes", "everysec"),
-            Fsync::Off => ("no", "everysec"),
-        };
-        let mut file = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsave \"\"\nappendonly {append_only}\nappendfsync {fsync}\n\
-             maxmemory-policy noeviction\ndaemonize no\nenable-debug-command local\n",
-            directory.display()
-        );
+        if let Some(watched) = self.watched {
+            let name = Self::WATCHED;
+            write!(
+                file,
+                "sentinel monitor {name} 127.0.0.1 {watched} 1\nsentinel down-after-milliseconds {name} 1000\n\
+                 sentinel failover-timeout {name} 5000\n"
+            )
+            .expect("a string takes all");
+        } else {
+            let (append_only, fsync) = match self.fsync {
+                Fsync::Always => ("yes", "always"),
+                Fsync::EverySec => ("yes", "everysec"),
+                Fsync::Off => ("no", "everysec"),
+            };
+            write!(
+                file,
+                "save \"\"\nappendonly {append_only}\nappendfsync {fsync}\nmaxmemory-policy noeviction\ndaemonize no\n\
+                 enable-debug-command local\n"
+            )
+            .expect("a string takes all");
+        }
         for (name, value) in &self.settings {
             writeln!(file, "{name} {value}").expect("a string takes all");
         }
@@ -118,6 +127,7 @@ pub struct Server {
     config: Config,
     directory: TempDir,
     port: u16,
+    tls_port: Option<u16>,
     process: Process,
 }
 
@@ -127,9 +137,9 @@ impl Server {
         let mut directory = tempfile::Builder::new().prefix("tidegate-redis-").tempdir().expect("a temporary directory");
         let mut said = String::new();
         for _ in 0..STARTS {
-            let port = ports::free();
-            let process = spawn(&config, port, directory.path());
-            let mut server = Self { config: config.clone(), directory, port, process };
+            let (port, tls_port) = (ports::free(), config.tls.then(ports::free));
+            let process = spawn(&config, port, tls_port, directory.path());
+            let mut server = Self { config: config.clone(), directory, port, tls_port, process };
             match server.ready().await {
                 Ok(()) => return server,
                 // Most likely somebody took the port meanwhile.
@@ -152,7 +162,12 @@ impl Server {
 
     /// `rediss://127.0.0.1:PORT`.
     pub fn tls_url(&self) -> String {
-        format!("rediss://127.0.0.1:{}", self.config.tls_port.expect("it was started with TLS"))
+        format!("rediss://127.0.0.1:{}", self.tls_port.expect("it was started with TLS"))
+    }
+
+    /// The port that other servers know it by: the one for TLS, if it has one.
+    pub fn peer_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     /// Which server it is.
@@ -184,7 +199,7 @@ impl Server {
     /// Starts it again, on the same port and data, after [`Server::kill`] or [`Server::stop`]; waits until it has loaded its data.
     pub async fn restart(&mut self) {
         assert!(self.process.exited().is_some(), "the server still runs");
-        self.process = spawn(&self.config, self.port, self.directory.path());
+        self.process = spawn(&self.config, self.port, self.tls_port, self.directory.path());
         if let Err(last_words) = self.ready().await {
             panic!("{:?} does not start again:\n{last_words}", self.config.flavor);
         }
@@ -250,13 +265,13 @@ fn one_node() -> String {
     )
 }
 
-fn spawn(config: &Config, port: u16, directory: &Path) -> Process {
+fn spawn(config: &Config, port: u16, tls_port: Option<u16>, directory: &Path) -> Process {
     let (name, program) = match config.flavor {
         Flavor::Redis => ("redis", "bin/redis-server"),
         Flavor::Valkey => ("valkey", "bin/valkey-server"),
     };
     let file = directory.join("server.conf");
-    std::fs::write(&file, config.file(port, directory)).expect("the configuration can be written");
+    std::fs::write(&file, config.file(port, tls_port, directory)).expect("the configuration can be written");
     if config.whole_cluster {
         std::fs::write(directory.join("nodes.conf"), one_node()).expect("the cluster's configuration can be written");
     }
@@ -301,7 +316,7 @@ impl Cluster {
             servers.push((server, bus));
         }
         for (other, bus) in &servers[1..] {
-            servers[0].0.command(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string(), bus]).await;
+            servers[0].0.command(&["CLUSTER", "MEET", "127.0.0.1", &other.peer_port().to_string(), bus]).await;
         }
         let servers: Vec<_> = servers.into_iter().map(|(server, _)| server).collect();
         let known = format!("cluster_known_nodes:{nodes}");
@@ -323,5 +338,10 @@ impl Cluster {
     /// The URL of each node.
     pub fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(Server::url).collect()
+    }
+
+    /// The URL of each node, for TLS.
+    pub fn tls_urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Server::tls_url).collect()
     }
 }

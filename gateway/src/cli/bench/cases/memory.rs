@@ -79,7 +79,7 @@ pub(super) async fn run(lab: &Lab, traffic: &Traffic) -> Result<Findings, BenchE
 fn budget(config: &Config) -> Result<u64, BenchError> {
     let plugins = PluginConfig::new(config.plugins.cache.clone()).map_err(BenchError::io("this program's path"))?;
     let threads = if config.plugins.threads > 0 { config.plugins.threads } else { plugins.threads } + plugins.long_threads;
-    Ok(config.memory(threads).iter().map(|(_, bytes)| bytes).sum::<u64>() + OVERHEAD)
+    Ok(config.memory(threads).sum())
 }
 
 impl Runs {

@@ -99,10 +99,11 @@ pub struct LaneView {
     events: u64,
     /// How long ago the oldest of them was accepted; null if there is none.
     oldest_age_seconds: Option<f64>,
-    /// By how many a second the lane became shorter in the last two minutes, negative if it became longer. Null before the second
-    /// reading.
-    drained_per_second: Option<f64>,
-    /// How long it takes until it is empty at this rate; null if it is paused or does not become shorter.
+    /// How many a second were accepted into it, over the last two minutes at most. Null before the second reading.
+    accepted_per_second: Option<f64>,
+    /// How many a second of it were finished or parked.
+    finished_per_second: Option<f64>,
+    /// How long it takes until those that are in it now are finished or parked, at this rate; null if it is paused or none is.
     drain_seconds: Option<f64>,
 }
 
@@ -113,7 +114,8 @@ impl LaneView {
             percent: traffic.lane(lane.lane).get(),
             events: lane.events,
             oldest_age_seconds: lane.oldest.map(|oldest| now.since(oldest).as_secs_f64()),
-            drained_per_second: lane.drained_per_second,
+            accepted_per_second: lane.rates.map(|rates| rates.accepted),
+            finished_per_second: lane.rates.map(|rates| rates.finished),
             drain_seconds: lane.drain().map(|drain| drain.as_secs_f64()),
         }
     }
@@ -126,11 +128,15 @@ pub struct ScalingView {
     backlog: u64,
     /// How long ago the oldest of them was accepted; 0 if there is none.
     oldest_age_seconds: f64,
-    /// How long it takes until none is left at the present rate; null if they do not become fewer.
+    /// How many a second are accepted into these lanes, over the last two minutes at most. Null before the second reading.
+    accepted_per_second: Option<f64>,
+    /// How many a second of them are finished or parked.
+    finished_per_second: Option<f64>,
+    /// How long it takes until the backlog of now is finished or parked, at this rate; null if nothing is.
     drain_seconds: Option<f64>,
     /// Gateways that deliver now.
     nodes: u64,
-    /// Gateways that would have the backlog drained within the target.
+    /// Gateways that would have the backlog drained within the target, while as much is accepted as now.
     replicas: u64,
 }
 
@@ -139,7 +145,9 @@ impl ScalingView {
         Self {
             backlog: scaling.backlog,
             oldest_age_seconds: scaling.oldest_age.as_secs_f64(),
-            drain_seconds: scaling.drain.map(|drain| drain.as_secs_f64()),
+            accepted_per_second: scaling.rates.map(|rates| rates.accepted),
+            finished_per_second: scaling.rates.map(|rates| rates.finished),
+            drain_seconds: scaling.drain().map(|drain| drain.as_secs_f64()),
             nodes: scaling.nodes as u64,
             replicas: replicas as u64,
         }

@@ -15,6 +15,7 @@ while i <= #ARGV do
     local ids = tonumber(ARGV[i + 2])
     local acked = redis.call('XACK', base .. 'in:' .. ARGV[i + 1], 'g', unpack(ARGV, i + 3, i + 2 + ids))
     redis.call('HINCRBY', base .. 'n', ARGV[i + 1], -acked)
+    redis.call('HINCRBY', base .. 'f', ARGV[i + 1], acked)
     i = i + 3 + ids
   elseif op == 'h' then
     keep_history(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
