@@ -109,7 +109,7 @@ macro_rules! contract_suite {
                 events_are_listed_newest_first
                 pages_are_complete_and_stable_under_inserts
                 pages_are_capped
-                a_foreign_cursor_is_refused
+                shards_are_apart
                 tenants_are_apart
                 an_unknown_event_is_none
                 depth_tells_the_oldest_entry
@@ -136,6 +136,7 @@ macro_rules! contract_suite {
             }
             purge {
                 takes_all_of_a_tenant_and_nothing_of_another
+                takes_nothing_of_another_shard
                 leaves_what_is_in_hand_until_it_is_recorded
                 goes_on_after_a_restart_with_its_counts
                 steps_are_bounded_and_come_to_an_end

@@ -113,6 +113,9 @@ impl Haul {
 
     /// Takes an event unless something of it goes on.
     fn take(&mut self, shared: &Shared, lease: &Lease, tenant: TenantId, event: EventId, story: Story) -> Result<(), StoreError> {
+        if story.listed.is_some_and(|listed| listed.shard != lease.shard) {
+            return Ok(());
+        }
         self.walk.is_clean = false;
         let Some(listed) = story.listed.filter(|_| story.finished) else { return Ok(()) };
         for row in story.rows.iter().filter(|row| !row.state.is_terminal()) {
