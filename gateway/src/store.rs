@@ -345,7 +345,7 @@ pub struct PageRequest<P> {
     pub limit: usize,
 }
 
-/// One page.
+/// One page. It may be shorter than was asked for, even empty, and still not be the last.
 #[derive(Clone, Debug)]
 pub struct Page<T, P> {
     /// The rows.
@@ -605,7 +605,7 @@ pub trait Store: Send + Sync + 'static {
     /// The events of a tenant in this shard, newest first by id. A place stays good while events come and go.
     async fn events(&self, home: Home, page: PageRequest<EventId>) -> Result<Page<EventSummary, EventId>, StoreError>;
 
-    /// The dead letters of a tenant in this shard, newest first. A page may lack some that were retried meanwhile.
+    /// The dead letters of a tenant in this shard, newest first.
     async fn dead_letters(&self, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError>;
 
     /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`], with a record that says so. Returns how many of

@@ -103,12 +103,18 @@ impl Homes {
                 parts[number].rows = page.items.into();
                 parts[number].next = page.next.map(|before| PageRequest { before: Some(before), limit: share });
             }
-            // What is not known yet of one shard may stand before what is known of the others.
-            while items.len() < limit && parts.iter().all(|part| !part.rows.is_empty() || part.next.is_none()) {
+            while items.len() < limit {
+                // What is not known yet of one shard may stand before what is known of the others.
+                let unknown = parts.iter().filter(|part| part.rows.is_empty()).filter_map(|part| part.next?.before).max();
                 let fronts = parts.iter_mut().filter_map(|part| Some((place(part.rows.front()?), part)));
-                let Some((newest, part)) = fronts.max_by_key(|(place, _)| *place) else { return Ok(Page { items, next: None }) };
-                items.extend(part.rows.pop_front().map(|row| (part.home, row)));
-                last = Some(newest);
+                match fronts.max_by_key(|(place, _)| *place) {
+                    Some((newest, part)) if unknown.is_none_or(|unknown| unknown <= newest) => {
+                        items.extend(part.rows.pop_front().map(|row| (part.home, row)));
+                        last = Some(newest);
+                    }
+                    None if unknown.is_none() => return Ok(Page { items, next: None }),
+                    _ => break,
+                }
             }
         }
         let more = parts.iter().any(|part| !part.rows.is_empty() || part.next.is_some());
@@ -122,4 +128,63 @@ struct Part<T, P> {
     rows: VecDeque<T>,
     /// What to ask it for next; none if it has no more.
     next: Option<PageRequest<P>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOMES: [u16; 3] = [4, 0, 9];
+
+    fn homes() -> Homes {
+        Homes { tenant: TenantId(1), shards: Shards::new(Shard(HOMES[0]), HOMES[1..].iter().copied().map(Shard).collect()) }
+    }
+
+    /// A page of a shard that has the numbers up to 100 whose remainder is its place, given out in steps that end where they like.
+    fn read(home: Home, page: PageRequest<u32>, step: u32) -> Page<u32, u32> {
+        let mine = HOMES.iter().position(|shard| Shard(*shard) == home.shard).expect("a shard of it") as u32;
+        let before = page.before.unwrap_or(101);
+        let from = before.saturating_sub(step);
+        let mut items: Vec<u32> = (from..before).rev().filter(|number| number * number / 7 % 3 == mine).collect();
+        let is_cut = items.len() > page.limit;
+        items.truncate(page.limit);
+        let end = if is_cut { items.last().copied().unwrap_or(from) } else { from };
+        Page { items, next: (end > 0).then_some(end) }
+    }
+
+    #[tokio::test]
+    async fn pages_are_complete_and_in_order_however_short_each_shards_are() {
+        for step in [1, 2, 5, 33, 200] {
+            for limit in [1, 3, 10, 101, 200] {
+                let (mut seen, mut before) = (Vec::new(), None);
+                loop {
+                    let answer = |home, page| -> BoxFuture<'_, _> { Box::pin(async move { Ok(read(home, page, step)) }) };
+                    let page = homes().merge(PageRequest { before, limit }, answer, |number| *number).await.expect("answers");
+                    assert!(page.items.len() == limit || page.next.is_none(), "short by itself: {step} {limit}");
+                    assert!(
+                        page.items.iter().all(|(home, number)| read(*home, PageRequest { before: None, limit: 200 }, 200)
+                            .items
+                            .contains(number))
+                    );
+                    seen.extend(page.items.into_iter().map(|(_, number)| number));
+                    before = page.next;
+                    if before.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(seen, (0..=100).rev().collect::<Vec<_>>(), "{step} {limit}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_does_not_answer_fails_the_page() {
+        let answer = |home: Home, page| -> BoxFuture<'_, _> {
+            Box::pin(async move {
+                if home.shard == Shard(9) { Err(StoreError::Unavailable("away".into())) } else { Ok(read(home, page, 10)) }
+            })
+        };
+        let page = homes().merge(PageRequest { before: None, limit: 5 }, answer, |number| *number).await;
+        assert!(matches!(page, Err(StoreError::Unavailable(_))), "never a page with a gap");
+    }
 }

@@ -62,15 +62,18 @@ pub struct Quota {
 #[derive(Debug, Default)]
 struct Queued {
     sum: AtomicU64,
-    shards: Mutex<HashMap<event::Shard, u64>>,
+    shards: Mutex<Vec<(event::Shard, u64)>>,
 }
 
 impl Queued {
     fn set(&self, shard: event::Shard, bytes: u64) {
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = shards.insert(shard, bytes).unwrap_or(0);
+        match shards.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, known)) => *known = bytes,
+            None => shards.push((shard, bytes)),
+        }
         // Under the lock, so that it is the sum.
-        self.sum.store(self.sum.load(Ordering::Relaxed) - before + bytes, Ordering::Relaxed);
+        self.sum.store(shards.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
     }
 
     fn sum(&self) -> u64 {

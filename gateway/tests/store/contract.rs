@@ -110,6 +110,7 @@ macro_rules! contract_suite {
                 pages_are_complete_and_stable_under_inserts
                 pages_are_capped
                 shards_are_apart
+                few_events_of_a_shard_are_found_among_many_of_another
                 tenants_are_apart
                 an_unknown_event_is_none
                 depth_tells_the_oldest_entry

@@ -9,6 +9,9 @@ use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, FORMAT, Revision, TenantId, VersionHash, decode, decode_event};
 use crate::store::{Burial, DeadLetter, EventHistory, EventSummary, Home, Job, MAX_PAGE, Page, PageRequest, StoreError, Work};
 
+/// A tenant's history is in order of its events, whatever their shards: so many of other shards are passed over for one page.
+const MAX_ELSEWHERE: usize = 1024;
+
 /// All that history holds of an event.
 pub(super) fn story(disk: &Disk, tenant: TenantId, event: EventId) -> Result<Story, StoreError> {
     let mut story = Story::default();
@@ -39,14 +42,14 @@ pub(super) fn events(disk: &Disk, home: Home, page: PageRequest<EventId>) -> Res
     };
     let mut items = Vec::new();
     let mut rows: Vec<(u64, fjall::Slice)> = Vec::new();
-    let mut more = false;
+    let mut last = None;
+    let mut elsewhere = 0;
     for row in disk.range(Tree::History, from, to).rev() {
         let (key, value) = row?;
         let mut parts = Parts(&key[16..]);
         let (event, n) = (EventId(parts.u128()?), parts.u64()?);
-        if items.len() == limit {
-            more = true;
-            break;
+        if items.len() == limit || elsewhere == MAX_ELSEWHERE {
+            return Ok(Page { items, next: last });
         }
         rows.push((n, value));
         if n > 0 {
@@ -57,12 +60,14 @@ pub(super) fn events(disk: &Disk, home: Home, page: PageRequest<EventId>) -> Res
         for (n, value) in rows.drain(..).rev() {
             story.add(n, &value)?;
         }
+        last = Some(event);
         if story.listed.is_some_and(|listed| listed.shard == home.shard) {
             items.extend(story.summary(event));
+        } else {
+            elsewhere += 1;
         }
     }
-    let next = items.last().filter(|_| more).map(|row: &EventSummary| row.id);
-    Ok(Page { items, next })
+    Ok(Page { items, next: None })
 }
 
 pub(super) fn dead_letters(disk: &Disk, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {

@@ -152,6 +152,30 @@ pub(crate) async fn shards_are_apart(mut world: World) {
     assert!(world.store().event(elsewhere, events[0]).await.unwrap().is_none());
 }
 
+/// However many there are of another shard, each page ends, and all pages together are complete.
+pub(crate) async fn few_events_of_a_shard_are_found_among_many_of_another(mut world: World) {
+    let elsewhere = Home { shard: OTHER_SHARD, ..HOME };
+    let mut few = Vec::new();
+    for _ in 0..3 {
+        let event = world.event();
+        world.store().accept(vec![Acceptance { shard: OTHER_SHARD, ..acceptance(&event) }]).await.unwrap();
+        few.push(event.id);
+        world.accept(1100).await;
+    }
+    let (mut seen, mut before, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = world.store().events(elsewhere, page(before, 2)).await.unwrap();
+        assert!(page.items.len() <= 2 && page.next.is_none_or(|next| before.is_none_or(|before| next < before)));
+        seen.extend(page.items.iter().map(|row| row.id));
+        (before, pages) = (page.next, pages + 1);
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, few.into_iter().rev().collect::<Vec<_>>());
+    assert!(pages < 8, "{pages}");
+}
+
 pub(crate) async fn tenants_are_apart(mut world: World) {
     let ours = world.event();
     let theirs = world.event_of(OTHER_TENANT, "theirs".into());
