@@ -31,6 +31,8 @@ use crate::telemetry::{Scrape, Telemetry, TelemetryError};
 
 /// Between two measurements of what a durable write costs.
 const PROBE: Duration = Duration::from_secs(10);
+/// Shards of which it is said at once that somebody has returned there.
+const RETURNED: usize = 64;
 
 /// Which wings a process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -233,18 +235,18 @@ impl App {
 
     /// What dispatch says of who has returned: it says so again and again, so nothing is lost where one is busy already.
     fn end_diversions(&mut self) -> Returned {
-        let (say, mut said) = tokio::sync::mpsc::channel(1);
+        let (say, mut said) = tokio::sync::mpsc::channel(RETURNED);
         let (control, stop) = (self.control.clone(), self.stops.rest.clone());
         self.others.push(tokio::spawn(async move {
-            while let Some(Some(who)) = stop.run_until_cancelled(said.recv()).await {
-                if let Err(error) = control.returned(who).await {
+            while let Some(Some((who, shard))) = stop.run_until_cancelled(said.recv()).await {
+                if let Err(error) = control.returned(who, shard).await {
                     tracing::warn!(%error, "diversion not ended, trying again");
                 }
             }
         }));
-        Arc::new(move |who| {
-            // One that is under way is enough.
-            let _ = say.try_send(who);
+        Arc::new(move |who, shard| {
+            // Those that are under way are enough.
+            let _ = say.try_send((who, shard));
         })
     }
 

@@ -12,6 +12,7 @@ pub mod apply;
 mod assemble;
 mod draft;
 pub mod events;
+pub mod homes;
 pub mod inspect;
 pub mod model;
 mod parts;

@@ -87,8 +87,8 @@ struct Shared {
     returned: Returned,
 }
 
-/// Told that nothing of somebody's work is held any more, again and again until the diversion is gone. Must not block.
-pub type Returned = Arc<dyn Fn(Diverted) + Send + Sync>;
+/// Told that in a shard nothing of somebody's work is held any more, again and again until the diversion is gone there. Must not block.
+pub type Returned = Arc<dyn Fn(Diverted, Shard) + Send + Sync>;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

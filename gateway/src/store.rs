@@ -24,7 +24,8 @@
 //!   done. It is never below zero, and so no higher than the truth.
 //! - **What leaves a lane is counted** ([`LaneDepth::finished`]) in the atomic unit that finishes it: once each, over all owners and
 //!   restarts.
-//! - **Tenants are apart**: what is asked for with a [`Home`] finds that tenant's data and nothing else.
+//! - **Tenants and shards are apart**: what is asked for with a [`Home`] finds that tenant's data in that shard and nothing else. Which
+//!   shards a tenant has is for others to know; a dedup key counts in the shard that its event goes to, or further.
 //!
 //! Every stored record starts with a format version (`event::FORMAT`).
 
@@ -34,6 +35,8 @@ pub mod redis;
 mod row;
 
 use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +59,7 @@ use crate::ingest::verify::VerifiedEvent;
 pub struct Acceptance {
     /// The event; only `verify` makes one.
     pub event: VerifiedEvent,
-    /// The tenant's shard.
+    /// The shard that it goes to: one of its tenant's.
     pub shard: Shard,
     /// The lane that it goes to.
     pub lane: Lane,
@@ -64,7 +67,7 @@ pub struct Acceptance {
     pub dedup: Option<Dedup>,
 }
 
-/// What makes an event a duplicate of an earlier one of the same source.
+/// What makes an event a duplicate of an earlier one of the same source, in the same shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dedup {
     /// A hash over the source's id and the value of its dedup header or JSON pointer.
@@ -78,7 +81,7 @@ pub struct Dedup {
 pub enum Accepted {
     /// Queued.
     New {
-        /// What the tenant has queued with this and with all that was written beside it, in bytes.
+        /// What the tenant has queued in the shard with this and with all that was written beside it, in bytes.
         queued: u64,
     },
     /// Dropped: this is the id of the first event with the same key.
@@ -303,12 +306,12 @@ impl DeliveryState {
     }
 }
 
-/// A tenant and its shard: where its data is.
+/// A tenant and one of its shards: where its data is, or a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Home {
     /// The tenant.
     pub tenant: TenantId,
-    /// Its shard.
+    /// The shard.
     pub shard: Shard,
 }
 
@@ -335,22 +338,22 @@ pub struct Spent {
 /// The most rows of a page.
 pub const MAX_PAGE: usize = 200;
 
-/// A page of a listing, newest first.
-#[derive(Clone, Debug, Default)]
-pub struct PageRequest {
-    /// The `next` of the page before.
-    pub cursor: Option<String>,
+/// A page of a listing, newest first. A place in a listing is the same in every shard and engine.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest<P> {
+    /// Only what stands behind this place, the `next` of the page before.
+    pub before: Option<P>,
     /// At most this many; engines take 0 for 1 and cap it at [`MAX_PAGE`].
     pub limit: usize,
 }
 
-/// One page.
+/// One page. It may be shorter than was asked for, even empty, and still not be the last.
 #[derive(Clone, Debug)]
-pub struct Page<T> {
+pub struct Page<T, P> {
     /// The rows.
     pub items: Vec<T>,
     /// Where the next page starts, if there is one.
-    pub next: Option<String>,
+    pub next: Option<P>,
 }
 
 /// An event in a listing.
@@ -388,6 +391,42 @@ pub struct DeadLetter {
     pub at: Timestamp,
     /// Why.
     pub reason: Failure,
+}
+
+impl DeadLetter {
+    /// Where it stands in a listing.
+    pub fn place(&self) -> Burial {
+        Burial { at: self.at, id: self.job.id }
+    }
+}
+
+/// A dead letter's place in a listing: by when it was given up. Shown as `<ms>-<delivery>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Burial {
+    /// When it was given up.
+    pub at: Timestamp,
+    /// What was.
+    pub id: DeliveryId,
+}
+
+impl fmt::Display for Burial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.at.0, self.id)
+    }
+}
+
+/// A text that is not a dead letter's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it must be a number of milliseconds, `-` and a delivery's id")]
+pub struct NoBurial;
+
+impl FromStr for Burial {
+    type Err = NoBurial;
+
+    fn from_str(text: &str) -> Result<Self, NoBurial> {
+        let (at, id) = text.split_once('-').ok_or(NoBurial)?;
+        Ok(Self { at: Timestamp(at.parse().map_err(|_| NoBurial)?), id: id.parse().map_err(|_| NoBurial)? })
+    }
 }
 
 /// How long and how much history a shard keeps.
@@ -556,14 +595,14 @@ pub trait Store: Send + Sync + 'static {
     /// tenant is not touched. Answers what has been removed since the first step, over restarts.
     async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError>;
 
-    /// What a purge has removed so far; none before its first step.
+    /// What a purge has removed so far in a shard; none before its first step.
     async fn purged(&self, home: Home) -> Result<Option<Purged>, StoreError>;
 
     /// Notified when work may have arrived for the shard from this or another node. May fire without cause; a slow poll stands
     /// beside it.
     fn signal(&self, shard: Shard) -> Arc<Notify>;
 
-    /// Bytes of a tenant's work that is queued, as the contract above counts them.
+    /// Bytes of a tenant's work that is queued in a shard, as the contract above counts them.
     async fn queued_bytes(&self, home: Home) -> Result<u64, StoreError>;
 
     /// The same for everybody who has something queued in a shard, in no order.
@@ -575,12 +614,11 @@ pub trait Store: Send + Sync + 'static {
     /// What is known of an event.
     async fn event(&self, home: Home, id: EventId) -> Result<Option<EventHistory>, StoreError>;
 
-    /// A tenant's events, newest first by id. A cursor stays good while events come and go; one that the store did not make is
-    /// [`StoreError::Refused`].
-    async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError>;
+    /// The events of a tenant in this shard, newest first by id. A place stays good while events come and go.
+    async fn events(&self, home: Home, page: PageRequest<EventId>) -> Result<Page<EventSummary, EventId>, StoreError>;
 
-    /// A tenant's dead letters, newest first.
-    async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError>;
+    /// The dead letters of a tenant in this shard, newest first.
+    async fn dead_letters(&self, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError>;
 
     /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`], with a record that says so. Returns how many of
     /// them were there.

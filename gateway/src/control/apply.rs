@@ -191,14 +191,16 @@ impl Run<'_> {
         }
         let (id, record, action) = match found {
             Some((id, record)) => {
-                let plan = spec.plan.unwrap_or(record.plan);
-                let action = if plan == record.plan { Action::Unchanged } else { Action::Update };
-                (id, TenantRecord { plan, ..record }, action)
+                let mut changed = TenantRecord { plan: spec.plan.unwrap_or(record.plan), ..record.clone() };
+                let spread = self.control.spread(self.draft.state(), &mut changed);
+                self.note(at, spread)?;
+                let action = if changed == record { Action::Unchanged } else { Action::Update };
+                (id, changed, action)
             }
             None => {
                 let id = Tenants::new_id(self.control.clock.now(), self.control.random_id()?);
-                let shard = self.control.emptiest_shard(self.draft.state());
-                let record = TenantRecord { name: spec.name.clone(), plan: spec.plan.unwrap_or_default(), shard, deleting: None };
+                let made = self.control.new_tenant(self.draft.state(), &spec.name, spec.plan.unwrap_or_default());
+                let Some(record) = self.note(at, made)? else { return Ok(None) };
                 (id, record, Action::Create)
             }
         };

@@ -100,6 +100,7 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
         withheld: source.parts.verifier.signature_headers().filter_map(|name| name.parse().ok()).collect(),
         retry: parts.retry.clone().unwrap_or_else(|| destination.parts.retry.clone()),
         destination: Arc::clone(&destination.parts.destination),
+        window: tenant.entry.parts.shards.part(destination.parts.destination.in_flight),
     })
 }
 

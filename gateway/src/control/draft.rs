@@ -10,11 +10,11 @@ use super::model::{
 };
 use super::prepare::{Prepare, Preparer};
 use super::service::Error;
-use super::snapshot::Diverted;
+use super::snapshot::{Diversion, Diverted};
 use super::state::{BuildError, Entry, State, Table, TenantState, store_key};
 use super::steering::Order;
 use crate::clock::Timestamp;
-use crate::event::{KeyId, TenantId};
+use crate::event::{KeyId, Shard, TenantId};
 use crate::store::ConfigChange;
 
 /// A kind of resource that belongs to a tenant.
@@ -196,6 +196,22 @@ impl Draft {
         let (change, writes) = Arc::make_mut(&mut self.state.steering).make(order, self.now);
         self.changes.extend(writes);
         self.steered.push(change);
+    }
+
+    /// Notes that in a shard nothing is held any more of who is returning. Its diversion ends with the last of its shards.
+    pub(super) fn returned(&mut self, who: Diverted, shard: Shard) {
+        let steering = &self.state.steering;
+        if steering.traffic().diversion_of(who, shard) != Some(Diversion::Returning) {
+            return;
+        }
+        let Some(tenant) = self.state.owner_of(who).filter(|tenant| tenant.entry.parts.shards.contains(shard)) else { return };
+        let is_over = |other| other == shard || steering.traffic().drained.contains(&(who, other));
+        let is_last = tenant.entry.parts.shards.iter().all(is_over);
+        if is_last {
+            self.steer(Knob::Diversion(who), None, &Who::Gateway, Some("nothing of it is held any more"));
+        } else {
+            self.changes.extend(Arc::make_mut(&mut self.state.steering).drain(who, shard));
+        }
     }
 
     /// Who is deleted is not diverted any more.

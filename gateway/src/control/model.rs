@@ -3,7 +3,7 @@
 //! # In the store
 //! One JSON record each, `{"v": 1, "created_at": ms, "updated_at": ms, "spec": {...}}` with its secrets sealed, under
 //! `ten/<id>`, `key/<owner>/<id>`, `src/<tenant>/<id>`, `dst/<tenant>/<id>`, `con/<tenant>/<id>` or `plg/<tenant>/<id>`;
-//! `<owner>` is a tenant, or `-` for an operator. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
+//! `<owner>` is a tenant, or `-` for an operator. A tenant that is spread over several shards is in format 2. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
 //!
 //! # Limits
 //! Names 64 bytes; descriptions and other short texts 1 KiB; the numbers of things beside each other are constants here.
@@ -35,7 +35,7 @@ pub use traffic::{Change, Knob, Level, MAX_CHANGES, MAX_DIVERTED, MAX_REASON, Se
 use crate::clock::Timestamp;
 use crate::event::IdError;
 
-/// The record format that this release writes.
+/// The record format that this release writes, of what has not changed since the first.
 pub const FORMAT: u8 = 1;
 
 /// A kind of resource.
@@ -52,12 +52,19 @@ pub trait Kind: Sized + Send + Sync + 'static {
     const KEY: &'static str;
     /// Where its spec holds secrets.
     const SECRETS: &'static [&'static str] = &[];
+    /// The newest record format of it that this release reads.
+    const FORMAT: u8 = FORMAT;
 
     /// A new id.
     fn new_id(now: Timestamp, random: u128) -> Self::Id;
 
     /// The spec's name.
     fn name(spec: &Self::Spec) -> &str;
+
+    /// The format that a spec is written in: the oldest that has all of it, so that older releases read what they can.
+    fn format(_: &Self::Spec) -> u8 {
+        FORMAT
+    }
 }
 
 /// One thing that is wrong with a request, and where.

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Mutex;
 
+pub(in crate::control) use crud::parse_cursor;
 pub use crud::{Idempotency, Listed, MAX_LIMIT};
 pub use error::Error;
 pub(in crate::control) use plugins::add_version;

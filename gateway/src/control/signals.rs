@@ -4,7 +4,7 @@
 //! what was finished of it; a rate is the difference between the readings of the last [`WINDOW`], which this node keeps.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,23 +41,29 @@ pub(super) struct Signals(Mutex<VecDeque<Arc<Reading>>>);
 struct Reading {
     at: Timestamp,
     shards: Vec<Depth>,
-    queued: Vec<Queued>,
+    queued: Queued,
 }
 
-/// The bytes that are queued in a shard.
+/// The bytes that are queued.
 #[derive(Debug, Default)]
 struct Queued {
-    bytes: u64,
-    /// Who has most of them; at most [`TOP`].
+    /// In each shard.
+    shards: Vec<u64>,
+    /// Who has most of them, in all shards together; at most [`TOP`].
     top: Vec<(TenantId, u64)>,
 }
 
 impl Queued {
-    fn of(mut tenants: Vec<(TenantId, u64)>) -> Self {
-        let bytes = tenants.iter().map(|(_, bytes)| bytes).sum();
-        tenants.sort_unstable_by_key(|(tenant, bytes)| (Reverse(*bytes), *tenant));
-        tenants.truncate(TOP);
-        Self { bytes, top: tenants }
+    /// Out of what each tenant has in each shard.
+    fn of(shards: &[Vec<(TenantId, u64)>]) -> Self {
+        let mut sums = HashMap::new();
+        for (tenant, bytes) in shards.iter().flatten() {
+            *sums.entry(*tenant).or_default() += bytes;
+        }
+        let mut top: Vec<(TenantId, u64)> = sums.into_iter().collect();
+        top.sort_unstable_by_key(|(tenant, bytes)| (Reverse(*bytes), *tenant));
+        top.truncate(TOP);
+        Self { shards: shards.iter().map(|shard| shard.iter().map(|(_, bytes)| bytes).sum()).collect(), top }
     }
 }
 
@@ -212,7 +218,7 @@ impl Control {
             let depths = stream::iter(0..self.shards()).map(|shard| self.store.depth(Shard(shard)));
             let shards = depths.buffered(AT_ONCE).try_collect().await?;
             let queued = stream::iter(0..self.shards()).map(|shard| self.store.queued_by_tenant(Shard(shard)));
-            let queued = queued.buffered(AT_ONCE).map_ok(Queued::of).try_collect().await?;
+            let queued = Queued::of(&queued.buffered(AT_ONCE).try_collect::<Vec<_>>().await?);
             keep(&mut readings, Arc::new(Reading { at: now, shards, queued }));
         }
         let ends = readings.front().zip(readings.back()).map(|(first, last)| (Arc::clone(first), Arc::clone(last)));
@@ -277,12 +283,11 @@ fn measure(first: &Reading, last: &Reading, traffic: &Traffic) -> Measured {
         whole.parked += depth.parked;
         whole.dead_letters += depth.dead_letters;
         let Depth { scheduled, parked, dead_letters, .. } = *depth;
-        let bytes = last.queued.get(usize::from(number)).map_or(0, |queued| queued.bytes);
+        let bytes = last.queued.shards.get(usize::from(number)).copied().unwrap_or(0);
         whole.bytes += bytes;
         shards.push(Queues { lanes, scheduled, parked, dead_letters, bytes });
     }
-    let top = Queued::of(last.queued.iter().flat_map(|queued| &queued.top).copied().collect()).top;
-    Measured { at: last.at, whole, shards, top }
+    Measured { at: last.at, whole, shards, top: last.queued.top.clone() }
 }
 
 fn empty(lane: Lane, span: Duration) -> LaneQueue {
@@ -320,8 +325,9 @@ mod tests {
     }
 
     fn reading(seconds: u64, shards: Vec<Depth>) -> Reading {
-        let mine = |number: usize| Queued::of(vec![(TenantId(9), 5), (TenantId(number as u128), 10 * number as u64)]);
-        Reading { at: Timestamp(seconds * 1_000), queued: (0..shards.len()).map(mine).collect(), shards }
+        let mine = |number: usize| vec![(TenantId(9), 5), (TenantId(number as u128), 10 * number as u64)];
+        let queued = Queued::of(&(0..shards.len()).map(mine).collect::<Vec<_>>());
+        Reading { at: Timestamp(seconds * 1_000), queued, shards }
     }
 
     #[test]
@@ -344,7 +350,8 @@ mod tests {
         assert_eq!((measured.whole.scheduled, measured.whole.parked, measured.whole.dead_letters), (2, 4, 6));
         let bytes: Vec<u64> = measured.shards.iter().chain([&measured.whole]).map(|queues| queues.bytes).collect();
         assert_eq!(bytes, [5, 15, 20]);
-        assert_eq!(measured.top[0], (TenantId(1), 10), "most first: {:?}", measured.top);
+        let top = [(TenantId(1), 10), (TenantId(9), 10), (TenantId(0), 0)];
+        assert_eq!(measured.top, top, "most first, one in two shards once");
         let alone = measure(&last, &last, &Traffic::default());
         assert_eq!(lane(&alone.whole, 0), (850, None, None), "one reading makes no rate");
         let lost = measure(&last, &Reading { at: Timestamp(30_000), ..first }, &Traffic::default());

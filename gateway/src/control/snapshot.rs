@@ -1,5 +1,6 @@
 //! The snapshot that both wings read.
 
+mod shards;
 mod traffic;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use shards::Shards;
 pub use traffic::{Diversion, Diverted, Percent, Traffic};
 
 use super::sorted::Sorted;
@@ -17,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::dispatch::filter::Filter;
 use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::{Signer, Target};
-use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, Shard, SourceId, TenantId, VersionHash};
+use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, SourceId, TenantId, VersionHash};
 use crate::ingest::verify::Verifier;
 use crate::plugin::{Limits, Secrets};
 
@@ -45,8 +47,8 @@ pub struct Tenant {
     pub id: TenantId,
     /// Its name, unique on the gateway.
     pub name: String,
-    /// Where its events are. Stored when the tenant is made, so that shards can be added.
-    pub shard: Shard,
+    /// Where its events are. Stored, so that shards can be added to the gateway.
+    pub shards: Shards,
     /// What it may use.
     pub plan: Plan,
     /// Since when it is being deleted, if it is: then it has no sources, and what is queued is given up.
@@ -60,9 +62,9 @@ pub struct Plan {
     pub rate: f64,
     /// Events above the rate that may come at once and still stay in the normal lane.
     pub burst: u32,
-    /// Its share against other tenants when sub-queues are served.
+    /// Its share against other tenants of a node, and when sub-queues of a shard are served.
     pub weight: u32,
-    /// Events being planned or delivered at once; more of them wait in a sub-queue.
+    /// Events being planned or delivered at once, in all shards together; more of them wait in a sub-queue.
     pub in_flight: usize,
     /// Events per second that are taken at all. At least the rate.
     pub ceiling: f64,
@@ -138,6 +140,8 @@ pub struct Connection {
     pub withheld: Vec<HeaderName>,
     /// Where deliveries go.
     pub destination: Arc<Destination>,
+    /// The part of each of its tenant's shards in the destination's window.
+    pub window: usize,
 }
 
 /// A plugin in a connection's chain.
@@ -213,7 +217,7 @@ pub struct Destination {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// One attempt, from connect to the end of the response body.
     pub timeout: Duration,
-    /// Attempts at once; more deliveries wait in a sub-queue.
+    /// Attempts at once, in all shards of its tenant together; more deliveries wait in a sub-queue.
     pub in_flight: usize,
 }
 

@@ -10,7 +10,8 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::model::{Connections, Destinations, FORMAT, FieldError, KeyRecord, Keys, Kind, Plugins, Sources, TenantRecord, Tenants};
+use super::homes::Homes;
+use super::model::{Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Plugins, Sources, TenantRecord, Tenants};
 use super::parts::Origin;
 use super::prepare::{Prepare, Preparer};
 use super::seal::SealError;
@@ -24,7 +25,7 @@ use crate::event::{KeyId, Revision, SourceId, TenantId};
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Written by a newer release.
-    #[error("record `{0}` has format version {1}, this release reads up to {FORMAT}: upgrade this node")]
+    #[error("record `{0}` has format version {1}, which is newer than this release: upgrade this node")]
     Newer(String, u8),
     /// Not a record of its kind.
     #[error("record `{0}` is damaged: {1}")]
@@ -89,7 +90,7 @@ impl<K: Prepare> Entry<K> {
         let mut sealed = serde_json::to_value(spec).expect("specs are plain data");
         with.sealer.seal_json(&id.to_string(), K::SECRETS, &mut sealed)?;
         let (created_at, updated_at) = times;
-        let record = Record { v: FORMAT, created_at, updated_at, spec: sealed.clone() };
+        let record = Record { v: K::format(spec), created_at, updated_at, spec: sealed.clone() };
         let record = Bytes::from(serde_json::to_vec(&record).expect("records are plain data"));
         let digest = hash(&record);
         Ok(Self { id, name: K::name(spec).to_owned(), created_at, updated_at, sealed, parts, record, digest })
@@ -98,7 +99,7 @@ impl<K: Prepare> Entry<K> {
     fn load(key: &str, owner: Option<TenantId>, id: K::Id, bytes: &Bytes, with: &Preparer) -> Result<Self, RecordError> {
         let damaged = |error: serde_json::Error| RecordError::Damaged(key.to_owned(), error.to_string());
         let record: Record = serde_json::from_slice(bytes).map_err(damaged)?;
-        if record.v > FORMAT {
+        if record.v > K::FORMAT {
             return Err(RecordError::Newer(key.to_owned(), record.v));
         }
         let mut open = record.spec.clone();
@@ -322,15 +323,19 @@ impl State {
         self.tenants.get(&id)
     }
 
-    /// Whose a source is.
-    pub fn owner_of(&self, source: SourceId) -> Option<&Arc<TenantState>> {
-        self.tenants.values().find(|tenant| tenant.sources.get(source).is_some())
+    /// Whose work is diverted.
+    pub fn owner_of(&self, who: Diverted) -> Option<&Arc<TenantState>> {
+        match who {
+            Diverted::Tenant(id) => self.tenant(id),
+            Diverted::Source(source) => self.tenants.values().find(|tenant| tenant.sources.get(source).is_some()),
+        }
     }
 
     /// Who it is by id, by a tenant's name, or by the names of a tenant and its source: `acme/github`.
     pub fn find_diverted(&self, reference: &str) -> Option<Diverted> {
         if let Ok(id) = reference.parse::<SourceId>() {
-            return self.owner_of(id).map(|_| Diverted::Source(id));
+            let who = Diverted::Source(id);
+            return self.owner_of(who).map(|_| who);
         }
         match reference.split_once('/') {
             Some((tenant, source)) => Some(Diverted::Source(self.find_tenant(tenant)?.sources.find(source)?.id)),
@@ -340,12 +345,10 @@ impl State {
 
     /// What people call who is diverted: `acme`, or `acme/github`.
     pub fn name_of(&self, who: Diverted) -> Option<String> {
+        let tenant = self.owner_of(who)?;
         match who {
-            Diverted::Tenant(id) => self.tenant(id).map(|tenant| tenant.entry.name.clone()),
-            Diverted::Source(id) => {
-                let tenant = self.owner_of(id)?;
-                Some(format!("{}/{}", tenant.entry.name, tenant.sources.get(id)?.name))
-            }
+            Diverted::Tenant(_) => Some(tenant.entry.name.clone()),
+            Diverted::Source(id) => Some(format!("{}/{}", tenant.entry.name, tenant.sources.get(id)?.name)),
         }
     }
 
@@ -402,6 +405,11 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 }
 
 impl Entry<Tenants> {
+    /// Where its data is.
+    pub fn homes(&self) -> Homes {
+        Homes { tenant: self.id, shards: self.parts.shards.clone() }
+    }
+
     /// The tenant's own record.
     pub fn tenant(&self) -> TenantRecord {
         serde_json::from_value(self.sealed.clone()).expect("was read as one before")

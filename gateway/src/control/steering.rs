@@ -14,7 +14,7 @@ use super::model::{Change, FORMAT, Knob, Level, MAX_CHANGES, Setting, Who};
 use super::snapshot::{Diversion, Diverted, Percent, Traffic};
 use super::state::RecordError;
 use crate::clock::Timestamp;
-use crate::event::Lane;
+use crate::event::{Lane, Shard};
 use crate::store::ConfigChange;
 
 /// What the keys of all records here start with.
@@ -125,6 +125,19 @@ impl Steering {
         self.traffic = Arc::new(traffic(&self.settings));
         (change, writes)
     }
+
+    /// Notes that in a shard nothing is left of who is returning. Returns what to write: nothing for who is not, or if it was known. It
+    /// is a step of what an operator began, not a change of its own for the audit.
+    pub(super) fn drain(&mut self, who: Diverted, shard: Shard) -> Option<ConfigChange> {
+        let knob = Knob::Diversion(who);
+        let setting = self.settings.get_mut(&knob).filter(|setting| setting.level == Level::Diversion(Diversion::Returning))?;
+        if !setting.drained.insert(shard) {
+            return None;
+        }
+        let change = (format!("{SETTING}{knob}"), Some(write(setting)));
+        self.traffic = Arc::new(traffic(&self.settings));
+        Some(change)
+    }
 }
 
 /// What the wings need to know of the settings: what is as it would be without them is left out, so that they look up little.
@@ -137,7 +150,10 @@ fn traffic(settings: &BTreeMap<Knob, Setting>) -> Traffic {
             (Knob::Lane(Lane::Held), Level::Percent(percent)) => traffic.held = percent,
             (Knob::Retries, Level::Percent(percent)) => traffic.retries = percent,
             (Knob::Shard(shard), Level::Percent(percent)) if percent != Percent::ALL => drop(traffic.shards.insert(shard, percent)),
-            (Knob::Diversion(who), Level::Diversion(diversion)) => drop(traffic.diverted.insert(who, diversion)),
+            (Knob::Diversion(who), Level::Diversion(diversion)) => {
+                traffic.diverted.insert(who, diversion);
+                traffic.drained.extend(setting.drained.iter().map(|shard| (who, *shard)));
+            }
             // What changes nothing; a share of a diversion, or the other way round, is never written.
             _ => {}
         }

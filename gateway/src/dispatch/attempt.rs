@@ -117,7 +117,7 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     let shared = &worker.shared;
     let destination = &planned.connection.destination;
     let queue = QueueKey::Destination(planned.tenant, destination.id);
-    let permit = if past.admitted { None } else { worker.windows.enter_destination(queue, destination.in_flight).await };
+    let permit = if past.admitted { None } else { worker.windows.enter_destination(queue, planned.connection.window).await };
     if !past.admitted && permit.is_none() {
         worker.windows.park(queue, past.since);
         let state = DeliveryState::Parked { reason: Wait::DestinationWindow.as_str().to_owned(), queue: Some(queue) };

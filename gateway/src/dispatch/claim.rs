@@ -385,7 +385,7 @@ impl ShardLoop {
         let (tenant, source) = (claimed.event.tenant, claimed.event.source);
         let snapshot = self.shared.snapshots.load();
         let (own, of_source) = (QueueKey::Tenant(tenant), QueueKey::Source(tenant, source));
-        let diversion = snapshot.traffic.diversion(tenant, source);
+        let diversion = snapshot.traffic.diversion(tenant, source, self.hold.lease.shard);
         let place = if diversion == Some(Diversion::Held) {
             Err(if is_held(&snapshot, Diverted::Tenant(tenant)) { own } else { of_source })
         } else {
@@ -451,23 +451,26 @@ impl ShardLoop {
     }
 }
 
-/// What a queue may have in flight. A tenant has no more than its plan says, and no more than its weight times what nobody uses: so
-/// there is always room for who comes next, however many are noisy, and one alone may use what its plan allows.
+/// What a queue may have in flight in one shard. A tenant has no more than its plan says, and no more than its weight times what nobody
+/// uses: so there is always room for who comes next, however many are noisy, and one alone may use what its plan allows. One with several
+/// shards has its part of the plan in each of them, wherever they are owned, and of what nobody uses here in each that is owned here.
 fn limit(shared: &Shared, snapshot: &Snapshot, idle: Amount, queue: QueueKey) -> Limit {
     let most = |events| Limit { events, bytes: usize::MAX, turn: BATCH };
     let is_paused = |who| is_held(snapshot, who) && snapshot.traffic.held == Percent::NONE;
     match queue {
         QueueKey::Tenant(tenant) => {
-            let plan = snapshot.tenants.get(&tenant).map(|tenant| (tenant.plan.weight as usize, tenant.plan.in_flight));
-            let (weight, window) = plan.unwrap_or((1, shared.config.default_window));
-            let events =
-                if is_paused(Diverted::Tenant(tenant)) { 0 } else { window.min(weight.saturating_mul(idle.events)).max(1) };
-            let bytes = weight.saturating_mul(idle.bytes).max(1);
-            Limit { events, bytes, turn: TURN.saturating_mul(weight).min(BATCH) }
+            let plan = snapshot.tenants.get(&tenant).map(|tenant| {
+                let here = tenant.shards.iter().filter(|shard| shared.share.owns(*shard)).count().max(1);
+                (tenant.plan.weight as usize, tenant.shards.part(tenant.plan.in_flight), here)
+            });
+            let (weight, window, here) = plan.unwrap_or((1, shared.config.default_window, 1));
+            let of_idle = |idle: usize| weight.saturating_mul(idle) / here;
+            let events = if is_paused(Diverted::Tenant(tenant)) { 0 } else { window.min(of_idle(idle.events)).max(1) };
+            Limit { events, bytes: of_idle(idle.bytes).max(1), turn: TURN.saturating_mul(weight).min(BATCH) }
         }
-        QueueKey::Destination(_, destination) => {
-            let known = snapshot.destinations.get(&destination);
-            most(known.map_or(shared.config.default_window, |destination| destination.in_flight))
+        QueueKey::Destination(tenant, destination) => {
+            let known = snapshot.destinations.get(&destination).zip(snapshot.tenants.get(&tenant));
+            most(known.map_or(shared.config.default_window, |(destination, tenant)| tenant.shards.part(destination.in_flight)))
         }
         QueueKey::Source(_, source) => most(if is_paused(Diverted::Source(source)) { 0 } else { usize::MAX }),
         QueueKey::Retries(_) => most(if snapshot.traffic.retries == Percent::NONE { 0 } else { usize::MAX }),

@@ -4,7 +4,8 @@
 //! tenant's queue, or the source's. The held lane is not read meanwhile, but for its front, so that its age is known. When the
 //! diversion is `returning`, acceptors still write there; the lane is read in order, at the pace of what catches up, and goes behind
 //! what was parked. Once the lane is empty the diversion is over, and for a moment it is read on, ahead of the normal lane, for the
-//! last events that acceptors put there.
+//! last events that acceptors put there. Each shard of a tenant comes to that end by itself: from then on acceptors write its newcomers to
+//! the normal lane, while other shards may still have something to return.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -45,14 +46,17 @@ impl ShardLoop {
     /// Reads the held lane while somebody returns from there. Returns how much was read.
     pub(super) async fn returning(&mut self, now: Timestamp) -> Result<usize, StoreError> {
         let snapshot = self.shared.snapshots.current();
-        let traffic = &snapshot.traffic;
+        let (traffic, shard) = (&snapshot.traffic, self.hold.lease.shard);
         if !Arc::ptr_eq(traffic, &self.diversions.traffic) {
-            if self.diversions.traffic.diverted.keys().any(|who| !traffic.diverted.contains_key(who)) {
+            let before = &self.diversions.traffic;
+            let ended = |who: &Diverted| before.diversion_of(*who, shard).is_some() && traffic.diversion_of(*who, shard).is_none();
+            if before.diverted.keys().any(ended) {
                 self.diversions.read_until = now.after(SETTLED);
             }
             self.diversions.traffic = traffic.clone();
         }
-        let returning = traffic.diverted.values().any(|diversion| *diversion == Diversion::Returning);
+        let is_returning = |who: &&Diverted| traffic.diversion_of(**who, shard) == Some(Diversion::Returning);
+        let returning = traffic.diverted.keys().any(|who| is_returning(&who));
         let is_read = returning || traffic.held != Percent::NONE || now < self.diversions.read_until;
         if !is_read {
             return Ok(0);
@@ -77,9 +81,9 @@ impl ShardLoop {
         count += claimed.len();
         self.start_all(claimed).await;
         if lane_is_empty {
-            for (who, diversion) in &traffic.diverted {
-                if *diversion == Diversion::Returning && is_here(&snapshot, *who, self.hold.lease.shard) {
-                    (self.shared.returned)(*who);
+            for who in traffic.diverted.keys().filter(is_returning) {
+                if is_here(&snapshot, *who, shard) {
+                    (self.shared.returned)(*who, shard);
                 }
             }
         }
@@ -113,7 +117,7 @@ impl ShardLoop {
         let reason = over.or_else(|| wait::deleted(&self.shared, front.event.tenant));
         let Some(reason) = reason else {
             let snapshot = self.shared.snapshots.load();
-            if snapshot.traffic.diversion(front.event.tenant, front.event.source).is_none() {
+            if snapshot.traffic.diversion(front.event.tenant, front.event.source, self.hold.lease.shard).is_none() {
                 // Its diversion ended before this owner came.
                 self.diversions.read_until = now.after(SETTLED);
             }
@@ -189,5 +193,5 @@ fn is_here(snapshot: &Snapshot, who: Diverted, shard: Shard) -> bool {
         Diverted::Tenant(tenant) => snapshot.tenants.get(&tenant),
         Diverted::Source(source) => snapshot.sources.get(&source).map(|source| &source.tenant),
     };
-    tenant.is_some_and(|tenant| tenant.shard == shard)
+    tenant.is_some_and(|tenant| tenant.shards.contains(shard))
 }

@@ -206,7 +206,7 @@ async fn tend(shared: &Shared, hold: &Hold, windows: &Windows) -> Result<Duratio
 async fn purge(shared: &Shared, hold: &Hold) -> Result<bool, StoreError> {
     let now = shared.clock.now();
     let snapshot = shared.snapshots.load();
-    let here = snapshot.tenants.values().filter(|tenant| tenant.shard == hold.lease.shard);
+    let here = snapshot.tenants.values().filter(|tenant| tenant.shards.contains(hold.lease.shard));
     let deleted: Vec<_> = here.filter_map(|tenant| Some((tenant.id, tenant.deleting?))).collect();
     drop(snapshot);
     let mut more = false;

@@ -5,6 +5,7 @@
 //! within one lease when a node joins, leaves or dies, and stay where they are otherwise.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,11 @@ use crate::event::Shard;
 
 /// The shards of this node, and how many it may have.
 #[derive(Debug)]
-pub(super) struct Share(Mutex<State>);
+pub(super) struct Share {
+    state: Mutex<State>,
+    /// Which shards are held, to be asked for each event.
+    owned: Box<[AtomicBool]>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -27,11 +32,12 @@ struct State {
 impl Share {
     /// All of `shards`, until other nodes are known.
     pub(super) fn of(shards: u16) -> Self {
-        Self(Mutex::new(State { shards: shards.into(), most: shards.into(), held: BTreeMap::new() }))
+        let state = State { shards: shards.into(), most: shards.into(), held: BTreeMap::new() };
+        Self { state: Mutex::new(state), owned: (0..shards).map(|_| AtomicBool::new(false)).collect() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the node may take a shard that nobody has.
@@ -43,11 +49,22 @@ impl Share {
     /// Notes a shard as owned until [`Share::ended`]; cancelling `end` gives it back.
     pub(super) fn took(&self, shard: Shard, end: CancellationToken) {
         self.state().held.insert(shard.0, end);
+        self.flag(shard).inspect(|owned| owned.store(true, Ordering::Relaxed));
     }
 
     /// Notes a shard as owned no more.
     pub(super) fn ended(&self, shard: Shard) {
         self.state().held.remove(&shard.0);
+        self.flag(shard).inspect(|owned| owned.store(false, Ordering::Relaxed));
+    }
+
+    /// Whether a shard is owned here.
+    pub(super) fn owns(&self, shard: Shard) -> bool {
+        self.flag(shard).is_some_and(|owned| owned.load(Ordering::Relaxed))
+    }
+
+    fn flag(&self, shard: Shard) -> Option<&AtomicBool> {
+        self.owned.get(usize::from(shard.0))
     }
 
     /// So many nodes take shards: gives back what is too much.
@@ -107,6 +124,7 @@ mod tests {
         share.ended(Shard(3));
         share.ended(Shard(4));
         assert!(!share.has_room());
+        assert_eq!([0, 2, 3, 5].map(|shard| share.owns(Shard(shard))), [true, true, false, false]);
         share.among(9);
         assert_eq!(given_back(), [false, true, true, true, true], "nobody is left without");
         share.among(1);

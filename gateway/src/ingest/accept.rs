@@ -18,8 +18,9 @@ use tokio_util::task::TaskTracker;
 
 use super::quota::{Quota, Quotas};
 use crate::clock::{self, Timestamp};
-use crate::event::{EventId, TenantId};
-use crate::store::{Acceptance, Accepted, Store, StoreError};
+use crate::control::snapshot::Tenant;
+use crate::event::EventId;
+use crate::store::{Acceptance, Accepted, Home, Store, StoreError};
 use crate::telemetry::metrics::{Gauged, Metrics, Write};
 
 /// What the committer may hold and write at once.
@@ -135,8 +136,8 @@ impl Acceptor {
     }
 
     /// Whether the tenant has so much queued that nothing more of it is taken; see [`Quotas::is_full`].
-    pub async fn is_full(&self, quota: &Quota, limit: u64, now: Timestamp) -> bool {
-        self.quotas.is_full(quota, limit, &*self.store, now).await
+    pub async fn is_full(&self, quota: &Quota, tenant: &Tenant, now: Timestamp) -> bool {
+        self.quotas.is_full(quota, tenant, &*self.store, now).await
     }
 
     /// What the tenants may use, as far as it is known here.
@@ -197,9 +198,9 @@ impl Writer {
         self.metrics.written(Write::Accept, items, started.elapsed(), outcome.as_ref().map(|_| ()).map_err(|_| ()));
         match outcome {
             Ok(answers) => {
-                for (Waiter { tenant, answer, .. }, accepted) in batch.waiters.drain(..).zip(answers) {
+                for (Waiter { home, answer, .. }, accepted) in batch.waiters.drain(..).zip(answers) {
                     if let Accepted::New { queued } = accepted {
-                        self.quotas.queued(tenant, queued);
+                        self.quotas.queued(home, queued);
                     }
                     let _ = answer.send(Ok(accepted));
                 }
@@ -223,7 +224,7 @@ struct Batch {
 }
 
 struct Waiter {
-    tenant: TenantId,
+    home: Home,
     answer: oneshot::Sender<Result<Accepted, StoreError>>,
     _room: Room,
 }
@@ -231,9 +232,9 @@ struct Waiter {
 impl Batch {
     fn push(&mut self, pending: Pending) {
         self.bytes += pending.size;
-        let tenant = pending.acceptance.event.event().tenant;
+        let home = Home { tenant: pending.acceptance.event.event().tenant, shard: pending.acceptance.shard };
         self.acceptances.push(pending.acceptance);
-        self.waiters.push(Waiter { tenant, answer: pending.answer, _room: pending.room });
+        self.waiters.push(Waiter { home, answer: pending.answer, _room: pending.room });
     }
 }
 

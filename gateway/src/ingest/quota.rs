@@ -3,9 +3,9 @@
 //! - **Throughput**: an event over the plan's rate and burst goes to the low lane; that is never an error. One over the plan's ceiling is
 //!   refused. Both are token buckets; the ceiling's holds one second's worth, or the burst if that is more, so that a burst which the
 //!   plan allows is never refused.
-//! - **Queued bytes**: a tenant that has too much queued is refused. Every write tells how much that is ([`Accepted::New`]); a tenant
-//!   that is being refused writes nothing, so that the store is asked about it ([`Quotas::is_full`]), once a second. What is over the
-//!   limit is what was in flight when it was reached, at all gateways.
+//! - **Queued bytes**: a tenant that has too much queued, in all its shards together, is refused. Every write tells how much its shard
+//!   has ([`Accepted::New`]); a tenant that is being refused writes nothing, so that the store is asked about it ([`Quotas::is_full`]),
+//!   once a second. What is over the limit is what was in flight when it was reached, at all gateways.
 //!
 //! [`share`] makes the buckets hold across gateways.
 //!
@@ -20,17 +20,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
+
 use self::bucket::{Bucket, Telling, Throughput};
 use self::share::Unshared;
 use crate::clock::Timestamp;
-use crate::control::snapshot::Plan;
-use crate::event::{Lane, TenantId};
+use crate::control::snapshot::{Plan, Tenant};
+use crate::event::{self, Lane, TenantId};
 use crate::store::{Allowance, Home, Store};
 
 /// Locks are shared by tenants whose ids hash alike; taken for writing only when a tenant is first seen.
 const SHARDS: usize = 64;
 /// How often the store is asked about a tenant that is being refused.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Shards of a tenant that are asked at once.
+const AT_ONCE: usize = 16;
 
 /// Every tenant's quota.
 #[derive(Debug)]
@@ -45,13 +49,36 @@ type Shard = RwLock<HashMap<TenantId, Arc<Quota>>>;
 /// What is known of one tenant.
 #[derive(Debug)]
 pub struct Quota {
+    /// Where its buckets are.
     home: Home,
     normal: Bucket,
     ceiling: Bucket,
-    /// Bytes that it has queued, as the store last said.
-    queued: AtomicU64,
+    queued: Queued,
     /// When the store was last asked, in milliseconds since the epoch.
     looked_at: AtomicU64,
+}
+
+/// Bytes that a tenant has queued, as the store last said of each of its shards.
+#[derive(Debug, Default)]
+struct Queued {
+    sum: AtomicU64,
+    shards: Mutex<Vec<(event::Shard, u64)>>,
+}
+
+impl Queued {
+    fn set(&self, shard: event::Shard, bytes: u64) {
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        match shards.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, known)) => *known = bytes,
+            None => shards.push((shard, bytes)),
+        }
+        // Under the lock, so that it is the sum.
+        self.sum.store(shards.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    }
+
+    fn sum(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for Quotas {
@@ -98,28 +125,32 @@ impl Quotas {
         }
     }
 
-    /// The store said that the tenant has so many bytes queued.
-    pub fn queued(&self, tenant: TenantId, bytes: u64) {
-        if let Some(quota) = self.known(tenant) {
-            quota.queued.store(bytes, Ordering::Relaxed);
+    /// The store said that the tenant has so many bytes queued in this shard.
+    pub fn queued(&self, home: Home, bytes: u64) {
+        if let Some(quota) = self.known(home.tenant) {
+            quota.queued.set(home.shard, bytes);
         }
     }
 
-    /// Whether the tenant has `limit` bytes queued, or more. Costs a look at the store once a second for a tenant of which that is
-    /// believed, at the expense of one request. A store that can't answer makes nobody full.
-    pub async fn is_full(&self, quota: &Quota, limit: u64, store: &dyn Store, now: Timestamp) -> bool {
-        if quota.queued.load(Ordering::Relaxed) < limit {
+    /// Whether the tenant has as many bytes queued as its plan allows, or more. Costs a look at each of its shards once a second for a
+    /// tenant of which that is believed, at the expense of one request. A store that can't answer makes nobody full.
+    pub async fn is_full(&self, quota: &Quota, tenant: &Tenant, store: &dyn Store, now: Timestamp) -> bool {
+        let limit = tenant.plan.queued_bytes;
+        if quota.queued.sum() < limit {
             return false;
         }
         if !quota.is_to_be_looked_at(now) {
             return true;
         }
-        let queued = store.queued_bytes(quota.home).await.unwrap_or_else(|error| {
-            tracing::warn!(tenant = %quota.home.tenant, %error, "not known how much is queued; it is taken for nothing");
-            0
-        });
-        quota.queued.store(queued, Ordering::Relaxed);
-        queued >= limit
+        let look = async |shard| {
+            let queued = store.queued_bytes(Home { tenant: tenant.id, shard }).await.unwrap_or_else(|error| {
+                tracing::warn!(tenant = %tenant.id, %error, "not known how much is queued; it is taken for nothing");
+                0
+            });
+            quota.queued.set(shard, queued);
+        };
+        stream::iter(tenant.shards.iter()).for_each_concurrent(AT_ONCE, look).await;
+        quota.queued.sum() >= limit
     }
 
     fn note(&self, quota: &Quota, allowance: Allowance, telling: Telling) {
@@ -143,7 +174,7 @@ impl Quota {
             home,
             normal: Bucket::default(),
             ceiling: Bucket::default(),
-            queued: AtomicU64::new(0),
+            queued: Queued::default(),
             looked_at: AtomicU64::new(0),
         }
     }

@@ -85,8 +85,8 @@ use self::command::{Command, Entry, Note, Reply};
 use self::disk::{Disk, Tree, Unit};
 use self::state::{Cell, State};
 use super::{
-    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease,
+    Page, PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
 };
 use crate::clock::{Clock, Timestamp, monotonic};
 use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
@@ -391,7 +391,7 @@ impl Store for Embedded {
     }
 
     async fn purged(&self, home: Home) -> Result<Option<Purged>, StoreError> {
-        self.look(move |shared| shared.disk.read(Tree::Index, &keys::purged(home.tenant))).await
+        self.look(move |shared| shared.disk.read(Tree::Index, &keys::purged(home))).await
     }
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {
@@ -416,12 +416,12 @@ impl Store for Embedded {
         self.look(move |shared| listing::event(&shared.disk, home, id)).await
     }
 
-    async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
-        self.look(move |shared| listing::events(&shared.disk, home, &page)).await
+    async fn events(&self, home: Home, page: PageRequest<EventId>) -> Result<Page<EventSummary, EventId>, StoreError> {
+        self.look(move |shared| listing::events(&shared.disk, home, page)).await
     }
 
-    async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
-        self.look(move |shared| listing::dead_letters(&shared.disk, home, &page)).await
+    async fn dead_letters(&self, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {
+        self.look(move |shared| listing::dead_letters(&shared.disk, home, page)).await
     }
 
     async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {

@@ -111,8 +111,8 @@ use self::keys::{Keys, ShardKeys};
 use self::lease::{RELEASE, RENEW, Sightings, Vacant};
 use self::link::{Connector, Link};
 use super::{
-    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease, Page,
-    PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
+    Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease,
+    Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
 };
 use crate::clock::{self, Clock, Timestamp};
 use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
@@ -433,11 +433,11 @@ impl Store for RedisStore {
         history::event(&self.inner, home, id).await
     }
 
-    async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+    async fn events(&self, home: Home, page: PageRequest<EventId>) -> Result<Page<EventSummary, EventId>, StoreError> {
         history::events(&self.inner, home, page).await
     }
 
-    async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+    async fn dead_letters(&self, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {
         jobs::dead_letters(&self.inner, home, page).await
     }
 

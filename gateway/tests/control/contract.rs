@@ -19,7 +19,8 @@ pub(crate) struct Happened {
 
 pub(crate) async fn happen(world: &World, tenant: &Tenant) -> Happened {
     let now = Clock::system().now();
-    let home = world.control.home(tidegate::control::service::Access::Operator, Some(&tenant.id)).unwrap();
+    let homes = world.control.homes(tidegate::control::service::Access::Operator, Some(&tenant.id)).unwrap();
+    let home = homes.at(homes.shards.home());
     let event = |number: u128| Event {
         id: EventId::new(now, number),
         tenant: home.tenant,

@@ -48,7 +48,8 @@ async fn a_deleted_tenant_is_closed_at_once_and_gone_when_nothing_is_left_of_it(
     // Another node, or this one after a restart, goes on with it.
     let world = world.beside().await;
     let (store, home) =
-        (world.store.clone(), world.control.home(tidegate::control::service::Access::Operator, Some("acme")).unwrap());
+        (world.store.clone(), world.control.homes(tidegate::control::service::Access::Operator, Some("acme")).unwrap());
+    let home = home.at(home.shards.home());
     let lease = store.acquire(home.shard, "test", SOON).await.unwrap().unwrap();
     for _ in 0..4 {
         assert!(!store.purge(&lease, home.tenant).await.unwrap().done, "one event is still queued");

@@ -12,6 +12,7 @@ mod openapi;
 mod schema;
 mod secrets;
 mod signals;
+mod spread;
 mod traffic;
 mod waiting;
 mod world;

@@ -8,7 +8,7 @@ use tidegate::clock::Clock;
 use tidegate::control::refresh;
 use tidegate::control::seal::generate_key;
 use tidegate::control::snapshot::{Diversion, Diverted, Percent, Traffic};
-use tidegate::event::{SourceId, TenantId};
+use tidegate::event::{Shard, SourceId, TenantId};
 use tidegate::store::Store;
 use tidegate::store::redis::{RedisConfig, RedisStore};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{ByPrefix, OPERATOR, World, problem};
 
 const SOON: Duration = Duration::from_secs(20);
+/// The shard of the first tenant.
+const HOME: Shard = Shard(0);
 
 fn traffic(world: &World) -> Arc<Traffic> {
     Arc::clone(&world.control.snapshots().current().traffic)
@@ -55,7 +57,7 @@ async fn what_an_operator_sets_is_in_the_snapshot_and_says_who_when_and_why() {
     world.ok("PUT", "/v1/traffic/shards/3", Some(&share(50, "moving away"))).await;
     let now = traffic(&world);
     assert_eq!((now.normal, now.low, now.held, now.retries), (percent(100), percent(20), percent(0), percent(0)));
-    assert_eq!(now.shards, [(tidegate::event::Shard(3), percent(50))].into());
+    assert_eq!(now.shards, [(Shard(3), percent(50))].into());
     world.ok("PUT", "/v1/traffic/shards/3", Some(&json!({"percent": 100}))).await;
     assert!(traffic(&world).shards.is_empty(), "the wings look up nothing that is as it would be anyway");
 
@@ -134,26 +136,26 @@ async fn who_is_diverted_is_held_then_returning_then_gone() {
     let held = world.ok("PUT", "/v1/traffic/diversions/acme%2Fin", Some(&json!({"reason": "a storm"}))).await;
     assert_eq!((&held["kind"], &held["name"], &held["state"]), (&json!("source"), &json!("acme/in"), &json!("held")));
     assert_eq!(held["id"], acme.source.as_str());
-    assert_eq!(traffic(&world).diversion(tenant, source), Some(Diversion::Held));
-    world.control.returned(who).await.unwrap();
-    assert_eq!(traffic(&world).diversion(tenant, source), Some(Diversion::Held), "only what is returning ends");
+    assert_eq!(traffic(&world).diversion(tenant, source, HOME), Some(Diversion::Held));
+    world.control.returned(who, HOME).await.unwrap();
+    assert_eq!(traffic(&world).diversion(tenant, source, HOME), Some(Diversion::Held), "only what is returning ends");
 
     let path = format!("/v1/traffic/diversions/{}", acme.source);
     for _ in 0..2 {
         let returning = world.ok("DELETE", &format!("{path}?reason=it%20is%20over"), None).await;
         assert_eq!((&returning["state"], &returning["reason"]), (&json!("returning"), &json!("it is over")));
     }
-    assert_eq!(traffic(&world).diversion(tenant, source), Some(Diversion::Returning));
+    assert_eq!(traffic(&world).diversion(tenant, source, HOME), Some(Diversion::Returning));
     assert_eq!(world.ok("GET", "/v1/traffic", None).await["diversions"][0]["state"], "returning");
     world.ok("PUT", &path, Some(&json!({"reason": "again"}))).await;
-    assert_eq!(traffic(&world).diversion(tenant, source), Some(Diversion::Held));
+    assert_eq!(traffic(&world).diversion(tenant, source, HOME), Some(Diversion::Held));
     world.ok("DELETE", &path, None).await;
     // Two nodes hear of it; one of them has not seen that the other ended it.
     let beside = world.beside().await;
-    world.control.returned(who).await.unwrap();
-    beside.control.returned(who).await.unwrap();
-    assert_eq!(traffic(&world).diversion(tenant, source), None);
-    assert_eq!(traffic(&beside).diversion(tenant, source), None);
+    world.control.returned(who, HOME).await.unwrap();
+    beside.control.returned(who, HOME).await.unwrap();
+    assert_eq!(traffic(&world).diversion(tenant, source, HOME), None);
+    assert_eq!(traffic(&beside).diversion(tenant, source, HOME), None);
     assert_eq!(world.ok("DELETE", &path, None).await["state"], "returned");
     let states: Vec<_> = audit(&world).await.iter().map(|row| row["to"].clone()).collect();
     assert_eq!(states, ["none", "returning", "held", "returning", "held"]);

@@ -18,7 +18,8 @@ struct Queued<'a> {
 
 impl<'a> Queued<'a> {
     async fn in_lane(world: &'a World, tenant: &'a Tenant, lane: Lane) -> Self {
-        let home = world.control.home(tidegate::control::service::Access::Operator, Some(&tenant.id)).unwrap();
+        let homes = world.control.homes(tidegate::control::service::Access::Operator, Some(&tenant.id)).unwrap();
+        let home = homes.at(homes.shards.home());
         let now = Clock::system().now();
         let event = Event {
             id: EventId::new(now, lane as u128),

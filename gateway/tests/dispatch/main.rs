@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
+mod spread;
 mod steer;
 mod wait;
 mod world;

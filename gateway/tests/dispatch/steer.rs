@@ -71,7 +71,8 @@ async fn who_is_diverted_waits_and_comes_back_in_order() {
         set(Diversion::Returning);
         world.accept_in(Lane::Held, tenant, source, "5").await;
         receiver.wait_for(expected.len() - 1, SOON).await;
-        eventually("the diversion is over", SOON, async || world.came_back.lock().unwrap().contains(&who).then_some(())).await;
+        eventually("the diversion is over", SOON, async || world.came_back.lock().unwrap().contains(&(who, SHARD)).then_some(()))
+            .await;
         world.steer(Traffic::default());
         let last = world.accept("t", "in", "6").await;
         world.settled("t", last, is_delivered).await;

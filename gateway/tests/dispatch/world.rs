@@ -35,12 +35,13 @@ pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
     control: Arc<Control>,
     plugins: Runtime,
-    /// Who was said to have returned.
-    pub(crate) came_back: Arc<Mutex<Vec<Diverted>>>,
+    /// Who was said to have returned, and in which shard.
+    pub(crate) came_back: Arc<Mutex<Vec<(Diverted, Shard)>>>,
     /// Breaks the work of the shard that next says so, once.
     pub(crate) breaks: Arc<AtomicBool>,
     returned: Returned,
     pub(crate) clock: Clock,
+    shards: u16,
     _directory: TempDir,
 }
 
@@ -58,8 +59,17 @@ impl World {
         Self::at(Clock::system()).await
     }
 
+    /// With so many shards instead of one.
+    pub(crate) async fn with_shards(shards: u16) -> Self {
+        Self::start(Clock::system(), shards).await
+    }
+
     /// By this clock, but for the store's leases.
     pub(crate) async fn at(clock: Clock) -> Self {
+        Self::start(clock, 1).await
+    }
+
+    async fn start(clock: Clock, shards: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(StoreOptions::new(directory.path().join("data"))).unwrap());
         let mut config = PluginConfig::new(directory.path().join("artifacts")).unwrap();
@@ -72,17 +82,17 @@ impl World {
             policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
         };
         let options =
-            Options { store: store.clone(), preparer, inspector: Arc::new(plugins.clone()), clock: clock.clone(), shards: 1 };
+            Options { store: store.clone(), preparer, inspector: Arc::new(plugins.clone()), clock: clock.clone(), shards };
         let control = Control::load(options).await.unwrap();
-        let came_back = Arc::<Mutex<Vec<Diverted>>>::default();
+        let came_back = Arc::<Mutex<Vec<(Diverted, Shard)>>>::default();
         let heard = came_back.clone();
         let breaks = Arc::<AtomicBool>::default();
         let is_broken = breaks.clone();
-        let returned: Returned = Arc::new(move |who| {
+        let returned: Returned = Arc::new(move |who, shard| {
             assert!(!is_broken.swap(false, Ordering::SeqCst), "broken by the test");
-            heard.lock().unwrap().push(who);
+            heard.lock().unwrap().push((who, shard));
         });
-        Self { store, control, plugins, came_back, breaks, returned, clock, _directory: directory }
+        Self { store, control, plugins, came_back, breaks, returned, clock, shards, _directory: directory }
     }
 
     /// Declares a tenant; `more` has its sources, destinations and connections.
@@ -96,7 +106,7 @@ impl World {
     pub(crate) fn dispatch(&self, node: &str) -> Node {
         let config = DispatchConfig {
             node: node.to_owned(),
-            shards: 1,
+            shards: self.shards,
             in_flight: 256,
             in_flight_bytes: 16 << 20,
             output_bytes: 16 << 20,
@@ -153,6 +163,10 @@ impl World {
     }
 
     pub(crate) async fn accept_in(&self, lane: Lane, tenant: TenantId, source: SourceId, body: &str) -> EventId {
+        self.accept_at(SHARD, lane, tenant, source, body).await
+    }
+
+    pub(crate) async fn accept_at(&self, shard: Shard, lane: Lane, tenant: TenantId, source: SourceId, body: &str) -> EventId {
         let now = self.clock.now();
         let event = Event {
             id: EventId::new(now, rand::random()),
@@ -166,7 +180,7 @@ impl World {
         };
         let id = event.id;
         let event = Verifier::none().verify(event, now).unwrap();
-        let acceptance = Acceptance { event, shard: SHARD, lane, dedup: None };
+        let acceptance = Acceptance { event, shard, lane, dedup: None };
         self.store.accept(vec![acceptance]).await.unwrap();
         id
     }

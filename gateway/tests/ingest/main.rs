@@ -6,6 +6,7 @@ mod accept;
 mod limits;
 mod plan;
 mod receive;
+mod spread;
 mod stub;
 mod telemetry;
 mod world;

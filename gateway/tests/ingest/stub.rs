@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{DeliveryId, Event, EventId, Lane, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
-    Acceptance, Accepted, Allowance, Budget, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job,
-    Lease, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
+    Acceptance, Accepted, Allowance, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home,
+    Job, Lease, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
 };
 use tokio::sync::{Notify, watch};
 
@@ -45,6 +45,8 @@ pub(crate) struct Stub {
 #[derive(Default)]
 struct Kept {
     events: Vec<(Event, Lane)>,
+    /// Of every event that came, duplicates too.
+    shards: Vec<Shard>,
     dedup: HashMap<[u8; 32], EventId>,
     batches: Vec<usize>,
 }
@@ -73,6 +75,11 @@ impl Stub {
         self.kept().events.iter().map(|(_, lane)| *lane).collect()
     }
 
+    #[allow(dead_code)] // Not the bench's.
+    pub(crate) fn shards(&self) -> Vec<Shard> {
+        self.kept().shards.clone()
+    }
+
     pub(crate) fn batches(&self) -> Vec<usize> {
         self.kept().batches.clone()
     }
@@ -92,6 +99,7 @@ impl Stub {
         let queued = self.queued.load(Ordering::Relaxed);
         let mut answers = Vec::with_capacity(batch.len());
         for acceptance in batch {
+            kept.shards.push(acceptance.shard);
             let event = acceptance.event.event();
             if let Some(dedup) = &acceptance.dedup {
                 let first = *kept.dedup.entry(dedup.key).or_insert(event.id);
@@ -216,11 +224,11 @@ impl Store for Stub {
         unimplemented!()
     }
 
-    async fn events(&self, _: Home, _: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+    async fn events(&self, _: Home, _: PageRequest<EventId>) -> Result<Page<EventSummary, EventId>, StoreError> {
         unimplemented!()
     }
 
-    async fn dead_letters(&self, _: Home, _: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+    async fn dead_letters(&self, _: Home, _: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {
         unimplemented!()
     }
 

@@ -66,7 +66,7 @@ pub(crate) fn source() -> Source {
     Source {
         id: SOURCE,
         name: "orders".into(),
-        tenant: Arc::new(Tenant { id: TENANT, name: "acme".into(), shard: Shard(2), plan, deleting: None }),
+        tenant: Arc::new(Tenant { id: TENANT, name: "acme".into(), shards: Shard(2).into(), plan, deleting: None }),
         enabled: true,
         verifier: Arc::new(Verifier::none()),
         methods: None,

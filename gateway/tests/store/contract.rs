@@ -109,7 +109,8 @@ macro_rules! contract_suite {
                 events_are_listed_newest_first
                 pages_are_complete_and_stable_under_inserts
                 pages_are_capped
-                a_foreign_cursor_is_refused
+                shards_are_apart
+                few_events_of_a_shard_are_found_among_many_of_another
                 tenants_are_apart
                 an_unknown_event_is_none
                 depth_tells_the_oldest_entry
@@ -137,6 +138,7 @@ macro_rules! contract_suite {
             }
             purge {
                 takes_all_of_a_tenant_and_nothing_of_another
+                takes_nothing_of_another_shard
                 leaves_what_is_in_hand_until_it_is_recorded
                 leaves_an_event_while_a_job_of_it_is_in_hand
                 goes_on_after_a_restart_with_its_counts

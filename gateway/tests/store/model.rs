@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{DeliveryId, Event, EventId, Failure, Lane, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
-    Acceptance, Accepted, Budget, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
+    Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
     EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Origin, Page, PageRequest, Purged, QueueKey, Record, Retention, Store,
     StoreError, Ticket, Trimmed,
 };
@@ -30,7 +30,7 @@ struct State {
     components: BTreeMap<VersionHash, Bytes>,
     remembered: BTreeMap<String, (Bytes, Timestamp)>,
     signals: BTreeMap<Shard, Arc<Notify>>,
-    purged: BTreeMap<TenantId, Purged>,
+    purged: BTreeMap<(TenantId, Shard), Purged>,
 }
 
 #[derive(Default)]
@@ -264,21 +264,14 @@ fn check(batch: &[Record]) -> Result<(), StoreError> {
     }
 }
 
-fn page_of<T, K: Ord + ToString>(
-    mut rows: Vec<(K, T)>,
-    page: &PageRequest,
-    parse: impl Fn(&str) -> Option<K>,
-) -> Result<Page<T>, StoreError> {
+fn page_of<T, P: Copy + Ord>(mut rows: Vec<(P, T)>, page: PageRequest<P>) -> Page<T, P> {
     rows.sort_by(|(a, _), (b, _)| b.cmp(a));
-    if let Some(cursor) = &page.cursor {
-        let after = parse(cursor).ok_or_else(|| StoreError::Refused("not a cursor".into()))?;
-        rows.retain(|(key, _)| *key < after);
-    }
+    rows.retain(|(place, _)| page.before.is_none_or(|before| *place < before));
     let limit = page.limit.clamp(1, MAX_PAGE);
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|(key, _)| key.to_string());
-    Ok(Page { items: rows.into_iter().map(|(_, row)| row).collect(), next })
+    let next = rows.last().filter(|_| more).map(|(place, _)| *place);
+    Page { items: rows.into_iter().map(|(_, row)| row).collect(), next }
 }
 
 #[async_trait]
@@ -456,7 +449,7 @@ impl Store for Model {
 
     async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError> {
         let mut state = self.state();
-        let mut purged = state.purged.get(&tenant).copied().unwrap_or_default();
+        let mut purged = state.purged.get(&(tenant, lease.shard)).copied().unwrap_or_default();
         let Sharded { events, jobs, .. } = state.owned(lease)?;
         let mut is_clean = true;
         jobs.retain(|_, waiting| {
@@ -481,12 +474,12 @@ impl Store for Model {
             !goes
         });
         purged.done = is_clean;
-        state.purged.insert(tenant, purged);
+        state.purged.insert((tenant, lease.shard), purged);
         Ok(purged)
     }
 
     async fn purged(&self, home: Home) -> Result<Option<Purged>, StoreError> {
-        Ok(self.state().purged.get(&home.tenant).copied())
+        Ok(self.state().purged.get(&(home.tenant, home.shard)).copied())
     }
 
     fn signal(&self, shard: Shard) -> Arc<Notify> {
@@ -524,20 +517,20 @@ impl Store for Model {
         Ok(kept.map(|kept| EventHistory { summary: kept.summary(), event: Some(kept.event.clone()) }))
     }
 
-    async fn events(&self, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+    async fn events(&self, home: Home, page: PageRequest<EventId>) -> Result<Page<EventSummary, EventId>, StoreError> {
         let mut state = self.state();
         let events = &state.shards.entry(home.shard).or_default().events;
         let rows = events.values().filter(|kept| kept.event.tenant == home.tenant).map(|kept| (kept.event.id, kept.summary()));
-        page_of(rows.collect(), &page, |cursor| cursor.parse().ok())
+        Ok(page_of(rows.collect(), page))
     }
 
-    async fn dead_letters(&self, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+    async fn dead_letters(&self, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {
         let mut state = self.state();
         let rows = state.shards.entry(home.shard).or_default().dead(home.tenant).map(|(waiting, at, reason)| {
             let letter = DeadLetter { job: waiting.job.clone(), at, reason: reason.clone() };
-            (format!("{:020}/{}", at.0, waiting.job.id), letter)
+            (letter.place(), letter)
         });
-        page_of(rows.collect(), &page, |cursor| cursor.contains('/').then(|| cursor.to_owned()))
+        Ok(page_of(rows.collect(), page))
     }
 
     async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {

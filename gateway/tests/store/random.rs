@@ -526,12 +526,12 @@ fn sorted(mut summary: EventSummary) -> EventSummary {
 
 async fn pages(store: &dyn Store, home: Home, limit: usize) -> Vec<EventSummary> {
     let mut rows = Vec::new();
-    let mut cursor = None;
+    let mut before = None;
     loop {
-        let page = store.events(home, PageRequest { cursor, limit }).await.unwrap();
+        let page = store.events(home, PageRequest { before, limit }).await.unwrap();
         rows.extend(page.items.into_iter().map(sorted));
-        cursor = page.next;
-        if cursor.is_none() {
+        before = page.next;
+        if before.is_none() {
             return rows;
         }
     }
@@ -539,12 +539,12 @@ async fn pages(store: &dyn Store, home: Home, limit: usize) -> Vec<EventSummary>
 
 async fn letters(store: &dyn Store, home: Home, limit: usize) -> Vec<(Job, Timestamp)> {
     let mut rows = Vec::new();
-    let mut cursor = None;
+    let mut before = None;
     loop {
-        let page = store.dead_letters(home, PageRequest { cursor, limit }).await.unwrap();
+        let page = store.dead_letters(home, PageRequest { before, limit }).await.unwrap();
         rows.extend(page.items.into_iter().map(|letter| (letter.job, letter.at)));
-        cursor = page.next;
-        if cursor.is_none() {
+        before = page.next;
+        if before.is_none() {
             return rows;
         }
     }

@@ -137,7 +137,7 @@ impl World {
     }
 
     pub(crate) async fn dead(&self) -> Vec<DeadLetter> {
-        self.store().dead_letters(HOME, PageRequest { cursor: None, limit: 200 }).await.unwrap().items
+        self.store().dead_letters(HOME, PageRequest { before: None, limit: 200 }).await.unwrap().items
     }
 
     /// Bytes that the first tenant has queued in the first shard.

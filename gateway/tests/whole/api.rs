@@ -48,6 +48,10 @@ impl Api {
         ok(self.send("POST", path, "application/json", body.to_string()).await)
     }
 
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Value {
+        ok(self.send("PATCH", path, "application/json", body.to_string()).await)
+    }
+
     /// Brings the tenant to this state.
     pub(crate) async fn apply(&self, mut tenant: Value) {
         tenant["name"] = TENANT.into();

@@ -43,6 +43,8 @@ async fn delete(engine: Engine) {
     world.api.post("/v1/apply", &json!({"tenants": names.map(|name| tenant(name, &world))})).await;
     let shard = async |name: &str| world.api.get(&format!("/v1/tenants/{name}")).await["shard"].clone();
     assert_eq!(shard("acme").await, shard("neighbour").await, "they share a shard");
+    // One of them has the others, too.
+    world.api.patch("/v1/tenants/acme", &json!({"plan": {"shards": 4}})).await;
     world.receiver.answer_with(|request| match request.target.as_str() {
         "/hanging" => Answer::hang(),
         "/gone" => Answer::status(410),

@@ -12,6 +12,7 @@ mod guest;
 mod kill;
 mod load;
 mod pins;
+mod spread;
 mod steer;
 mod trace;
 mod world;

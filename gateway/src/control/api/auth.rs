@@ -7,10 +7,10 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
 use super::{Api, Problem};
+use crate::control::homes::Homes;
 use crate::control::model::Who;
 use crate::control::model::digest_of;
 use crate::control::service::Access;
-use crate::store::Home;
 
 /// A request with a valid key.
 pub(super) struct Caller(pub(super) Access);
@@ -21,7 +21,7 @@ pub(super) struct Operator(pub(super) Who);
 /// A request for one tenant.
 pub(super) struct Scope {
     pub(super) access: Access,
-    pub(super) home: Home,
+    pub(super) homes: Homes,
 }
 
 /// Whose data the request's key opens, and whose key it is.
@@ -71,7 +71,7 @@ impl FromRequestParts<Api> for Scope {
         let Caller(access) = Caller::from_request_parts(parts, api).await?;
         let query = axum::extract::Query::<Named>::try_from_uri(&parts.uri);
         let named = query.map_err(|error| Problem::bad_request("bad_query", "tenant", error.body_text()))?.0.tenant;
-        let home = api.0.control.home(access, named.as_deref())?;
-        Ok(Self { access, home })
+        let homes = api.0.control.homes(access, named.as_deref())?;
+        Ok(Self { access, homes })
     }
 }

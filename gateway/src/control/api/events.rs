@@ -1,5 +1,8 @@
 //! Events, deliveries, dead letters.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -10,47 +13,39 @@ use super::auth::Scope;
 use super::extract::{Json, Paging, Path, Query, TenantOnly};
 use super::views::{DeadLetterView, DeliveryView, EventView, RetriedView, to_json};
 use super::{Api, Problem};
-use crate::control::service::Error;
+use crate::control::service::{Error, parse_cursor};
 use crate::control::waiting::Explainer;
 use crate::event::DeliveryId;
-use crate::store::{Page, PageRequest, StoreError};
+use crate::store::{Page, PageRequest};
 
 type Answer = Result<Response, Problem>;
 
 /// Dead letters in one request.
 const MAX_RETRIES: usize = 1000;
 
-fn request(paging: &Paging) -> PageRequest {
-    PageRequest { cursor: paging.cursor.clone(), limit: paging.limit().clamp(1, crate::store::MAX_PAGE) }
+fn request<P: FromStr>(paging: &Paging) -> Result<PageRequest<P>, Error> {
+    Ok(PageRequest { before: paging.cursor.as_deref().map(parse_cursor).transpose()?, limit: paging.limit() })
 }
 
-/// A cursor that the store did not make is the caller's mistake.
-fn page<T>(paging: &Paging, result: Result<Page<T>, Error>, view: impl Fn(&T) -> Value) -> Answer {
-    let page = match result {
-        Err(Error::Store(StoreError::Refused(_))) if paging.cursor.is_some() => {
-            let message = "is not one that this listing gave: leave it out for the first page";
-            return Err(Error::field("cursor", message).into());
-        }
-        result => result?,
-    };
+fn answer<T, P: Display>(page: &Page<T, P>, view: impl Fn(&T) -> Value) -> Response {
     let items: Vec<Value> = page.items.iter().map(view).collect();
-    Ok(axum::Json(json!({ "items": items, "next": page.next })).into_response())
+    axum::Json(json!({ "items": items, "next": page.next.as_ref().map(P::to_string) })).into_response()
 }
 
 pub(super) async fn list(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
-    let events = api.0.control.events(scope.home, request(&paging)).await;
+    let events = api.0.control.events(&scope.homes, request(&paging)?).await?;
     let state = api.0.control.state();
-    page(&paging, events, |event| to_json(&EventView::summary(event, Explainer::new(&state, scope.home, event))))
+    Ok(answer(&events, |(home, event)| to_json(&EventView::summary(event, Explainer::new(&state, *home, event)))))
 }
 
 pub(super) async fn show(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
-    let history = api.0.control.event(scope.home, &event).await?;
+    let (home, history) = api.0.control.event(&scope.homes, &event).await?;
     let state = api.0.control.state();
-    Ok(axum::Json(EventView::full(&history, Explainer::new(&state, scope.home, &history.summary))).into_response())
+    Ok(axum::Json(EventView::full(&history, Explainer::new(&state, home, &history.summary))).into_response())
 }
 
 pub(super) async fn retry(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
-    let retried = api.0.control.retry_event(scope.home, &event).await?;
+    let retried = api.0.control.retry_event(&scope.homes, &event).await?;
     Ok(axum::Json(RetriedView { retried }).into_response())
 }
 
@@ -65,9 +60,9 @@ pub(super) struct DeliveriesQuery {
 /// An event's deliveries.
 pub(super) async fn deliveries(State(api): State<Api>, scope: Scope, Query(query): Query<DeliveriesQuery>) -> Answer {
     let event = query.event.ok_or_else(|| Error::field("event", "is needed: the id of the event whose deliveries are listed"))?;
-    let history = api.0.control.event(scope.home, &event).await?;
+    let (home, history) = api.0.control.event(&scope.homes, &event).await?;
     let state = api.0.control.state();
-    let explainer = Explainer::new(&state, scope.home, &history.summary);
+    let explainer = Explainer::new(&state, home, &history.summary);
     let items: Vec<DeliveryView> = history.summary.deliveries.iter().map(|row| DeliveryView::of(row, explainer)).collect();
     Ok(axum::Json(json!({ "items": items, "next": null })).into_response())
 }
@@ -78,16 +73,16 @@ pub(super) async fn delivery(
     Path([event, delivery]): Path<2>,
     _: Query<TenantOnly>,
 ) -> Answer {
-    let history = api.0.control.event(scope.home, &event).await?;
+    let (home, history) = api.0.control.event(&scope.homes, &event).await?;
     let found = history.summary.deliveries.iter().find(|row| row.id.to_string() == delivery);
     let found = found.ok_or_else(|| Problem::not_found("the event has no such delivery"))?;
     let state = api.0.control.state();
-    Ok(axum::Json(DeliveryView::of(found, Explainer::new(&state, scope.home, &history.summary))).into_response())
+    Ok(axum::Json(DeliveryView::of(found, Explainer::new(&state, home, &history.summary))).into_response())
 }
 
 pub(super) async fn dead_letters(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
-    let letters = api.0.control.dead_letters(scope.home, request(&paging)).await;
-    page(&paging, letters, |letter| to_json(&DeadLetterView::of(letter)))
+    let letters = api.0.control.dead_letters(&scope.homes, request(&paging)?).await?;
+    Ok(answer(&letters, |letter| to_json(&DeadLetterView::of(letter))))
 }
 
 /// What to try again.
@@ -108,6 +103,6 @@ pub(super) async fn retry_dead_letters(
     if body.value.ids.is_empty() || body.value.ids.len() > MAX_RETRIES {
         return Err(Error::field("ids", format!("must be 1 to {MAX_RETRIES}")).into());
     }
-    let retried = api.0.control.retry(scope.home, &body.value.ids).await?;
+    let retried = api.0.control.retry(&scope.homes, &body.value.ids).await?;
     Ok(axum::Json(RetriedView { retried }).into_response())
 }

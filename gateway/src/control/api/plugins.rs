@@ -16,22 +16,22 @@ use crate::control::model::Plugins;
 type Answer = Result<Response, Problem>;
 
 pub(super) async fn list(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
-    let page = api.0.control.list::<Plugins>(scope.home.tenant, paging.cursor.as_deref(), paging.limit())?;
+    let page = api.0.control.list::<Plugins>(scope.homes.tenant, paging.cursor.as_deref(), paging.limit())?;
     Ok(axum::Json(listing(&page, |entry| to_json(&PluginView::of(entry)))).into_response())
 }
 
 pub(super) async fn show(State(api): State<Api>, scope: Scope, Path([plugin]): Path<1>, _: Query<TenantOnly>) -> Answer {
-    let entry = api.0.control.get::<Plugins>(scope.home.tenant, &plugin)?;
+    let entry = api.0.control.get::<Plugins>(scope.homes.tenant, &plugin)?;
     Ok(axum::Json(PluginView::of(&entry)).into_response())
 }
 
 pub(super) async fn delete(State(api): State<Api>, scope: Scope, Path([plugin]): Path<1>, _: Query<TenantOnly>) -> Answer {
-    api.0.control.delete::<Plugins>(scope.home.tenant, &plugin).await?;
+    api.0.control.delete::<Plugins>(scope.homes.tenant, &plugin).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) async fn list_versions(State(api): State<Api>, scope: Scope, Path([plugin]): Path<1>, _: Query<TenantOnly>) -> Answer {
-    let entry = api.0.control.get::<Plugins>(scope.home.tenant, &plugin)?;
+    let entry = api.0.control.get::<Plugins>(scope.homes.tenant, &plugin)?;
     let items: Vec<VersionView> = entry.parts.versions.iter().map(VersionView::of).collect();
     Ok(axum::Json(serde_json::json!({ "items": items, "next": null })).into_response())
 }
@@ -43,7 +43,7 @@ pub(super) async fn upload(
     _: Query<TenantOnly>,
     Component(component): Component,
 ) -> Answer {
-    let uploaded = api.0.control.upload(scope.home.tenant, &plugin, component).await?;
+    let uploaded = api.0.control.upload(scope.homes.tenant, &plugin, component).await?;
     let status = if uploaded.known { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, axum::Json(VersionView::of(&uploaded.version))).into_response())
 }
@@ -54,7 +54,7 @@ pub(super) async fn show_version(
     Path([plugin, version]): Path<2>,
     _: Query<TenantOnly>,
 ) -> Answer {
-    let entry = api.0.control.get::<Plugins>(scope.home.tenant, &plugin)?;
+    let entry = api.0.control.get::<Plugins>(scope.homes.tenant, &plugin)?;
     let found = entry.parts.resolve(&version).ok_or_else(|| Problem::not_found("there is no such version or alias"))?;
     Ok(axum::Json(VersionView::of(found)).into_response())
 }
@@ -65,7 +65,7 @@ pub(super) async fn delete_version(
     Path([plugin, version]): Path<2>,
     _: Query<TenantOnly>,
 ) -> Answer {
-    api.0.control.delete_version(scope.home.tenant, &plugin, &version).await?;
+    api.0.control.delete_version(scope.homes.tenant, &plugin, &version).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn set_alias(
     _: Query<TenantOnly>,
     body: Json<AliasSpec>,
 ) -> Answer {
-    let entry = api.0.control.set_alias(scope.home.tenant, &plugin, &alias, &body.value.version).await?;
+    let entry = api.0.control.set_alias(scope.homes.tenant, &plugin, &alias, &body.value.version).await?;
     Ok(axum::Json(PluginView::of(&entry)).into_response())
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn delete_alias(
     Path([plugin, alias]): Path<2>,
     _: Query<TenantOnly>,
 ) -> Answer {
-    api.0.control.delete_alias(scope.home.tenant, &plugin, &alias).await?;
+    api.0.control.delete_alias(scope.homes.tenant, &plugin, &alias).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

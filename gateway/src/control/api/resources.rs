@@ -34,7 +34,7 @@ impl Shown for Destinations {}
 impl Shown for Connections {}
 
 pub(super) async fn list<K: Shown>(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
-    let page = api.0.control.list::<K>(scope.home.tenant, paging.cursor.as_deref(), paging.limit())?;
+    let page = api.0.control.list::<K>(scope.homes.tenant, paging.cursor.as_deref(), paging.limit())?;
     Ok(axum::Json(listing(&page, view)).into_response())
 }
 
@@ -44,8 +44,8 @@ pub(super) async fn create<K: Shown>(
     Query(TenantOnly { .. }): Query<TenantOnly>,
     body: Json<K::Spec>,
 ) -> Answer {
-    let again = body.again(scope.access, &format!("{}/{}", scope.home.tenant, K::NAME));
-    let entry = api.0.control.create::<K>(scope.home.tenant, body.value, again.as_ref()).await?;
+    let again = body.again(scope.access, &format!("{}/{}", scope.homes.tenant, K::NAME));
+    let entry = api.0.control.create::<K>(scope.homes.tenant, body.value, again.as_ref()).await?;
     Ok((StatusCode::CREATED, axum::Json(view(&entry))).into_response())
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn show<K: Shown>(
     Path([reference]): Path<1>,
     Query(TenantOnly { .. }): Query<TenantOnly>,
 ) -> Answer {
-    let entry = api.0.control.get::<K>(scope.home.tenant, &reference)?;
+    let entry = api.0.control.get::<K>(scope.homes.tenant, &reference)?;
     Ok(axum::Json(view(&entry)).into_response())
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn patch<K: Shown>(
     if !body.value.is_object() {
         return Err(Problem::bad_request("bad_field", "", "a merge patch is a JSON object with the fields that change"));
     }
-    let entry = api.0.control.patch::<K>(scope.home.tenant, &reference, &body.value).await?;
+    let entry = api.0.control.patch::<K>(scope.homes.tenant, &reference, &body.value).await?;
     Ok(axum::Json(view(&entry)).into_response())
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn delete<K: Shown>(
     Path([reference]): Path<1>,
     Query(TenantOnly { .. }): Query<TenantOnly>,
 ) -> Answer {
-    api.0.control.delete::<K>(scope.home.tenant, &reference).await?;
+    api.0.control.delete::<K>(scope.homes.tenant, &reference).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

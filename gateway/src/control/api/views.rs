@@ -35,8 +35,10 @@ pub struct TenantView {
     id: String,
     name: String,
     plan: PlanSpec,
-    /// Where its events are kept.
+    /// Its home, the first of its shards.
     shard: u16,
+    /// Where its events are kept.
+    shards: Vec<u16>,
     /// `active` or `deleting`.
     state: &'static str,
     /// How far its deletion has come; only when one tenant is shown that is being deleted.
@@ -63,8 +65,9 @@ impl TenantView {
         Self {
             id: entry.id.to_string(),
             name: record.name,
-            plan: record.plan,
+            plan: PlanSpec { shards: u16::try_from(entry.parts.shards.count()).ok(), ..record.plan },
             shard: record.shard.0,
+            shards: entry.parts.shards.iter().map(|shard| shard.0).collect(),
             state: if record.deleting.is_some() { "deleting" } else { "active" },
             deletion: None,
             created_at: shown(entry.created_at),

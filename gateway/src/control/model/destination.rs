@@ -80,7 +80,8 @@ pub struct DestinationSpec {
     #[serde(default = "default_timeout", with = "units::duration")]
     #[schema(value_type = String, example = "30s")]
     pub timeout: Duration,
-    /// Attempts at once; more deliveries wait in the store. Default 64.
+    /// Attempts at once; more deliveries wait in the store. A tenant with several shards (`plan.shards`) has its part of them in each, at
+    /// least one. Default 64.
     #[serde(default = "default_in_flight")]
     pub in_flight: usize,
     /// When failed deliveries are tried again.

@@ -78,7 +78,8 @@ fn default_max_body() -> usize {
     1 << 20
 }
 
-/// What makes an event a duplicate: the same value, within the window, of exactly one of a header and a place in the JSON body.
+/// What makes an event a duplicate: the same value, within the window, of exactly one of a header and a place in the JSON body. When the
+/// tenant gets more shards (`plan.shards`), some of the values that are remembered then are forgotten once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DedupSpec {

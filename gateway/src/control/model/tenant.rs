@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::{Faults, FieldError, Kind, check_name};
 use crate::clock::Timestamp;
 use crate::config::units;
-use crate::control::snapshot::{Plan, Tenant};
+use crate::control::snapshot::{Plan, Shards, Tenant};
 use crate::event::{Shard, TenantId};
 
 /// Tenants.
@@ -19,6 +19,12 @@ impl Kind for Tenants {
     type Parts = Arc<Tenant>;
     const NAME: &'static str = "tenant";
     const KEY: &'static str = "ten";
+    const FORMAT: u8 = 2;
+
+    /// A release that knows of one shard only must not take the others for nobody's.
+    fn format(spec: &TenantRecord) -> u8 {
+        if spec.further.is_empty() { 1 } else { 2 }
+    }
 
     fn new_id(now: Timestamp, random: u128) -> TenantId {
         TenantId::new(now, random)
@@ -42,15 +48,19 @@ pub struct TenantSpec {
     pub plan: PlanSpec,
 }
 
-/// A tenant as it is stored: its shard was chosen when it was made.
+/// A tenant as it is stored: its home was chosen when it was made, further shards when its plan asked for them. Of its plan the number
+/// of shards is not stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TenantRecord {
     /// Unique on the gateway.
     pub name: String,
     /// What it may use.
     pub plan: PlanSpec,
-    /// Where its events are.
+    /// Where its events are: its home.
     pub shard: Shard,
+    /// Where they are as well, in the order in which it got these shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Shard>,
     /// Since when it is being deleted, if it is. It has nothing left then but what is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleting: Option<Timestamp>,
@@ -66,7 +76,8 @@ pub struct PlanSpec {
     pub burst: u32,
     /// Share against other tenants where queues are served in turn. Default 1.
     pub weight: u32,
-    /// Events being planned or delivered at once; more of them wait in the store. Default 512.
+    /// Events being planned or delivered at once, in all its shards together; more of them wait in the store. Each shard has its part, at
+    /// least one. Default 512.
     pub in_flight: usize,
     /// Events per second that are taken at all, in either lane; what exceeds it is refused with 429. As many as come in one second of
     /// it, or the burst if that is more, may come at once. At least the rate. Default 100000, or the rate if that is more.
@@ -77,6 +88,12 @@ pub struct PlanSpec {
     #[serde(with = "units::size")]
     #[schema(value_type = String, example = "1GiB")]
     pub queued_bytes: u64,
+    /// Shards that its events are spread over, at most as many as the gateway has: for a tenant that is too big for one. May grow later,
+    /// never shrink; left out, it stays as it is. A new tenant has one. When it grows, a part of the dedup keys moves to the new shards: a
+    /// repeat of an event from before, inside its source's window, may be taken once more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub shards: Option<u16>,
 }
 
 /// The ceiling of a plan that says nothing of it, unless its rate is above.
@@ -87,7 +104,7 @@ const MAX_QUEUED: u64 = 1 << 50;
 
 impl Default for PlanSpec {
     fn default() -> Self {
-        Self { rate: 1000.0, burst: 2000, weight: 1, in_flight: 512, ceiling: None, queued_bytes: 1 << 30 }
+        Self { rate: 1000.0, burst: 2000, weight: 1, in_flight: 512, ceiling: None, queued_bytes: 1 << 30, shards: None }
     }
 }
 
@@ -95,7 +112,7 @@ impl TenantRecord {
     /// Checks it and makes it ready for use.
     pub(in crate::control) fn prepare(&self, id: TenantId) -> Result<Arc<Tenant>, Vec<FieldError>> {
         let mut faults = Faults::default();
-        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes } = self.plan;
+        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, shards: _ } = self.plan;
         check_name("name", &self.name, &mut faults);
         faults.range("plan.rate", rate, 0.001, MAX_RATE);
         faults.range("plan.burst", burst, 1, 100_000_000);
@@ -109,6 +126,7 @@ impl TenantRecord {
         }
         faults.range("plan.queued_bytes", queued_bytes, 1, MAX_QUEUED);
         let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes };
-        faults.or(Arc::new(Tenant { id, name: self.name.clone(), shard: self.shard, plan, deleting: self.deleting }))
+        let shards = Shards::new(self.shard, self.further.clone());
+        faults.or(Arc::new(Tenant { id, name: self.name.clone(), shards, plan, deleting: self.deleting }))
     }
 }

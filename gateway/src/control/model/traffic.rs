@@ -1,5 +1,6 @@
 //! What an operator sets for the work of the whole gateway, with who set it, as it is stored.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -142,6 +143,9 @@ pub struct Setting {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of who is returning: the shards in which nothing is left of it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub drained: BTreeSet<Shard>,
 }
 
 /// A change as the audit keeps it.
@@ -172,7 +176,7 @@ pub struct Change {
 impl Setting {
     /// It as it is written by this release.
     pub fn new(level: Level, by: Who, at: Timestamp, reason: Option<String>) -> Self {
-        Self { v: FORMAT, level, by, at, reason }
+        Self { v: FORMAT, level, by, at, reason, drained: BTreeSet::new() }
     }
 }
 

@@ -145,7 +145,7 @@ pub(super) fn page<K: Kind>(table: &Table<K>, cursor: Option<&str>, limit: usize
     Ok(Listed { items, next })
 }
 
-pub(super) fn parse_cursor<T: std::str::FromStr>(cursor: &str) -> Result<T, Error> {
+pub(in crate::control) fn parse_cursor<T: std::str::FromStr>(cursor: &str) -> Result<T, Error> {
     cursor.parse().map_err(|_| Error::field("cursor", "is not one that this listing gave: leave it out for the first page"))
 }
 

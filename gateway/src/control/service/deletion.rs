@@ -1,6 +1,6 @@
 //! Deleting a tenant. Its sources, destinations, connections, plugins and keys go at once, so that nothing more comes in or out. What
-//! is queued is given up by the owner of its shard, which then purges all that the store holds of it; the tenant's own record stays
-//! until that is done, so that it goes on after a restart and can be watched.
+//! is queued is given up by the owners of its shards, which then purge all that the store holds of it; the tenant's own record stays
+//! until that is done in all of them, so that it goes on after a restart and can be watched.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{Access, Control, Error};
 use crate::control::model::Tenants;
 use crate::control::state::Entry;
 use crate::event::TenantId;
-use crate::store::{Home, Purged};
+use crate::store::Purged;
 
 impl Control {
     /// Begins to delete a tenant; nothing changes for one that is being deleted already.
@@ -23,7 +23,7 @@ impl Control {
         if tenant.parts.deleting.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.store.purged(home_of(tenant)).await?.unwrap_or_default()))
+        Ok(Some(tenant.homes().purged(&*self.store).await?))
     }
 
     /// Takes tenants away of which the store holds nothing any more. Any node may do it.
@@ -48,8 +48,4 @@ impl Control {
             Err(error) => Err(error),
         }
     }
-}
-
-fn home_of(tenant: &Entry<Tenants>) -> Home {
-    Home { tenant: tenant.id, shard: tenant.parts.shard }
 }

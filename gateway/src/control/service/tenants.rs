@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::crud::{Idempotency, MAX_LIMIT, parse_cursor};
 use super::{Control, Error, Listed};
+use crate::control::homes::Homes;
 use crate::control::model::{PlanSpec, TenantRecord, TenantSpec, Tenants};
 use crate::control::state::{Entry, State};
 use crate::event::{Shard, TenantId};
-use crate::store::Home;
 
 /// Whose data the caller may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Access {
 
 impl Control {
     /// The tenant that a request is for: the one it names, or the key's own.
-    pub fn home(&self, access: Access, named: Option<&str>) -> Result<Home, Error> {
+    pub fn homes(&self, access: Access, named: Option<&str>) -> Result<Homes, Error> {
         let state = self.state();
         let tenant = match (access, named) {
             (_, Some(reference)) => self.tenant(access, reference)?,
@@ -49,7 +49,7 @@ impl Control {
                 return Err(Error::field("tenant", "an operator's key needs `?tenant=` with a tenant's id or name"));
             }
         };
-        Ok(Home { tenant: tenant.id, shard: tenant.parts.shard })
+        Ok(tenant.homes())
     }
 
     /// A tenant by id or name. Another one than the caller's is not there.
@@ -72,7 +72,7 @@ impl Control {
         Ok(Listed { items, next })
     }
 
-    /// Makes a tenant, on the shard that has the fewest.
+    /// Makes a tenant, on the shards that have the fewest.
     pub async fn create_tenant(
         &self,
         access: Access,
@@ -85,8 +85,8 @@ impl Control {
             if let Some(made) = draft.state().tenant(id) {
                 return Ok(Arc::clone(&made.entry));
             }
-            let shard = self.emptiest_shard(draft.state());
-            draft.put_tenant(id, &TenantRecord { name: spec.name.clone(), plan: spec.plan, shard, deleting: None })
+            let record = self.new_tenant(draft.state(), &spec.name, spec.plan)?;
+            draft.put_tenant(id, &record)
         })
         .await
     }
@@ -104,6 +104,7 @@ impl Control {
                 merge_flat(&mut merged, plan);
                 record.plan =
                     serde_json::from_value::<PlanSpec>(merged).map_err(|error| Error::field("plan", error.to_string()))?;
+                self.spread(draft.state(), &mut record)?;
             }
             if record == tenant.entry.tenant() {
                 return Ok(Arc::clone(&tenant.entry));
@@ -113,15 +114,42 @@ impl Control {
         .await
     }
 
-    pub(in crate::control) fn emptiest_shard(&self, state: &State) -> Shard {
+    /// A tenant to be made, as it is stored.
+    pub(in crate::control) fn new_tenant(&self, state: &State, name: &str, plan: PlanSpec) -> Result<TenantRecord, Error> {
+        let shard = self.emptiest_shards(state).next().unwrap_or_default();
+        let mut record = TenantRecord { name: name.to_owned(), plan, shard, further: Vec::new(), deleting: None };
+        self.spread(state, &mut record)?;
+        Ok(record)
+    }
+
+    /// Gives a tenant as many shards as its plan asks for, if it does. None is taken away: what is in it would be out of reach.
+    pub(in crate::control) fn spread(&self, state: &State, record: &mut TenantRecord) -> Result<(), Error> {
+        let Some(wanted) = record.plan.shards.take() else { return Ok(()) };
+        let (wanted, has, all) = (usize::from(wanted), 1 + record.further.len(), self.shards);
+        if wanted < has {
+            let message = format!("must be at least {has}, as many as the tenant has: shards are only added, never taken away");
+            return Err(Error::field("plan.shards", message));
+        }
+        if wanted > usize::from(all).max(has) {
+            return Err(Error::field("plan.shards", format!("must be from {has} to {all}: `dispatch.shards` is {all}")));
+        }
+        let others = self.emptiest_shards(state).filter(|shard| *shard != record.shard && !record.further.contains(shard));
+        let added: Vec<Shard> = others.take(wanted - has).collect();
+        record.further.extend(added);
+        Ok(())
+    }
+
+    /// All shards, those that fewest tenants have first.
+    fn emptiest_shards(&self, state: &State) -> impl Iterator<Item = Shard> + use<> {
         let mut counts = vec![0_usize; usize::from(self.shards)];
-        for tenant in state.tenants() {
-            if let Some(count) = counts.get_mut(usize::from(tenant.entry.parts.shard.0)) {
+        for shard in state.tenants().flat_map(|tenant| tenant.entry.parts.shards.iter()) {
+            if let Some(count) = counts.get_mut(usize::from(shard.0)) {
                 *count += 1;
             }
         }
-        let fewest = (0..self.shards).min_by_key(|shard| counts[usize::from(*shard)]);
-        Shard(fewest.unwrap_or_default())
+        let mut shards: Vec<u16> = (0..self.shards).collect();
+        shards.sort_by_key(|shard| counts[usize::from(*shard)]);
+        shards.into_iter().map(Shard)
     }
 }
 

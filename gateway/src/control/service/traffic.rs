@@ -7,6 +7,7 @@ use crate::control::draft::Draft;
 use crate::control::model::{Change, Faults, Knob, Level, MAX_DIVERTED, Setting, Who, check_percent, check_reason};
 use crate::control::snapshot::{Diversion, Diverted};
 use crate::control::steering::Steering;
+use crate::event::Shard;
 
 impl Control {
     /// What is set, and the last changes of it.
@@ -62,12 +63,11 @@ impl Control {
         .await
     }
 
-    /// Nothing is held any more of who is returning: ends the diversion. Does nothing for who is not returning (any more).
-    pub async fn returned(&self, who: Diverted) -> Result<(), Error> {
+    /// Nothing is held any more in a shard of who is returning: ends the diversion there, and as a whole if it was the last shard. Does
+    /// nothing for who is not returning (any more).
+    pub async fn returned(&self, who: Diverted, shard: Shard) -> Result<(), Error> {
         self.change(|draft| {
-            if draft.state().steering().diversion(who) == Some(Diversion::Returning) {
-                draft.steer(Knob::Diversion(who), None, &Who::Gateway, Some("nothing of it is held any more"));
-            }
+            draft.returned(who, shard);
             Ok(())
         })
         .await

@@ -1,6 +1,6 @@
 //! What an operator set for the work of the whole gateway: how much each kind of it may use, and who is diverted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,8 @@ pub struct Traffic {
     pub shards: HashMap<Shard, Percent>,
     /// Who is diverted.
     pub diverted: HashMap<Diverted, Diversion>,
+    /// Shards in which nothing is left of who is returning: there its diversion is over.
+    pub drained: HashSet<(Diverted, Shard)>,
 }
 
 impl Default for Traffic {
@@ -78,6 +80,7 @@ impl Default for Traffic {
             retries: Percent::ALL,
             shards: HashMap::new(),
             diverted: HashMap::new(),
+            drained: HashSet::new(),
         }
     }
 }
@@ -97,13 +100,18 @@ impl Traffic {
         self.shards.get(&shard).copied().unwrap_or(Percent::ALL)
     }
 
-    /// Whether work of this tenant that came in by this source is diverted, and how far that is. A diversion that holds wins.
-    pub fn diversion(&self, tenant: TenantId, source: SourceId) -> Option<Diversion> {
+    /// Whether work of this tenant that came in by this source is diverted in a shard, and how far that is. A diversion that holds wins.
+    pub fn diversion(&self, tenant: TenantId, source: SourceId, shard: Shard) -> Option<Diversion> {
         if self.diverted.is_empty() {
             return None;
         }
-        let both = [Diverted::Tenant(tenant), Diverted::Source(source)].map(|who| self.diverted.get(&who).copied());
+        let both = [Diverted::Tenant(tenant), Diverted::Source(source)].map(|who| self.diversion_of(who, shard));
         both.into_iter().flatten().reduce(|a, b| if a == Diversion::Held { a } else { b })
+    }
+
+    /// How far somebody's diversion is in a shard.
+    pub fn diversion_of(&self, who: Diverted, shard: Shard) -> Option<Diversion> {
+        self.diverted.get(&who).copied().filter(|_| !self.drained.contains(&(who, shard)))
     }
 }
 
@@ -122,11 +130,16 @@ mod tests {
     fn who_is_held_in_one_way_is_held() {
         let (tenant, source) = (TenantId(1), SourceId(2));
         let mut traffic = Traffic::default();
-        assert_eq!(traffic.diversion(tenant, source), None);
+        let diversion = |traffic: &Traffic, source, shard| traffic.diversion(tenant, source, Shard(shard));
+        assert_eq!(diversion(&traffic, source, 0), None);
         traffic.diverted.insert(Diverted::Tenant(tenant), Diversion::Returning);
-        assert_eq!(traffic.diversion(tenant, source), Some(Diversion::Returning));
+        assert_eq!(diversion(&traffic, source, 0), Some(Diversion::Returning));
         traffic.diverted.insert(Diverted::Source(source), Diversion::Held);
-        assert_eq!(traffic.diversion(tenant, source), Some(Diversion::Held));
-        assert_eq!(traffic.diversion(tenant, SourceId(3)), Some(Diversion::Returning));
+        assert_eq!(diversion(&traffic, source, 0), Some(Diversion::Held));
+        assert_eq!(diversion(&traffic, SourceId(3), 0), Some(Diversion::Returning));
+        traffic.drained.insert((Diverted::Tenant(tenant), Shard(1)));
+        assert_eq!(diversion(&traffic, SourceId(3), 0), Some(Diversion::Returning));
+        assert_eq!(diversion(&traffic, SourceId(3), 1), None, "it is over there");
+        assert_eq!(diversion(&traffic, source, 1), Some(Diversion::Held));
     }
 }

@@ -16,7 +16,7 @@ use super::{Limits, Shared, dedup};
 use crate::clock::{self, Timestamp};
 use crate::config::units::ShownSize;
 use crate::control::snapshot::{Source, Tenant};
-use crate::event::{self, Event, EventId, Header, Lane, Revision, SourceId};
+use crate::event::{self, Event, EventId, Header, Lane, Revision, Shard, SourceId};
 use crate::ingest::accept::AcceptError;
 use crate::ingest::quota::Quota;
 use crate::ingest::verify::VerifyError;
@@ -76,7 +76,7 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     let cap = source.max_body;
     check_length(head, cap)?;
     let tenant = &*source.tenant;
-    let quota = shared.parts.acceptor.quotas().of(Home { tenant: tenant.id, shard: tenant.shard });
+    let quota = shared.parts.acceptor.quotas().of(Home { tenant: tenant.id, shard: tenant.shards.home() });
     check_plan(shared, tenant, &quota, seen.now).await?;
     let share = shared.source_bodies.of(source.id);
     let mut room = Room::new(&shared.bodies, context.peer.bodies.as_ref(), &share);
@@ -95,9 +95,10 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     };
     let dedup = source.dedup.as_ref().and_then(|rule| dedup::key(rule, source.id, &event.request));
     let event = source.verifier.verify(event, seen.now).map_err(|error| unauthorized(&error))?;
-    let lane = choose_lane(shared, source, &quota, revision, head, seen.now)?;
+    let shard = tenant.shards.place(event.event().id, dedup.as_ref().map(|dedup| &dedup.key));
+    let lane = choose_lane(shared, source, shard, &quota, revision, head, seen.now)?;
     seen.lane = Some(lane);
-    let acceptance = Acceptance { event, shard: tenant.shard, lane, dedup };
+    let acceptance = Acceptance { event, shard, lane, dedup };
     let deadline = seen.started + limits.total;
     match context.activity.within(deadline, shared.parts.acceptor.accept(acceptance)).await {
         Some(accepted) => accepted.map_err(|error| not_accepted(&error, limits)),
@@ -113,7 +114,7 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
 /// A tenant that uses more than its plan allows is told so, before its body is read; nobody else notices.
 async fn check_plan(shared: &Shared, tenant: &Tenant, quota: &Quota, now: Timestamp) -> Result<(), Refusal> {
     let (acceptor, plan) = (&shared.parts.acceptor, &tenant.plan);
-    if acceptor.is_full(quota, plan.queued_bytes, now).await {
+    if acceptor.is_full(quota, tenant, now).await {
         let detail = format!(
             "The tenant has as much queued as its plan allows: plan.queued_bytes is {}. Nothing was kept. Wait until some of it is delivered, put right the destinations that it waits for, or have plan.queued_bytes raised.",
             ShownSize(plan.queued_bytes)
@@ -134,6 +135,7 @@ async fn check_plan(shared: &Shared, tenant: &Tenant, quota: &Quota, now: Timest
 fn choose_lane(
     shared: &Shared,
     source: &Source,
+    shard: Shard,
     quota: &Quota,
     revision: Revision,
     head: &Head,
@@ -143,7 +145,7 @@ fn choose_lane(
     if snapshot.revision != revision {
         find(shared, head.uri.path())?;
     }
-    if snapshot.traffic.diversion(source.tenant.id, source.id).is_some() {
+    if snapshot.traffic.diversion(source.tenant.id, source.id, shard).is_some() {
         return Ok(Lane::Held);
     }
     Ok(shared.parts.acceptor.quotas().lane(quota, &source.tenant.plan, now))

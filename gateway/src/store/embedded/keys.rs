@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, DestinationId, EventId, Lane, Shard, SourceId, TenantId};
-use crate::store::{QueueKey, StoreError};
+use crate::store::{Home, QueueKey, StoreError};
 
 /// Prefixes in the `index` tree.
 pub(super) mod kind {
@@ -234,9 +234,9 @@ pub(super) fn config(key: &str) -> Vec<u8> {
     Key::of(kind::CONFIG).bytes(key.as_bytes()).0
 }
 
-/// What a purge has removed of a tenant.
-pub(super) fn purged(tenant: TenantId) -> Vec<u8> {
-    Key::of(kind::PURGED).u128(tenant.0).0
+/// What a purge has removed of a tenant in a shard.
+pub(super) fn purged(home: Home) -> Vec<u8> {
+    Key::of(kind::PURGED).u128(home.tenant.0).shard(home.shard).0
 }
 
 pub(super) fn single(kind: u8) -> Vec<u8> {

@@ -7,7 +7,10 @@ use super::keys::{self, LogKey, Parts, kind};
 use super::rows::{Place, Story, Waiting};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, FORMAT, Revision, TenantId, VersionHash, decode, decode_event};
-use crate::store::{DeadLetter, EventHistory, EventSummary, Home, Job, MAX_PAGE, Page, PageRequest, StoreError, Work};
+use crate::store::{Burial, DeadLetter, EventHistory, EventSummary, Home, Job, MAX_PAGE, Page, PageRequest, StoreError, Work};
+
+/// A tenant's history is in order of its events, whatever their shards: so many of other shards are passed over for one page.
+const MAX_ELSEWHERE: usize = 1024;
 
 /// All that history holds of an event.
 pub(super) fn story(disk: &Disk, tenant: TenantId, event: EventId) -> Result<Story, StoreError> {
@@ -29,24 +32,24 @@ pub(super) fn event(disk: &Disk, home: Home, id: EventId) -> Result<Option<Event
     Ok(story.summary(id).map(|summary| EventHistory { summary, event }))
 }
 
-pub(super) fn events(disk: &Disk, home: Home, page: &PageRequest) -> Result<Page<EventSummary>, StoreError> {
+pub(super) fn events(disk: &Disk, home: Home, page: PageRequest<EventId>) -> Result<Page<EventSummary, EventId>, StoreError> {
     let limit = page.limit.clamp(1, MAX_PAGE);
     let tenant = home.tenant;
     let from = keys::history(tenant, EventId(0), 0);
-    let to = match &page.cursor {
-        Some(cursor) => keys::history(tenant, cursor.parse().map_err(|_| foreign(cursor))?, 0),
+    let to = match page.before {
+        Some(before) => keys::history(tenant, before, 0),
         None => keys::after(&from[..16]),
     };
     let mut items = Vec::new();
     let mut rows: Vec<(u64, fjall::Slice)> = Vec::new();
-    let mut more = false;
+    let mut last = None;
+    let mut elsewhere = 0;
     for row in disk.range(Tree::History, from, to).rev() {
         let (key, value) = row?;
         let mut parts = Parts(&key[16..]);
         let (event, n) = (EventId(parts.u128()?), parts.u64()?);
-        if items.len() == limit {
-            more = true;
-            break;
+        if items.len() == limit || elsewhere == MAX_ELSEWHERE {
+            return Ok(Page { items, next: last });
         }
         rows.push((n, value));
         if n > 0 {
@@ -57,20 +60,21 @@ pub(super) fn events(disk: &Disk, home: Home, page: &PageRequest) -> Result<Page
         for (n, value) in rows.drain(..).rev() {
             story.add(n, &value)?;
         }
-        items.extend(story.summary(event));
+        last = Some(event);
+        if story.listed.is_some_and(|listed| listed.shard == home.shard) {
+            items.extend(story.summary(event));
+        } else {
+            elsewhere += 1;
+        }
     }
-    let next = items.last().filter(|_| more).map(|row: &EventSummary| row.id.to_string());
-    Ok(Page { items, next })
+    Ok(Page { items, next: None })
 }
 
-pub(super) fn dead_letters(disk: &Disk, home: Home, page: &PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+pub(super) fn dead_letters(disk: &Disk, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {
     let limit = page.limit.clamp(1, MAX_PAGE);
     let from = keys::dead_of(home.shard, home.tenant);
-    let to = match &page.cursor {
-        Some(cursor) => {
-            let (at, id) = parse_cursor(cursor).ok_or_else(|| foreign(cursor))?;
-            keys::dead(home.shard, home.tenant, at, id)
-        }
+    let to = match page.before {
+        Some(Burial { at, id }) => keys::dead(home.shard, home.tenant, at, id),
         None => keys::after(&from),
     };
     let prefix = from.len();
@@ -79,12 +83,11 @@ pub(super) fn dead_letters(disk: &Disk, home: Home, page: &PageRequest) -> Resul
     for key in disk.keys(Tree::Index, from, to).rev() {
         let key = key?;
         if items.len() == limit {
-            let next = last.map(|(at, id): (Timestamp, DeliveryId)| format!("{}-{id}", at.0));
-            return Ok(Page { items, next });
+            return Ok(Page { items, next: last });
         }
         let mut parts = Parts(&key[prefix..]);
         let (at, id) = (Timestamp(parts.u64()?), DeliveryId(parts.u128()?));
-        last = Some((at, id));
+        last = Some(Burial { at, id });
         // One that was retried or trimmed meanwhile is not a dead letter any more.
         let Some(waiting) = disk.read::<Waiting>(Tree::Index, &keys::waiting(home.shard, id))? else { continue };
         let Place::Dead { reason, .. } = &waiting.place else { continue };
@@ -98,15 +101,6 @@ pub(super) fn dead_letters(disk: &Disk, home: Home, page: &PageRequest) -> Resul
 fn job(disk: &Disk, home: Home, id: DeliveryId, waiting: &Waiting) -> Result<Option<Job>, StoreError> {
     let work = disk.read::<Work>(Tree::Jobs, &keys::job(home.shard, id))?;
     Ok(work.map(|work| waiting.job(id, work)))
-}
-
-fn parse_cursor(cursor: &str) -> Option<(Timestamp, DeliveryId)> {
-    let (at, id) = cursor.split_once('-')?;
-    Some((Timestamp(at.parse().ok()?), id.parse().ok()?))
-}
-
-fn foreign(cursor: &str) -> StoreError {
-    StoreError::Refused(format!("`{}` is not a cursor of this listing", cursor.chars().take(64).collect::<String>()))
 }
 
 pub(super) fn config(disk: &Disk) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {

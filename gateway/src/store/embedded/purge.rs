@@ -114,6 +114,9 @@ impl Haul {
     /// Takes an event unless a job of it is still there. That one may be in hand although its delivery has ended: an outcome can come
     /// with another record than the job's own.
     fn take(&mut self, shared: &Shared, lease: &Lease, tenant: TenantId, event: EventId, story: Story) -> Result<(), StoreError> {
+        if story.listed.is_some_and(|listed| listed.shard != lease.shard) {
+            return Ok(());
+        }
         self.walk.is_clean = false;
         let Some(listed) = story.listed.filter(|_| story.finished) else { return Ok(()) };
         for row in &story.rows {

@@ -86,20 +86,18 @@ async fn find(inner: &Inner, keys: &ShardKeys, member: &Listed) -> Result<Option
     Ok(None)
 }
 
-pub(super) async fn events(inner: &Arc<Inner>, home: Home, page: PageRequest) -> Result<Page<EventSummary>, StoreError> {
+pub(super) async fn events(
+    inner: &Arc<Inner>,
+    home: Home,
+    page: PageRequest<EventId>,
+) -> Result<Page<EventSummary, EventId>, StoreError> {
     let keys = inner.keys(home.shard)?;
     let limit = page.limit.clamp(1, MAX_PAGE);
-    let before = match &page.cursor {
-        None => None,
-        Some(cursor) => {
-            Some(cursor.parse::<EventId>().map_err(|_| StoreError::Refused("the cursor is not one of this store's".into()))?)
-        }
-    };
-    let mut members = listed(inner, &keys.index(home.tenant), before, limit + 1).await?;
+    let mut members = listed(inner, &keys.index(home.tenant), page.before, limit + 1).await?;
     let more = members.len() > limit;
     members.truncate(limit);
     let mut known = outcomes(inner, keys, &members).await?;
-    let next = more.then(|| members.last().map(|member| member.event.to_string())).flatten();
+    let next = more.then(|| members.last().map(|member| member.event)).flatten();
     let items = members.iter().map(|member| summary(member, known.remove(&member.event).unwrap_or_default())).collect();
     Ok(Page { items, next })
 }

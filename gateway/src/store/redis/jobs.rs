@@ -16,7 +16,8 @@ use crate::clock::Timestamp;
 use crate::event::{DeliveryId, Failure, TenantId, decode, encode};
 use crate::store::row::Row;
 use crate::store::{
-    Budget, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, MAX_PAGE, Page, PageRequest, QueueKey, StoreError, Work,
+    Budget, Burial, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, MAX_PAGE, Page, PageRequest, QueueKey, StoreError,
+    Work,
 };
 
 /// The most jobs of one script.
@@ -147,16 +148,16 @@ pub(super) async fn queues(inner: &Arc<Inner>, lease: &Lease) -> Result<Vec<(Que
     Ok(queues)
 }
 
-pub(super) async fn dead_letters(inner: &Arc<Inner>, home: Home, page: PageRequest) -> Result<Page<DeadLetter>, StoreError> {
+pub(super) async fn dead_letters(
+    inner: &Arc<Inner>,
+    home: Home,
+    page: PageRequest<Burial>,
+) -> Result<Page<DeadLetter, Burial>, StoreError> {
     let keys = inner.keys(home.shard)?;
     let limit = page.limit.clamp(1, MAX_PAGE);
-    let from = match &page.cursor {
+    let from = match page.before {
         None => b"+".to_vec(),
-        Some(cursor) => {
-            let member = hex::decode(cursor).ok().filter(|member| member.len() == 24);
-            let member = member.ok_or_else(|| StoreError::Refused("the cursor is not one of this store's".into()))?;
-            [b"(", &member[..]].concat()
-        }
+        Some(Burial { at, id }) => [b"(", &at.0.to_be_bytes()[..], &id.0.to_be_bytes()[..]].concat(),
     };
     let mut ask = cmd("ZREVRANGEBYLEX");
     ask.arg(keys.dead_of(home.tenant)).arg(from).arg("-").arg("LIMIT").arg(0).arg(limit + 1);
@@ -164,7 +165,7 @@ pub(super) async fn dead_letters(inner: &Arc<Inner>, home: Home, page: PageReque
     let mut members: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
     let more = members.len() > limit;
     members.truncate(limit);
-    let next = more.then(|| members.last().map(hex::encode)).flatten();
+    let next = members.last().filter(|_| more).map(|member| burial(member)).transpose()?;
     let mut items = Vec::with_capacity(members.len());
     if !members.is_empty() {
         let mut ask = cmd("HMGET");
@@ -182,6 +183,13 @@ pub(super) async fn dead_letters(inner: &Arc<Inner>, home: Home, page: PageReque
         }
     }
     Ok(Page { items, next })
+}
+
+/// The place that a member of the index stands for.
+fn burial(member: &[u8]) -> Result<Burial, StoreError> {
+    let (at, id) = member.split_first_chunk().ok_or_else(|| odd("a dead letter's place"))?;
+    let id = id.try_into().map_err(|_| odd("a dead letter's place"))?;
+    Ok(Burial { at: Timestamp(u64::from_be_bytes(*at)), id: DeliveryId(u128::from_be_bytes(id)) })
 }
 
 /// Moves dead letters back to the schedule: state-based, since whoever asks is not the owner.

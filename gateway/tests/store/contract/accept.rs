@@ -97,7 +97,7 @@ pub(crate) async fn a_dropped_repeat_leaves_no_trace(mut world: World) {
     world.store().accept(vec![once(&first, 1, window)]).await.unwrap();
     world.store().accept(vec![once(&repeat, 1, window)]).await.unwrap();
     assert!(world.store().event(HOME, repeat.id).await.unwrap().is_none());
-    let listed = world.store().events(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap().items;
+    let listed = world.store().events(HOME, PageRequest { before: None, limit: 10 }).await.unwrap().items;
     assert_eq!(listed.iter().map(|row| row.id).collect::<Vec<_>>(), [first.id]);
     assert_eq!(world.counts().await, [1, 0, 0, 0]);
 }

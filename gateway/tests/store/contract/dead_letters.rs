@@ -37,13 +37,13 @@ pub(crate) async fn pages_are_complete_and_stable(mut world: World) {
     let lease = world.own().await;
     let events = bury(&mut world, &lease, 7).await;
     let mut seen = Vec::new();
-    let mut cursor = None;
+    let mut before = None;
     loop {
-        let page = world.store().dead_letters(HOME, PageRequest { cursor, limit: 3 }).await.unwrap();
+        let page = world.store().dead_letters(HOME, PageRequest { before, limit: 3 }).await.unwrap();
         assert!(page.items.len() <= 3);
         seen.extend(letter_events(&page.items));
-        cursor = page.next;
-        if cursor.is_none() {
+        before = page.next;
+        if before.is_none() {
             break;
         }
         let at = world.now().after(SECOND * 100);
@@ -63,7 +63,7 @@ pub(crate) async fn tenants_are_apart(mut world: World) {
     assert_eq!(letter_events(&world.dead().await), ids(&ours));
     assert_eq!(world.store().retry(HOME, &[delivery_id(&theirs, 0)], now).await.unwrap(), 0);
     let other = Home { tenant: OTHER_TENANT, shard: SHARD };
-    let page = world.store().dead_letters(other, PageRequest { cursor: None, limit: 10 }).await.unwrap();
+    let page = world.store().dead_letters(other, PageRequest { before: None, limit: 10 }).await.unwrap();
     assert_eq!(letter_events(&page.items), [theirs.id]);
     assert_eq!(world.counts().await, [0, 0, 0, 2]);
 }

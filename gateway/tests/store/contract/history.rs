@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use tidegate::clock::Timestamp;
 use tidegate::event::{EventId, Lane};
-use tidegate::store::{Acceptance, DeliveryRecord, DeliveryState, Home, PageRequest, Retention, StoreError};
+use tidegate::store::{Acceptance, DeliveryRecord, DeliveryState, Home, PageRequest, Retention};
 
 use crate::world::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn page(cursor: Option<String>, limit: usize) -> PageRequest {
-    PageRequest { cursor, limit }
+fn page(before: Option<EventId>, limit: usize) -> PageRequest<EventId> {
+    PageRequest { before, limit }
 }
 
 async fn listed(world: &World, home: Home, limit: usize) -> Vec<EventId> {
@@ -127,14 +127,53 @@ pub(crate) async fn pages_are_capped(mut world: World) {
     assert_eq!((second.items.len(), second.next), (30, None));
 }
 
-pub(crate) async fn a_foreign_cursor_is_refused(mut world: World) {
-    world.accept(1).await;
-    for cursor in ["", "nonsense", "\u{1f9ed}"] {
-        let answer = world.store().events(HOME, page(Some(cursor.into()), 3)).await;
-        assert!(matches!(answer, Err(StoreError::Refused(_))), "{cursor}: {answer:?}");
-        let answer = world.store().dead_letters(HOME, page(Some(cursor.into()), 3)).await;
-        assert!(matches!(answer, Err(StoreError::Refused(_))), "{cursor}: {answer:?}");
+pub(crate) async fn shards_are_apart(mut world: World) {
+    let elsewhere = Home { shard: OTHER_SHARD, ..HOME };
+    let mut events = Vec::new();
+    for number in 0..8 {
+        let event = world.event();
+        let shard = if number % 2 == 0 { SHARD } else { elsewhere.shard };
+        world.store().accept(vec![Acceptance { shard, ..acceptance(&event) }]).await.unwrap();
+        events.push(event.id);
     }
+    for (home, first) in [(HOME, 0), (elsewhere, 1)] {
+        let expected: Vec<_> = events.iter().skip(first).step_by(2).rev().copied().collect();
+        assert_eq!(listed(&world, home, 10).await, expected);
+        // A place of one shard is one of the other, too.
+        for (at, before) in events.iter().enumerate() {
+            let rest = world.store().events(home, page(Some(*before), 10)).await.unwrap().items;
+            let older: Vec<_> =
+                events[..at].iter().enumerate().filter(|(at, _)| at % 2 == first).map(|(_, id)| *id).rev().collect();
+            assert_eq!(rest.iter().map(|row| row.id).collect::<Vec<_>>(), older);
+        }
+        let one = world.store().events(home, page(None, 3)).await.unwrap();
+        assert_eq!((one.items.len(), one.next), (3, Some(expected[2])));
+    }
+    assert!(world.store().event(elsewhere, events[0]).await.unwrap().is_none());
+}
+
+/// However many there are of another shard, each page ends, and all pages together are complete.
+pub(crate) async fn few_events_of_a_shard_are_found_among_many_of_another(mut world: World) {
+    let elsewhere = Home { shard: OTHER_SHARD, ..HOME };
+    let mut few = Vec::new();
+    for _ in 0..3 {
+        let event = world.event();
+        world.store().accept(vec![Acceptance { shard: OTHER_SHARD, ..acceptance(&event) }]).await.unwrap();
+        few.push(event.id);
+        world.accept(1100).await;
+    }
+    let (mut seen, mut before, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = world.store().events(elsewhere, page(before, 2)).await.unwrap();
+        assert!(page.items.len() <= 2 && page.next.is_none_or(|next| before.is_none_or(|before| next < before)));
+        seen.extend(page.items.iter().map(|row| row.id));
+        (before, pages) = (page.next, pages + 1);
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, few.into_iter().rev().collect::<Vec<_>>());
+    assert!(pages < 8, "{pages}");
 }
 
 pub(crate) async fn tenants_are_apart(mut world: World) {

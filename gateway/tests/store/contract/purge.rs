@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use tidegate::event::{Failure, TenantId};
-use tidegate::store::{DeliveryRecord, DeliveryState, Home, Lease, Origin, PageRequest, Purged, Record};
+use tidegate::store::{Acceptance, DeliveryRecord, DeliveryState, Home, Lease, Origin, PageRequest, Purged, Record};
 
 use crate::world::*;
 
@@ -52,9 +52,9 @@ async fn one_of_each(world: &mut World, lease: &Lease, tenant: TenantId) {
 }
 
 async fn listed(world: &World, home: Home) -> (usize, usize) {
-    let page = || PageRequest { cursor: None, limit: 200 };
-    let events = world.store().events(home, page()).await.unwrap().items;
-    (events.len(), world.store().dead_letters(home, page()).await.unwrap().items.len())
+    let events = world.store().events(home, PageRequest { before: None, limit: 200 }).await.unwrap().items;
+    let letters = world.store().dead_letters(home, PageRequest { before: None, limit: 200 }).await.unwrap().items;
+    (events.len(), letters.len())
 }
 
 pub(crate) async fn takes_all_of_a_tenant_and_nothing_of_another(mut world: World) {
@@ -74,6 +74,29 @@ pub(crate) async fn takes_all_of_a_tenant_and_nothing_of_another(mut world: Worl
     assert_eq!(world.store().purged(OTHER_HOME).await.unwrap(), None);
     // Once more finds nothing, and changes nothing.
     assert_eq!(purge(&world, &lease, TENANT).await.0, purged);
+}
+
+/// A tenant that is spread over shards: each has a purge, and counts, of its own.
+pub(crate) async fn takes_nothing_of_another_shard(mut world: World) {
+    let lease = world.own().await;
+    one_of_each(&mut world, &lease, TENANT).await;
+    let elsewhere = Home { shard: OTHER_SHARD, ..HOME };
+    let event = world.event();
+    world.store().accept(vec![Acceptance { shard: OTHER_SHARD, ..acceptance(&event) }]).await.unwrap();
+    let other = world.store().acquire(OTHER_SHARD, "a", world.fixture.span()).await.unwrap().unwrap();
+    let claimed = world.claim(&other).await;
+    world.record(&other, vec![finish(&claimed[0], vec![scheduled(&event, 0, world.now(), 1)])]).await;
+    let (purged, _) = purge(&world, &lease, TENANT).await;
+    assert_eq!(purged, Purged { events: 5, given_up: 3, dead_letters: 1, done: true });
+    assert_eq!((listed(&world, HOME).await, listed(&world, elsewhere).await), ((0, 0), (1, 0)));
+    assert_eq!(world.store().purged(elsewhere).await.unwrap(), None);
+    let mut rest = Purged::default();
+    while !rest.done {
+        rest = world.store().purge(&other, TENANT).await.unwrap();
+    }
+    assert_eq!(rest, Purged { events: 1, given_up: 1, dead_letters: 0, done: true });
+    assert_eq!(world.store().purged(elsewhere).await.unwrap(), Some(rest));
+    assert_eq!(world.store().purged(HOME).await.unwrap(), Some(purged));
 }
 
 pub(crate) async fn leaves_what_is_in_hand_until_it_is_recorded(mut world: World) {

@@ -120,7 +120,7 @@ pub(crate) async fn a_dead_letter_outlives_its_event(mut world: World) {
     world.record(&lease, vec![finish_job(&taken[0], vec![delivered(&event, 0)])]).await;
     assert_eq!(world.counts().await, [0; 4]);
     assert!(!known(&world, event.id).await, "history that is gone does not come back in part");
-    let listed = world.store().events(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap().items;
+    let listed = world.store().events(HOME, PageRequest { before: None, limit: 10 }).await.unwrap().items;
     assert!(listed.is_empty());
 }
 
@@ -161,6 +161,6 @@ pub(crate) async fn what_is_trimmed_is_gone_from_the_listing(mut world: World) {
     let waiting = world.settle(&lease, |event| vec![scheduled(event, 0, far, 1)]).await;
     world.settle(&lease, |event| vec![delivered(event, 0)]).await;
     trim(&world, &lease, Retention { age: Duration::ZERO, ..FOR_EVER }, far).await;
-    let page = world.store().events(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap();
+    let page = world.store().events(HOME, PageRequest { before: None, limit: 10 }).await.unwrap();
     assert_eq!(page.items.iter().map(|row| row.id).collect::<Vec<_>>(), [waiting.id]);
 }

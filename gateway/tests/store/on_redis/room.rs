@@ -67,7 +67,7 @@ async fn a_full_server_still_takes_records() {
     store.renew(&lease).await.unwrap();
     assert_eq!(store.due(&lease, now, ALL).await.unwrap().len(), 1);
     assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().len(), 1);
-    assert_eq!(store.dead_letters(HOME, PageRequest { cursor: None, limit: 10 }).await.unwrap().items.len(), 1);
+    assert_eq!(store.dead_letters(HOME, PageRequest { before: None, limit: 10 }).await.unwrap().items.len(), 1);
     server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert_eq!(repeats(store.accept(vec![acceptance(&make(7))]).await.unwrap()), [None]);
 }

@@ -4,7 +4,7 @@ use crate::store::embedded::disk::Tree;
 use crate::store::embedded::keys;
 use crate::store::embedded::purge::Haul;
 use crate::store::embedded::rows::{Place, Waiting};
-use crate::store::{Lease, Purged, StoreError};
+use crate::store::{Home, Lease, Purged, StoreError};
 
 use super::Committer;
 
@@ -13,7 +13,8 @@ impl Committer {
         let cell = self.cell(lease.shard);
         let mut state = cell.owned(lease)?;
         let Haul { revivals, jobs, events, mut walk } = haul;
-        let known = self.read::<Purged>(&keys::purged(tenant));
+        let counted_at = keys::purged(Home { tenant, shard: lease.shard });
+        let known = self.read::<Purged>(&counted_at);
         let mut purged = known.unwrap_or_default();
         for id in jobs {
             walk.is_clean = false;
@@ -47,7 +48,7 @@ impl Committer {
             state.purging.insert(tenant, walk);
         }
         if known != Some(purged) {
-            self.put(Tree::Index, keys::purged(tenant), encode(&purged));
+            self.put(Tree::Index, counted_at, encode(&purged));
         }
         Ok(purged)
     }
