@@ -41,7 +41,7 @@ pub use screen::{Screen, screen};
 use artifact::Artifacts;
 use compile::Compiler;
 use engine::Filling;
-use pool::{Pool, Size};
+use pool::{Pool, Size, Work};
 use versions::{CacheSize, Side, Version, Versions};
 
 use crate::clock::Timestamp;
@@ -241,19 +241,37 @@ impl Runtime {
         ask: fn(&call::Ready, &Call) -> Report<T>,
     ) -> Report<T> {
         let (done, report) = oneshot::channel();
-        let tenant = call.tenant;
-        let cost_us = version.cost_us();
-        let hash = call.version;
-        let work = move || {
-            // Who gave up waiting is not worth the work.
-            if done.is_closed() {
-                return;
-            }
-            let report = ask(&version.ready, &call);
-            version.took(report.run.took_us);
-            let _ = done.send(report);
-        };
-        self.0.pool.submit(tenant, cost_us, Box::new(work)).await;
+        let (tenant, hash, cost_us) = (call.tenant, call.version, version.cost_us());
+        let asked = Asked { version, call, ask, done, report: None };
+        self.0.pool.submit(tenant, cost_us, Box::new(asked)).await;
         report.await.unwrap_or_else(|_| call::failed(hash, CallError::Gateway("the thread that ran it panicked".into())))
+    }
+}
+
+/// A call on its way through the pool.
+struct Asked<T> {
+    version: Arc<Version>,
+    call: Call,
+    ask: fn(&call::Ready, &Call) -> Report<T>,
+    done: oneshot::Sender<Report<T>>,
+    report: Option<Report<T>>,
+}
+
+impl<T: Send> Work for Asked<T> {
+    fn run(&mut self) {
+        // Who gave up waiting is not worth the work.
+        if self.done.is_closed() {
+            return;
+        }
+        let report = (self.ask)(&self.version.ready, &self.call);
+        self.version.took(report.run.took_us);
+        self.report = Some(report);
+    }
+
+    fn tell(self: Box<Self>) {
+        let Self { done, report, .. } = *self;
+        if let Some(report) = report {
+            let _ = done.send(report);
+        }
     }
 }

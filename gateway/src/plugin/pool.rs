@@ -3,7 +3,8 @@
 //! - One queue a tenant, served by deficit round-robin in microseconds of measured work: a tenant with slow plugins gets as
 //!   much time as one with quick ones, not as many calls.
 //! - A thread takes many calls at once, since waking it costs about as much as a small call; but no more than its share, so
-//!   that no thread is idle while another has a pile.
+//!   that no thread is idle while another has a pile. It is woken once the runtime has nothing else to do right now, when all that
+//!   becomes ready together is queued; and it tells of many calls at once, so that the runtime is woken once for all of them.
 //! - Calls that are known to be long have threads of their own, which the operating system preempts; short calls never wait
 //!   behind them.
 //! - Room in a queue is an owned permit that is taken before the call is queued and goes when it is done: first the tenant's,
@@ -16,8 +17,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::clock::monotonic;
 use crate::event::TenantId;
 
 /// Stack of a worker. Must exceed the guest's and the host's frames below it, or a guest's recursion ends the process.
@@ -25,6 +28,10 @@ const THREAD_STACK: usize = 2 << 20;
 /// What one hand-off to a thread may cost, by what its calls cost so far.
 const HAND_OFF: Duration = Duration::from_millis(1);
 const HAND_OFF_CALLS: usize = 64;
+/// For how long a thread keeps to itself what it has done, while it has more to do.
+const TELL_AFTER: Duration = Duration::from_micros(200);
+/// As much work as this that waits is worth another thread.
+const WORTH_A_THREAD_US: u64 = 100;
 /// What a tenant is given in each round.
 const QUANTUM_US: u64 = 200;
 /// A version whose calls take longer than this on average is long.
@@ -48,17 +55,26 @@ pub(super) struct Pool {
     tenant_queue: usize,
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+/// What a thread does for somebody who waits.
+pub(super) trait Work: Send {
+    /// On a thread of the pool.
+    fn run(&mut self);
+
+    /// Back on the runtime's threads, also after a panic.
+    fn tell(self: Box<Self>);
+}
 
 struct Job {
     cost_us: u64,
-    work: Work,
+    work: Box<dyn Work>,
     _room: [OwnedSemaphorePermit; 2],
 }
 
 struct Lane {
     queues: Mutex<Queues>,
     wake: Condvar,
+    /// Set when a thread has to be woken.
+    called: Notify,
     threads: usize,
 }
 
@@ -68,6 +84,8 @@ struct Queues {
     /// Tenants that have calls waiting, in the order in which they are served.
     ring: VecDeque<TenantId>,
     waiting: usize,
+    waiting_us: u64,
+    idle_threads: usize,
     closed: bool,
 }
 
@@ -78,6 +96,7 @@ struct Queue {
 }
 
 impl Pool {
+    /// Needs a runtime around it.
     pub(super) fn start(size: Size) -> io::Result<Self> {
         Ok(Self {
             short: Lane::start("plugin", size.threads)?,
@@ -89,7 +108,7 @@ impl Pool {
     }
 
     /// Queues work for a tenant once there is room. `cost_us` is what such work cost so far.
-    pub(super) async fn submit(&self, tenant: TenantId, cost_us: u64, work: Work) {
+    pub(super) async fn submit(&self, tenant: TenantId, cost_us: u64, work: Box<dyn Work>) {
         let own = self.tenant(tenant).acquire_owned().await;
         let common = Arc::clone(&self.room).acquire_owned().await;
         // The semaphores are never closed.
@@ -113,40 +132,93 @@ impl Drop for Pool {
         for lane in [&self.short, &self.long] {
             lock(&lane.queues).closed = true;
             lane.wake.notify_all();
+            lane.called.notify_one();
         }
     }
 }
 
 impl Lane {
     fn start(name: &str, threads: usize) -> io::Result<Arc<Self>> {
-        let lane = Arc::new(Self { queues: Mutex::default(), wake: Condvar::new(), threads });
+        let lane = Arc::new(Self { queues: Mutex::default(), wake: Condvar::new(), called: Notify::new(), threads });
+        let (done, finished) = unbounded_channel();
         for number in 0..threads {
-            let lane = Arc::clone(&lane);
-            thread::Builder::new().name(format!("{name}-{number}")).stack_size(THREAD_STACK).spawn(move || lane.work())?;
+            let (lane, done) = (Arc::clone(&lane), done.clone());
+            thread::Builder::new().name(format!("{name}-{number}")).stack_size(THREAD_STACK).spawn(move || lane.work(&done))?;
         }
+        tokio::spawn(Arc::clone(&lane).wake_threads());
+        tokio::spawn(tell(finished));
         Ok(lane)
     }
 
     fn push(&self, tenant: TenantId, job: Job) {
-        lock(&self.queues).push(tenant, job);
-        self.wake.notify_one();
+        let mut queues = lock(&self.queues);
+        queues.push(tenant, job);
+        let is_thread_idle = queues.idle_threads > 0;
+        drop(queues);
+        if is_thread_idle {
+            self.called.notify_one();
+        }
     }
 
-    fn work(&self) {
+    /// Wakes threads for what was pushed, until the pool is dropped.
+    async fn wake_threads(self: Arc<Self>) {
         loop {
-            let mut queues = lock(&self.queues);
-            while queues.waiting == 0 {
-                if queues.closed {
-                    return;
-                }
-                queues = self.wake.wait(queues).unwrap_or_else(PoisonError::into_inner);
+            self.called.notified().await;
+            // A thread that wakes at once takes the processor from whoever has more to push.
+            tokio::task::yield_now().await;
+            let queues = lock(&self.queues);
+            if queues.closed {
+                return;
             }
-            let jobs = queues.hand_off(self.threads);
+            let worth = usize::try_from(1 + queues.waiting_us / WORTH_A_THREAD_US).unwrap_or(usize::MAX);
+            let threads = worth.min(queues.waiting).min(queues.idle_threads);
             drop(queues);
-            for job in jobs {
-                // Whoever waits for the answer learns of a panic by the dropped channel; the thread is needed for the next call.
-                let _ = catch_unwind(AssertUnwindSafe(job.work));
+            for _ in 0..threads {
+                self.wake.notify_one();
             }
+        }
+    }
+
+    fn work(&self, done: &UnboundedSender<Vec<Job>>) {
+        while let Some(jobs) = self.next_jobs() {
+            let mut finished = Vec::with_capacity(jobs.len());
+            let mut since = monotonic();
+            for mut job in jobs {
+                // Whoever waits for the answer learns of a panic; the thread is needed for the next call.
+                let _ = catch_unwind(AssertUnwindSafe(|| job.work.run()));
+                finished.push(job);
+                if since.elapsed() > TELL_AFTER {
+                    // Fails when the runtime is gone, and with it who waits.
+                    let _ = done.send(std::mem::take(&mut finished));
+                    since = monotonic();
+                }
+            }
+            if !finished.is_empty() {
+                let _ = done.send(finished);
+            }
+        }
+    }
+
+    /// What a thread does next, once there is something; none at the end.
+    fn next_jobs(&self) -> Option<Vec<Job>> {
+        let mut queues = lock(&self.queues);
+        while queues.waiting == 0 {
+            if queues.closed {
+                return None;
+            }
+            queues.idle_threads += 1;
+            queues = self.wake.wait(queues).unwrap_or_else(PoisonError::into_inner);
+            queues.idle_threads -= 1;
+        }
+        Some(queues.hand_off(self.threads))
+    }
+}
+
+/// Tells those who wait, and frees the room of what is done. What is under way is bounded by that room.
+async fn tell(mut finished: UnboundedReceiver<Vec<Job>>) {
+    while let Some(jobs) = finished.recv().await {
+        for job in jobs {
+            job.work.tell();
         }
     }
 }
@@ -157,8 +229,9 @@ impl Queues {
         if queue.jobs.is_empty() {
             self.ring.push_back(tenant);
         }
-        queue.jobs.push_back(job);
         self.waiting += 1;
+        self.waiting_us += job.cost_us.max(1);
+        queue.jobs.push_back(job);
     }
 
     /// What one of `threads` takes now: its share of what waits, up to the cost of a hand-off.
@@ -175,6 +248,7 @@ impl Queues {
                 queue.deficit_us -= job.cost_us.max(1);
                 budget_us = budget_us.saturating_sub(job.cost_us.max(1));
                 self.waiting -= 1;
+                self.waiting_us -= job.cost_us.max(1);
                 jobs.push(job);
             }
             if queue.jobs.is_empty() {
