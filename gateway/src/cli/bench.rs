@@ -256,7 +256,8 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         Case::Cost(CostOptions { backlog, destinations }) => {
             let default = if backlog.options.short { SHORT_DESTINATIONS } else { DESTINATIONS };
             let destinations = destinations.unwrap_or(default) as usize;
-            let extent = cases::Extent { events: backlog.events(), destinations };
+            let tenants = if backlog.options.short { SHORT_TENANTS } else { TENANTS } as usize;
+            let extent = cases::Extent { events: backlog.events(), tenants, destinations };
             cases::run(&backlog.options, cases::Plan::Cost(backlog.traffic, extent))
         }
         Case::Memory(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Memory(traffic)),

@@ -1,16 +1,25 @@
-//! The loop of one shard: takes what is due, what was parked and what is new, in that order, inside the budget, and starts it.
+//! The loop of one shard: takes work out of the store, inside the budget, and starts it.
+//!
+//! It goes two rounds side by side: one over what is new in the normal lane ([`fresh`]), one over all that stands elsewhere ([`older`]), so that the
+//! normal lane waits for no other read, however slow the store is. Of what becomes free in the budget the older work has the first choice.
 //!
 //! It only decides. It never waits for a plugin, a destination or a write of outcomes, so that one slow tenant can't stop the others.
 
+mod fresh;
+mod older;
+
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::fresh::Fresh;
+use self::older::Older;
 use super::Shared;
 use super::budget::{Amount, Class, Grant, Use};
 use super::diversion::Diversions;
@@ -18,8 +27,8 @@ use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
 use super::wait::{self, Wait};
 use super::window::{Limit, Windows};
-use super::work::{Item, Worker, crashed, source_of, tenant_of};
-use crate::clock::{Timestamp, monotonic};
+use super::work::{Item, Worker, crashed, tenant_of};
+use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot};
 use crate::event::{Lane, TenantId};
 use crate::store::{Budget, Claimed, DeliveryState, Job, Origin, QueueKey, StoreError, Ticket, Work};
@@ -44,7 +53,7 @@ const THROTTLED: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(50);
 /// The schedule is looked at this often when nothing is known to come due: somebody else may have put work there.
 const SCHEDULE_LOOK: Duration = Duration::from_secs(1);
-/// At most this many of the low lane in one read: the normal lane waits meanwhile.
+/// At most this many of the low lane in one read.
 const LOW_BATCH: usize = 64;
 /// How long the low lane's entries gather before the next read, unless the last one left some.
 const LOW_GATHER: Duration = Duration::from_millis(5);
@@ -64,17 +73,22 @@ pub(super) struct ShardLoop {
     records: Option<mpsc::Receiver<Done>>,
     table: Arc<Table>,
     tasks: TaskTracker,
-    looked_at: Option<Instant>,
-    low_read_at: Option<Instant>,
-    /// How much the last read of the low lane found.
-    low_found: usize,
-    /// Whether there was a round since then.
-    low_missed: bool,
-    scheduled_at: Option<Instant>,
-    reclaimed_at: Timestamp,
-    /// Whether work was left because its class may have no more now.
-    pub(super) throttled: bool,
+    /// Held from the claim of new entries until they stand in the table: what is claimed and does not stand there is reclaimed.
+    claiming: tokio::sync::Mutex<()>,
+    /// Told after each round over what is new.
+    stirred: Notify,
+    /// Whether the last of these rounds found nothing.
+    is_quiet: AtomicBool,
     pub(super) diversions: Diversions,
+}
+
+/// One of the two rounds.
+trait Round {
+    /// Takes what can be taken now. Returns how much was read.
+    async fn pass(&mut self, of: &ShardLoop) -> Result<usize, StoreError>;
+
+    /// Waits until there may be more.
+    async fn wait(&self, of: &ShardLoop);
 }
 
 /// What this owner has in flight, and what it knows of the schedule; shared with the writer of outcomes.
@@ -100,13 +114,9 @@ impl ShardLoop {
             records: Some(records),
             table: Arc::new(table),
             tasks: TaskTracker::new(),
-            looked_at: None,
-            low_read_at: None,
-            low_found: 0,
-            low_missed: false,
-            scheduled_at: None,
-            reclaimed_at: Timestamp::default(),
-            throttled: false,
+            claiming: tokio::sync::Mutex::new(()),
+            stirred: Notify::new(),
+            is_quiet: AtomicBool::new(true),
             diversions: Diversions::default(),
         }
     }
@@ -157,136 +167,36 @@ impl ShardLoop {
         }
     }
 
-    async fn work(&mut self) -> Result<(), StoreError> {
-        let signal = self.shared.store.signal(self.hold.lease.shard);
-        let mut taken_over = false;
+    async fn work(&self) -> Result<(), StoreError> {
+        let mut older = Older::default();
+        while let Err(error) = older.take_over(self).await {
+            self.bear(error).await?;
+        }
+        let fresh = Fresh::new(self.shared.store.signal(self.hold.lease.shard));
+        // The first is asked first.
+        future::try_join(self.keep_on(older), self.keep_on(fresh)).await.map(drop)
+    }
+
+    async fn keep_on(&self, mut round: impl Round) -> Result<(), StoreError> {
         loop {
-            let step = async {
-                if !taken_over {
-                    self.take_over().await?;
-                    taken_over = true;
-                }
-                self.pass().await
-            };
-            match step.await {
+            match round.pass(self).await {
                 Ok(read) if read >= BUSY => tokio::time::sleep(GATHER).await,
-                Ok(0) => self.wait(&signal).await,
+                Ok(0) => round.wait(self).await,
                 Ok(_) => {}
-                Err(StoreError::Fenced(shard)) => return Err(StoreError::Fenced(shard)),
-                Err(error) => {
-                    tracing::warn!(shard = self.hold.lease.shard.0, %error, "store not read, trying again");
-                    tokio::time::sleep(BACKOFF).await;
-                }
+                Err(error) => self.bear(error).await?,
             }
         }
     }
 
-    async fn wait(&self, signal: &Notify) {
-        let now = self.shared.clock.now();
-        let due = Timestamp(self.table.next_due.load(Ordering::Acquire)).since(now);
-        let longest = if self.throttled { THROTTLED } else { self.low_in().unwrap_or(SLOW_POLL).max(TICK) };
-        tokio::select! {
-            () = signal.notified() => {}
-            () = self.table.due_changed.notified() => {}
-            () = self.windows.ready() => {}
-            () = self.shared.in_flight.freed(), if self.shared.in_flight.is_exhausted() => {}
-            () = tokio::time::sleep(due.clamp(TICK, longest)) => {}
+    /// Waits a little after an error that may pass.
+    async fn bear(&self, error: StoreError) -> Result<(), StoreError> {
+        let shard = self.hold.lease.shard;
+        if matches!(error, StoreError::Fenced(_)) {
+            return Err(error);
         }
-    }
-
-    /// What an owner before this one left: its parked queues and its unfinished entries.
-    async fn take_over(&mut self) -> Result<(), StoreError> {
-        for (queue, length) in self.shared.store.queues(&self.hold.lease).await? {
-            self.windows.found(queue, length);
-        }
-        while self.reclaim().await? > 0 {}
+        tracing::warn!(shard = shard.0, %error, "store not read, trying again");
+        tokio::time::sleep(BACKOFF).await;
         Ok(())
-    }
-
-    /// One round over everything that can have work. Returns how much was read.
-    async fn pass(&mut self) -> Result<usize, StoreError> {
-        let now = self.shared.clock.now();
-        let look = is_over(self.looked_at, LOOK);
-        if look {
-            self.windows.look_again();
-        }
-        self.throttled = false;
-        if now.since(self.reclaimed_at) >= self.hold.lease.ttl {
-            self.reclaim().await?;
-        }
-        let mut read = self.due(now).await?;
-        read += self.parked().await?;
-        let normal = self.claim(Lane::Normal, Class::Normal, BATCH).await?;
-        // What was held before is older than what has just been read, so it begins first.
-        read += self.returning(now).await? + normal.len();
-        let is_quiet = normal.is_empty();
-        self.start_all(normal).await;
-        if look || (is_quiet && self.low_found == LOW_BATCH) || self.low_in() == Some(Duration::ZERO) {
-            read += self.low().await?;
-        } else {
-            self.low_missed = true;
-        }
-        if look {
-            self.looked_at = Some(monotonic());
-        }
-        read += self.held(now).await?;
-        Ok(read)
-    }
-
-    async fn reclaim(&mut self) -> Result<usize, StoreError> {
-        let Some(mut grant) = self.take(Class::Reclaimed, BATCH, BATCH_BYTES) else {
-            // Nothing is free, or the shard is paused.
-            let _either = tokio::time::timeout(THROTTLED, self.shared.in_flight.freed()).await;
-            return Ok(1);
-        };
-        let held = self.table.entries().clone();
-        let claimed = self.shared.store.reclaim(&self.hold.lease, &held, budget(&grant)).await?;
-        self.reclaimed_at = self.shared.clock.now();
-        let count = claimed.len();
-        for claimed in claimed {
-            let grant = grant.split(claimed.event.request.size());
-            match claimed.claims {
-                CRASHES.. => self.give_up(claimed, grant).await,
-                SUSPECT.. => self.run_alone(claimed, grant).await,
-                _ => self.start(claimed, grant).await,
-            }
-        }
-        Ok(count)
-    }
-
-    async fn low(&mut self) -> Result<usize, StoreError> {
-        let low = self.claim(Lane::Low, Class::Low, LOW_BATCH).await?;
-        (self.low_found, self.low_read_at, self.low_missed) = (low.len(), Some(monotonic()), false);
-        self.start_all(low).await;
-        Ok(self.low_found)
-    }
-
-    /// In which time the low lane is to be read again; none if that can wait until something else happens.
-    fn low_in(&self) -> Option<Duration> {
-        let since = self.low_read_at?.elapsed();
-        match self.low_found {
-            0 if !self.low_missed => None,
-            0 => Some(LOOK.saturating_sub(since)),
-            _ => Some(LOW_GATHER.saturating_sub(since)),
-        }
-    }
-
-    async fn due(&mut self, now: Timestamp) -> Result<usize, StoreError> {
-        if !is_over(self.scheduled_at, SCHEDULE_LOOK) && now.0 < self.table.next_due.load(Ordering::Acquire) {
-            return Ok(0);
-        }
-        let Some(mut grant) = self.take(Class::Normal, BATCH, BATCH_BYTES) else { return Ok(0) };
-        self.scheduled_at = Some(monotonic());
-        self.table.next_due.store(NEVER, Ordering::Release);
-        let jobs = self.shared.store.due(&self.hold.lease, now, budget(&grant)).await?;
-        let next = self.shared.store.next_due(&self.hold.lease).await?;
-        self.table.schedule(next.unwrap_or(Timestamp(NEVER)));
-        let count = jobs.len();
-        for job in jobs {
-            let grant = grant.split(size(&job));
-            self.begin(job, grant).await;
-        }
-        Ok(count)
     }
 
     /// Starts a job whose time has come, unless it has to wait for something else now.
@@ -312,53 +222,15 @@ impl ShardLoop {
         }
     }
 
-    /// Serves the sub-queues by tenant, in turn: one with thousands of jobs gets the same turn as one with a few.
-    async fn parked(&mut self) -> Result<usize, StoreError> {
-        let mut count = 0;
-        while count < BATCH {
-            let snapshot = self.shared.snapshots.current();
-            let idle = self.shared.in_flight.idle();
-            let limits = |queue| limit(&self.shared, &snapshot, idle, queue);
-            let Some(mut turn) = self.windows.next(&limits) else { break };
-            let (queue, bytes) = (turn.queue, turn.bytes.min(BATCH_BYTES));
-            let Some(mut grant) = self.take(class_of(&snapshot, queue), turn.permits.len(), bytes) else {
-                self.windows.put_back(turn);
-                if self.shared.in_flight.is_exhausted() {
-                    break;
-                }
-                continue;
-            };
-            let jobs = match self.shared.store.unpark(&self.hold.lease, queue, budget(&grant)).await {
-                Ok(jobs) => jobs,
-                Err(error) => {
-                    self.windows.put_back(turn);
-                    return Err(error);
-                }
-            };
-            self.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
-            count += jobs.len();
-            for job in jobs {
-                let (mut permit, bytes) = (turn.permits.pop(), size(&job));
-                if let Some(permit) = &mut permit {
-                    permit.weigh(bytes);
-                }
-                let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
-                let item = item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue));
-                match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_))) {
-                    Some(source) => {
-                        let queue = QueueKey::Source(tenant_of(&item.work), source);
-                        self.park(item, queue, Wait::Held).await;
-                    }
-                    None => self.spawn(item),
-                }
-            }
-        }
-        Ok(count)
-    }
-
     /// The next entries of a lane, each with what it uses of the budget.
-    pub(super) async fn claim(&mut self, lane: Lane, class: Class, most: usize) -> Result<Vec<(Claimed, Grant)>, StoreError> {
-        let Some(mut grant) = self.take(class, most, BATCH_BYTES) else { return Ok(Vec::new()) };
+    pub(super) async fn claim(
+        &self,
+        lane: Lane,
+        class: Class,
+        most: usize,
+        throttled: &mut bool,
+    ) -> Result<Vec<(Claimed, Grant)>, StoreError> {
+        let Some(mut grant) = self.take(class, most, BATCH_BYTES, throttled) else { return Ok(Vec::new()) };
         let claimed = self.shared.store.claim(&self.hold.lease, lane, budget(&grant)).await?;
         let with_grant = |claimed: Claimed| {
             let grant = grant.split(claimed.event.request.size());
@@ -367,9 +239,10 @@ impl ShardLoop {
         Ok(claimed.into_iter().map(with_grant).collect())
     }
 
-    pub(super) fn take(&mut self, class: Class, events: usize, bytes: usize) -> Option<Grant> {
+    /// A part of the budget. Notes in `throttled` whether work has to be left because its class may have no more now.
+    pub(super) fn take(&self, class: Class, events: usize, bytes: usize, throttled: &mut bool) -> Option<Grant> {
         let grant = self.shared.in_flight.take(Use { class, shard: self.hold.lease.shard }, events, bytes);
-        self.throttled |= grant.is_none();
+        *throttled |= grant.is_none();
         grant
     }
 

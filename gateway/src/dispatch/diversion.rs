@@ -9,7 +9,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use super::budget::Class;
 use super::claim::{BATCH, BATCH_BYTES, ShardLoop, entry, item_of, size};
@@ -32,52 +35,68 @@ const FRONTS: usize = 256;
 /// What one shard knows of who is diverted.
 #[derive(Debug, Default)]
 pub(super) struct Diversions {
-    /// The front of the held lane. It is in hand, so that its age is known.
+    fronts: Mutex<Fronts>,
+    /// Milliseconds since the Unix epoch.
+    read_until: AtomicU64,
+}
+
+impl Diversions {
+    fn read_until(&self) -> Timestamp {
+        Timestamp(self.read_until.load(Ordering::Relaxed))
+    }
+
+    fn read_on(&self, now: Timestamp) {
+        self.read_until.store(now.after(SETTLED).0, Ordering::Relaxed);
+    }
+}
+
+/// What is in hand for the sake of its age.
+#[derive(Debug, Default)]
+struct Fronts {
+    /// The front of the held lane.
     lane: VecDeque<Claimed>,
-    /// The fronts of queues that are not served, for the same reason; at most [`FRONTS`].
-    fronts: HashMap<QueueKey, Job>,
+    /// The fronts of queues that are not served; at most [`FRONTS`].
+    queues: HashMap<QueueKey, Job>,
     looked_at: Timestamp,
-    /// What an operator had set when it was last looked.
-    traffic: Arc<Traffic>,
-    read_until: Timestamp,
 }
 
 impl ShardLoop {
-    /// Reads the held lane while somebody returns from there. Returns how much was read.
-    pub(super) async fn returning(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+    /// Reads the held lane while somebody returns from there. Returns how much was read. `seen` is what an operator had set the last time.
+    pub(super) async fn returning(&self, seen: &mut Arc<Traffic>, throttled: &mut bool) -> Result<usize, StoreError> {
+        let now = self.shared.clock.now();
         let snapshot = self.shared.snapshots.current();
         let (traffic, shard) = (&snapshot.traffic, self.hold.lease.shard);
-        if !Arc::ptr_eq(traffic, &self.diversions.traffic) {
-            let before = &self.diversions.traffic;
-            let ended = |who: &Diverted| before.diversion_of(*who, shard).is_some() && traffic.diversion_of(*who, shard).is_none();
-            if before.diverted.keys().any(ended) {
-                self.diversions.read_until = now.after(SETTLED);
+        if !Arc::ptr_eq(traffic, seen) {
+            let ended = |who: &Diverted| seen.diversion_of(*who, shard).is_some() && traffic.diversion_of(*who, shard).is_none();
+            if seen.diverted.keys().any(ended) {
+                self.diversions.read_on(now);
             }
-            self.diversions.traffic = traffic.clone();
+            *seen = traffic.clone();
         }
         let is_returning = |who: &&Diverted| traffic.diversion_of(**who, shard) == Some(Diversion::Returning);
         let returning = traffic.diverted.keys().any(|who| is_returning(&who));
-        let is_read = returning || traffic.held != Percent::NONE || now < self.diversions.read_until;
+        let is_read = returning || traffic.held != Percent::NONE || now < self.diversions.read_until();
         if !is_read {
             return Ok(0);
         }
         let class = match returning {
-            _ if now < self.diversions.read_until => Class::Normal,
+            _ if now < self.diversions.read_until() => Class::Normal,
             true => Class::CatchUp,
             false => Class::Held,
         };
         let mut count = 0;
-        while let Some(front) = self.diversions.lane.front() {
+        let mut fronts = self.diversions.fronts.lock().await;
+        while let Some(front) = fronts.lane.front() {
             let bytes = front.event.request.size();
-            let Some(mut grant) = self.take(class, 1, bytes) else { return Ok(count) };
-            let Some(front) = self.diversions.lane.pop_front() else { break };
+            let Some(mut grant) = self.take(class, 1, bytes, throttled) else { return Ok(count) };
+            let Some(front) = fronts.lane.pop_front() else { break };
             self.start_all(vec![(front, grant.split(bytes))]).await;
             count += 1;
         }
-        let throttled = std::mem::take(&mut self.throttled);
-        let claimed = self.claim(Lane::Held, class, BATCH).await?;
-        let lane_is_empty = claimed.is_empty() && !self.throttled;
-        self.throttled |= throttled;
+        let mut is_short = false;
+        let claimed = self.claim(Lane::Held, class, BATCH, &mut is_short).await?;
+        let lane_is_empty = claimed.is_empty() && !is_short;
+        *throttled |= is_short;
         count += claimed.len();
         self.start_all(claimed).await;
         if lane_is_empty {
@@ -91,54 +110,56 @@ impl ShardLoop {
     }
 
     /// What is held is not delivered, and given up in the end. Returns how much was.
-    pub(super) async fn held(&mut self, now: Timestamp) -> Result<usize, StoreError> {
-        if now.since(self.diversions.looked_at) < LOOK {
+    pub(super) async fn held(&self, now: Timestamp, throttled: &mut bool) -> Result<usize, StoreError> {
+        let mut fronts = self.diversions.fronts.lock().await;
+        if now.since(fronts.looked_at) < LOOK {
             return Ok(0);
         }
-        let throttled = std::mem::take(&mut self.throttled);
-        let given_up = self.front_of_lane(now).await? + self.fronts_of_queues(now).await?;
+        let mut is_short = false;
+        let mut given_up = self.front_of_lane(&mut fronts, now, &mut is_short).await?;
+        given_up += self.fronts_of_queues(&mut fronts, now, &mut is_short).await?;
         // Behind what was given up there may be more that is as old, and for some there was no room.
-        self.diversions.looked_at = if given_up > 0 || self.throttled { Timestamp::default() } else { now };
-        self.throttled |= throttled;
+        fronts.looked_at = if given_up > 0 || is_short { Timestamp::default() } else { now };
+        *throttled |= is_short;
         Ok(given_up)
     }
 
-    async fn front_of_lane(&mut self, now: Timestamp) -> Result<usize, StoreError> {
-        if self.diversions.lane.is_empty() {
+    async fn front_of_lane(&self, fronts: &mut Fronts, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
+        if fronts.lane.is_empty() {
             let one = Budget { count: 1, bytes: BATCH_BYTES };
             let claimed = self.shared.store.claim(&self.hold.lease, Lane::Held, one).await?;
             for claimed in claimed {
                 let claimed = self.noted(claimed);
-                self.diversions.lane.push_back(claimed);
+                fronts.lane.push_back(claimed);
             }
         }
-        let Some(front) = self.diversions.lane.front() else { return Ok(0) };
+        let Some(front) = fronts.lane.front() else { return Ok(0) };
         let over = Wait::Held.over(&self.shared, front.event.accepted_at, now);
         let reason = over.or_else(|| wait::deleted(&self.shared, front.event.tenant));
         let Some(reason) = reason else {
             let snapshot = self.shared.snapshots.load();
             if snapshot.traffic.diversion(front.event.tenant, front.event.source, self.hold.lease.shard).is_none() {
                 // Its diversion ended before this owner came.
-                self.diversions.read_until = now.after(SETTLED);
+                self.diversions.read_on(now);
             }
             return Ok(0);
         };
-        let Some(mut grant) = self.take(Class::Reclaimed, 1, front.event.request.size()) else { return Ok(0) };
-        let Some(front) = self.diversions.lane.pop_front() else { return Ok(0) };
+        let Some(mut grant) = self.take(Class::Reclaimed, 1, front.event.request.size(), is_short) else { return Ok(0) };
+        let Some(front) = fronts.lane.pop_front() else { return Ok(0) };
         let item = entry(front, Held::of(grant.split(BATCH_BYTES), None));
         self.worker.send(wait::given_up(&self.shared, item, reason)).await;
         Ok(1)
     }
 
     /// Queues that are not served for as long as an operator says so: looks whether their fronts are too old.
-    async fn fronts_of_queues(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+    async fn fronts_of_queues(&self, fronts: &mut Fronts, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
         let snapshot = self.shared.snapshots.current();
-        self.let_go(&snapshot, now).await;
+        self.let_go(fronts, &snapshot, now, is_short).await;
         let cutoff = now.before(self.shared.config.max_wait);
         let mut given_up = 0;
         for queue in self.windows.waiting_since(cutoff) {
-            let has_room = self.diversions.fronts.len() < FRONTS && given_up < BATCH;
-            if !has_room || self.diversions.fronts.contains_key(&queue) || self.is_served(&snapshot, queue) {
+            let has_room = fronts.queues.len() < FRONTS && given_up < BATCH;
+            if !has_room || fronts.queues.contains_key(&queue) || self.is_served(&snapshot, queue) {
                 continue;
             }
             let one = Budget { count: 1, bytes: BATCH_BYTES };
@@ -147,27 +168,27 @@ impl ShardLoop {
             for job in jobs {
                 // Newcomers stay behind it.
                 self.windows.park(queue, job.since);
-                self.diversions.fronts.insert(queue, job);
-                given_up += self.let_go(&snapshot, now).await;
+                fronts.queues.insert(queue, job);
+                given_up += self.let_go(fronts, &snapshot, now, is_short).await;
             }
         }
         Ok(given_up)
     }
 
     /// Gives up the fronts that are too old, and starts those whose queue is served again. Returns how many were given up.
-    async fn let_go(&mut self, snapshot: &Snapshot, now: Timestamp) -> usize {
+    async fn let_go(&self, fronts: &mut Fronts, snapshot: &Snapshot, now: Timestamp, is_short: &mut bool) -> usize {
         let mut given_up = 0;
-        let queues: Vec<QueueKey> = self.diversions.fronts.keys().copied().collect();
+        let queues: Vec<QueueKey> = fronts.queues.keys().copied().collect();
         for queue in queues {
-            let Some(job) = self.diversions.fronts.get(&queue) else { continue };
+            let Some(job) = fronts.queues.get(&queue) else { continue };
             let wait = if matches!(queue, QueueKey::Retries(_)) { Wait::RetriesPaused } else { Wait::Held };
             let over = wait.over(&self.shared, job.since, now).or_else(|| wait::deleted(&self.shared, tenant_of(&job.work)));
             if over.is_none() && !self.is_served(snapshot, queue) {
                 continue;
             }
             let bytes = size(job);
-            let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes) else { continue };
-            let Some(job) = self.diversions.fronts.remove(&queue) else { continue };
+            let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes, is_short) else { continue };
+            let Some(job) = fronts.queues.remove(&queue) else { continue };
             self.windows.gone(queue);
             let item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
             match over {

@@ -164,7 +164,7 @@ fn a_slow_store_loses_nothing() {
 #[test]
 fn an_event_is_measured_beside_many_others_and_none_is_lost() {
     let report = report(&["cost", "--short", "--json"]);
-    let names = ["cost_queued", "cost_destinations", "cost_configured"];
+    let names = ["cost_queued", "cost_tenants", "cost_destinations", "cost_configured"];
     let expected = names.map(str::to_owned).into_iter().chain(names.map(|name| format!("{name}_store")));
     let expected: Vec<String> = expected.chain(names.map(|name| format!("{name}_embedded"))).collect();
     check_figures(&report, &expected.iter().map(String::as_str).collect::<Vec<_>>());

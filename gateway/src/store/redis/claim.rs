@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use redis::{Pipeline, Value, cmd};
 
 use super::error::{Fault, odd};
-use super::hold::{Hold, Reader, stream_id, ticket};
+use super::hold::{Hold, stream_id, ticket};
 use super::keys::lane_index;
 use super::piece::{Merged, bucket_of, merge};
 use super::{Inner, lease, scripts};
@@ -59,10 +60,10 @@ impl Room {
 pub(super) async fn claim(inner: &Arc<Inner>, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
     let hold = inner.hold(lease).await?;
     let mut room = Room::new(budget);
-    let mut reader = hold.reader.lock().await;
+    let mut watching = hold.reader(lane).watching.lock().await;
     while !room.is_full() {
-        let wanted = room.guess(reader.lanes[lane_index(lane)].average);
-        let entries = match read(inner, &hold, &mut reader, lane, wanted).await {
+        let wanted = room.guess(hold.lanes[lane_index(lane)].average.load(Ordering::Relaxed));
+        let entries = match read(inner, &hold, &mut watching, lane, wanted).await {
             Err(error) if room.out.is_empty() => return Err(error),
             // What is in `room` is claimed: hand it out, the error comes again.
             Err(_) => break,
@@ -89,29 +90,30 @@ pub(super) async fn claim(inner: &Arc<Inner>, lease: &Lease, lane: Lane, budget:
 }
 
 /// Reads in a transaction that fails if the token has changed since it was last seen, and sees it again for the next one.
-async fn watched(hold: &Hold, reader: &mut Reader, lane: Lane, count: usize) -> Result<Value, Fault> {
-    let live = hold.reading.live().await.map_err(Fault::Unsent)?;
+async fn watched(hold: &Hold, watching: &mut Option<u64>, lane: Lane, count: usize) -> Result<Value, Fault> {
+    let link = &hold.reader(lane).link;
+    let live = link.live().await.map_err(Fault::Unsent)?;
     let watch = |pipe: &mut Pipeline| {
         pipe.cmd("WATCH").arg(&hold.keys.token).cmd("GET").arg(&hold.keys.token);
     };
     let is_ours = |token: Option<Value>| matches!(token, Some(Value::BulkString(token)) if token == hold.token.as_bytes());
-    if reader.watching != Some(live.generation) {
+    if *watching != Some(live.generation) {
         let mut pipe = Pipeline::new();
         watch(&mut pipe);
-        let answers = hold.reading.exchange(&live, &pipe, 0, 2).await?;
+        let answers = link.exchange(&live, &pipe, 0, 2).await?;
         if !is_ours(answers.into_iter().nth(1)) {
             return Err(Fault::fenced());
         }
     }
-    reader.watching = None;
+    *watching = None;
     let mut pipe = Pipeline::new();
     pipe.cmd("MULTI").cmd("XREADGROUP").arg("GROUP").arg("g").arg("o").arg("COUNT").arg(count);
     pipe.arg("STREAMS").arg(hold.keys.lane(lane)).arg(">").cmd("EXEC");
     watch(&mut pipe);
-    let mut answers = hold.reading.exchange(&live, &pipe, 0, 5).await?.into_iter().skip(2);
+    let mut answers = link.exchange(&live, &pipe, 0, 5).await?.into_iter().skip(2);
     let (read, token) = (answers.next().unwrap_or_default(), answers.nth(1));
     if is_ours(token) {
-        reader.watching = Some(live.generation);
+        *watching = Some(live.generation);
     } else if matches!(read, Value::Nil) {
         return Err(Fault::fenced());
     }
@@ -148,12 +150,18 @@ async fn unread(inner: &Inner, hold: &Hold, lane: Lane, out: &[Claimed], beyond:
     inner.owner.repeat(&call).await.map(drop).map_err(|fault| inner.fault(hold, fault))
 }
 
-async fn read(inner: &Inner, hold: &Hold, reader: &mut Reader, lane: Lane, count: usize) -> Result<Vec<Claimed>, StoreError> {
+async fn read(
+    inner: &Inner,
+    hold: &Hold,
+    watching: &mut Option<u64>,
+    lane: Lane,
+    count: usize,
+) -> Result<Vec<Claimed>, StoreError> {
     // One try: what a read with a lost answer took is pending, and `reclaim` finds it.
     let answer = if inner.connector.is_cluster() {
         scripted(inner, hold, lane, count).await
     } else {
-        match watched(hold, reader, lane, count).await {
+        match watched(hold, watching, lane, count).await {
             // A full server refuses any transaction.
             Err(fault) if fault.is("EXECABORT") => scripted(inner, hold, lane, count).await,
             answer => answer,
@@ -166,20 +174,22 @@ async fn read(inner: &Inner, hold: &Hold, reader: &mut Reader, lane: Lane, count
                 lane = lane.as_str(),
                 "the lane's consumer group is gone: redis lost data or somebody removed it; made anew from the first entry"
             );
-            reader.again(lease::groups(inner, hold).await?);
+            hold.again(lease::groups(inner, hold).await?);
             return Ok(Vec::new());
         }
         answer => answer.map_err(|fault| inner.fault(hold, fault))?,
     };
-    let entries = parse(answer, lane, |_| 1, &mut reader.unreadable)?;
-    let state = &mut reader.lanes[lane_index(lane)];
+    let entries = parse(answer, lane, |_| 1, hold)?;
+    let state = &hold.lanes[lane_index(lane)];
     if let Some(total) = entries.iter().map(|one| one.event.request.size()).reduce(|a, b| a + b) {
         let fresh = total / entries.len();
-        state.average = if state.average == 0 { fresh } else { (3 * state.average + fresh) / 4 }.max(1);
+        let average = state.average.load(Ordering::Relaxed);
+        state.average.store(if average == 0 { fresh } else { (3 * average + fresh) / 4 }.max(1), Ordering::Relaxed);
     }
-    let Some(until) = state.again_until else { return Ok(entries) };
+    let again_until = *state.again_until();
+    let Some(until) = again_until else { return Ok(entries) };
     if entries.first().is_none_or(|one| one.ticket > until) {
-        state.again_until = None;
+        *state.again_until() = None;
         let forget = cmd("HDEL").arg(&hold.keys.own).arg(format!("again:{}", lane.as_str())).to_owned();
         inner.owner.repeat(&forget).await.map_err(|fault| inner.fault(hold, fault))?;
         return Ok(entries);
@@ -196,9 +206,9 @@ pub(super) async fn reclaim(
 ) -> Result<Vec<Claimed>, StoreError> {
     let hold = inner.hold(lease).await?;
     let mut room = Room::new(budget);
-    let mut reader = hold.reader.lock().await;
+    let _nobody_claims = hold.no_claims().await;
     for lane in Lane::ALL {
-        if room.is_full() || !reclaim_lane(inner, &hold, &mut reader, lane, held, &mut room).await? {
+        if room.is_full() || !reclaim_lane(inner, &hold, lane, held, &mut room).await? {
             break;
         }
     }
@@ -212,27 +222,24 @@ pub(super) async fn reclaim(
 }
 
 /// False if there was more than there is room for.
-async fn reclaim_lane(
-    inner: &Inner,
-    hold: &Hold,
-    reader: &mut Reader,
-    lane: Lane,
-    held: &HashSet<Ticket>,
-    room: &mut Room,
-) -> Result<bool, StoreError> {
+async fn reclaim_lane(inner: &Inner, hold: &Hold, lane: Lane, held: &HashSet<Ticket>, room: &mut Room) -> Result<bool, StoreError> {
     let mut from = "-".to_owned();
     loop {
         let page = pending(inner, hold, lane, &from).await?;
-        let free = |ticket: &Ticket| !held.contains(ticket) && !reader.unreadable.contains(ticket);
-        let free: Vec<(Ticket, u32)> = page.iter().filter(|(ticket, _)| free(ticket)).copied().collect();
+        let free: Vec<(Ticket, u32)> = {
+            let unreadable = hold.unreadable();
+            let free = |ticket: &Ticket| !held.contains(ticket) && !unreadable.contains(ticket);
+            page.iter().filter(|(ticket, _)| free(ticket)).copied().collect()
+        };
         let mut rest = &free[..];
         while !rest.is_empty() {
             if room.is_full() {
                 return Ok(false);
             }
-            let (chunk, later) = rest.split_at(rest.len().min(room.guess(reader.lanes[lane_index(lane)].average)));
+            let (chunk, later) =
+                rest.split_at(rest.len().min(room.guess(hold.lanes[lane_index(lane)].average.load(Ordering::Relaxed))));
             rest = later;
-            if !take_pending(inner, hold, reader, chunk, room).await? {
+            if !take_pending(inner, hold, chunk, room).await? {
                 return Ok(false);
             }
         }
@@ -242,13 +249,7 @@ async fn reclaim_lane(
 }
 
 /// Looks at pending entries and takes over those that fit; false if one did not.
-async fn take_pending(
-    inner: &Inner,
-    hold: &Hold,
-    reader: &mut Reader,
-    chunk: &[(Ticket, u32)],
-    room: &mut Room,
-) -> Result<bool, StoreError> {
+async fn take_pending(inner: &Inner, hold: &Hold, chunk: &[(Ticket, u32)], room: &mut Room) -> Result<bool, StoreError> {
     let mut ask = Pipeline::new();
     for (ticket, _) in chunk {
         let id = stream_id(*ticket);
@@ -266,7 +267,7 @@ async fn take_pending(
             taken.entry(claims).or_default().push(*ticket);
             continue;
         }
-        for one in parse(answer, ticket.lane, |_| claims, &mut reader.unreadable)? {
+        for one in parse(answer, ticket.lane, |_| claims, hold)? {
             all_fit = room.takes(one);
             if all_fit {
                 taken.entry(claims).or_default().push(*ticket);
@@ -309,7 +310,7 @@ pub(super) async fn adopt(inner: &Inner, hold: &Hold, unknown: HashSet<Ticket>) 
     if unknown.is_empty() {
         return Ok(());
     }
-    let mut reader = hold.reader.lock().await;
+    let _nobody_claims = hold.no_claims().await;
     let unknown: Vec<Ticket> = unknown.into_iter().collect();
     let mut claimed = Vec::new();
     for chunk in unknown.chunks(MAX_READ) {
@@ -322,7 +323,7 @@ pub(super) async fn adopt(inner: &Inner, hold: &Hold, unknown: HashSet<Ticket>) 
         for ticket in chunk {
             let (pending, entry) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
             if matches!(pending, Value::Array(rows) if !rows.is_empty()) {
-                claimed.extend(parse(entry, ticket.lane, |_| 1, &mut reader.unreadable)?);
+                claimed.extend(parse(entry, ticket.lane, |_| 1, hold)?);
             }
         }
     }
@@ -349,12 +350,7 @@ async fn pending(inner: &Inner, hold: &Hold, lane: Lane, from: &str) -> Result<V
 }
 
 /// Reads `[[id, [field, entry]], ...]`. What can't be read stays pending and is left to a release that can.
-fn parse(
-    answer: Value,
-    lane: Lane,
-    claims: impl Fn(&Ticket) -> u32,
-    unreadable: &mut HashSet<Ticket>,
-) -> Result<Vec<Claimed>, StoreError> {
+fn parse(answer: Value, lane: Lane, claims: impl Fn(&Ticket) -> u32, hold: &Hold) -> Result<Vec<Claimed>, StoreError> {
     let Value::Array(rows) = answer else { return Err(odd("a claim")) };
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
@@ -363,7 +359,7 @@ fn parse(
             Ok(event) => out.push(Claimed { ticket, event, claims: claims(&ticket), progress: Vec::new() }),
             Err(error) => {
                 tracing::error!(lane = lane.as_str(), id = %stream_id(ticket), %error, "a lane entry is unreadable; it stays pending");
-                unreadable.insert(ticket);
+                hold.unreadable().insert(ticket);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! What the engine remembers of a shard while it owns it. All of it can be lost: the store has the truth.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{Cmd, Value};
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, OwnedMutexGuard};
 
 use super::error::odd;
 use super::keys::{ShardKeys, queue_name};
@@ -22,9 +23,11 @@ pub(super) struct Hold {
     pub(super) keys: ShardKeys,
     /// Writes are sent one at a time, so that one whose answer was lost is settled before the next.
     pub(super) writer: Arc<AsyncMutex<Writer>>,
-    pub(super) reader: AsyncMutex<Reader>,
-    /// For claims alone: it watches the token.
-    pub(super) reading: Link,
+    /// The normal lane's, which waits for no other, and the others'.
+    readers: [Reader; 2],
+    pub(super) lanes: [LaneState; 3],
+    /// Entries that can't be read by this release. They stay pending.
+    unreadable: Mutex<HashSet<Ticket>>,
     hand: Mutex<Hand>,
 }
 
@@ -55,32 +58,27 @@ pub(super) enum Effect {
     Took(From),
 }
 
-/// The state of reading.
-#[derive(Default)]
+/// Who claims, one claim at a time.
 pub(super) struct Reader {
-    pub(super) lanes: [LaneReader; 3],
-    /// Entries that can't be read by this release. They stay pending.
-    pub(super) unreadable: HashSet<Ticket>,
+    /// For claims alone: it watches the token.
+    pub(super) link: Link,
     /// The connection that watches the token, which was this owner's when it began to.
-    pub(super) watching: Option<u64>,
+    pub(super) watching: AsyncMutex<Option<u64>>,
 }
 
-impl Reader {
-    /// Notes up to where each lane's entries may be finished already.
-    pub(super) fn again(&mut self, until: Vec<Option<Ticket>>) {
-        for (lane, until) in self.lanes.iter_mut().zip(until) {
-            lane.again_until = until;
-        }
-    }
-}
-
-/// The state of reading one lane.
+/// What is known of a lane.
 #[derive(Default)]
-pub(super) struct LaneReader {
+pub(super) struct LaneState {
     /// What an entry takes on average, to guess how many fit into a budget.
-    pub(super) average: usize,
+    pub(super) average: AtomicUsize,
     /// Entries up to this may be finished already: the group was made anew.
-    pub(super) again_until: Option<Ticket>,
+    again_until: Mutex<Option<Ticket>>,
+}
+
+impl LaneState {
+    pub(super) fn again_until(&self) -> MutexGuard<'_, Option<Ticket>> {
+        self.again_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What was handed out and is not finished.
@@ -118,9 +116,31 @@ impl Hold {
             token: token(lease),
             keys,
             writer: Arc::new(AsyncMutex::new(Writer { sequence, ..Writer::default() })),
-            reader: AsyncMutex::default(),
-            reading: Link::new(inner.connector.clone()),
+            readers: [(); 2].map(|()| Reader { link: Link::new(inner.connector.clone()), watching: AsyncMutex::default() }),
+            lanes: Default::default(),
+            unreadable: Mutex::default(),
             hand: Mutex::default(),
+        }
+    }
+
+    pub(super) fn reader(&self, lane: Lane) -> &Reader {
+        &self.readers[usize::from(lane != Lane::Normal)]
+    }
+
+    /// Keeps everybody from claiming.
+    pub(super) async fn no_claims(&self) -> [AsyncMutexGuard<'_, Option<u64>>; 2] {
+        let [normal, others] = &self.readers;
+        [normal.watching.lock().await, others.watching.lock().await]
+    }
+
+    pub(super) fn unreadable(&self) -> MutexGuard<'_, HashSet<Ticket>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes up to where each lane's entries may be finished already.
+    pub(super) fn again(&self, until: Vec<Option<Ticket>>) {
+        for (lane, until) in self.lanes.iter().zip(until) {
+            *lane.again_until() = until;
         }
     }
 

@@ -156,7 +156,7 @@ async fn take_over(
     let lease = Lease { shard, epoch, incarnation, ttl };
     let hold = Arc::new(Hold::new(inner, &lease, keys.clone(), Some(0)));
     let until = groups(inner, &hold).await?;
-    hold.reader.lock().await.again(until);
+    hold.again(until);
     restore(inner, &hold).await?;
     inner.install(hold);
     Ok(Some(lease))

@@ -1,7 +1,7 @@
-//! `cost_queued`, `cost_destinations`, `cost_configured`: whether an event costs the same whatever else there is.
+//! `cost_queued`, `cost_tenants`, `cost_destinations`, `cost_configured`: whether an event costs the same whatever else there is.
 //!
 //! *Queued*: one tenant's events are measured on the whole way while another's wait for a destination that does not answer: none, a
-//! hundredth, all. *Destinations*: gateways with one destination, a thousand, very many, each with a source and a connection; all of them
+//! hundredth, all. *Tenants*: one, some, very many, each with a source, a destination and a connection, all active in turn. *Destinations*: gateways with one destination, a thousand, very many, each with a source and a connection; all of them
 //! are active in turn. Each has connections of its own, and with more than the gateway keeps open an event pays for connecting.
 //! *Configured*: the same with one of them active, so that nothing is left but the size of the configuration.
 //!
@@ -23,11 +23,14 @@ const GOAL: Goal = Goal::RatioAtMost(1.2);
 
 /// Destinations of one tenant, at most.
 const OF_A_TENANT: usize = 1_000;
+/// Tenants whose connections all stay open.
+const SOME_TENANTS: usize = 300;
 
 /// How much there is to be.
 #[derive(Clone, Copy)]
 pub(in crate::cli::bench) struct Extent {
     pub(in crate::cli::bench) events: u64,
+    pub(in crate::cli::bench) tenants: usize,
     pub(in crate::cli::bench) destinations: usize,
 }
 
@@ -42,6 +45,7 @@ struct Series {
 struct Runs {
     store: Store,
     queued: Series,
+    tenants: Series,
     destinations: Series,
     configured: Series,
     missing: u64,
@@ -56,16 +60,31 @@ pub(super) async fn run(lab: &Lab, traffic: &Traffic, extent: Extent) -> Result<
             progress(&format!("queued, repetition {repetition} of {}", lab.repetitions));
             runs.queue(lab, traffic, extent.events, &mut faults).await?;
         }
-        let mut sizes = vec![1, OF_A_TENANT.min(extent.destinations), extent.destinations];
-        sizes.dedup();
-        for &size in &sizes {
+        for size in sizes(SOME_TENANTS, extent.tenants) {
+            progress(&format!("setting {size} tenants up, {}", store.described()));
+            let active = [(Runs::tenants as Which, size)];
+            runs.spread(lab, traffic, (size, 1), &active, &mut faults).await?;
+        }
+        for size in sizes(OF_A_TENANT, extent.destinations) {
             progress(&format!("setting {size} destinations up, {}", store.described()));
-            runs.spread(lab, traffic, size, &mut faults).await?;
+            let destinations = size.min(OF_A_TENANT);
+            let active = [(Runs::configured as Which, 1), (Runs::destinations as Which, size)];
+            runs.spread(lab, traffic, (size.div_ceil(destinations), destinations), &active, &mut faults).await?;
         }
         figures.extend(runs.figures());
     }
     Ok((figures, faults))
 }
+
+/// One, some and all.
+fn sizes(some: usize, all: usize) -> Vec<usize> {
+    let mut sizes = vec![1, some.min(all), all];
+    sizes.dedup();
+    sizes
+}
+
+/// The series that a measurement belongs to.
+type Which = fn(&mut Runs) -> &mut Series;
 
 impl Series {
     fn new(name: &'static str, what: &'static str) -> Self {
@@ -107,6 +126,7 @@ impl Runs {
         Self {
             store,
             queued: Series::new("cost_queued", "another tenant's events that are queued meanwhile"),
+            tenants: Series::new("cost_tenants", "tenants, all active in turn"),
             destinations: Series::new("cost_destinations", "destinations, all active in turn"),
             configured: Series::new("cost_configured", "destinations, one of them active"),
             missing: 0,
@@ -150,29 +170,43 @@ impl Runs {
         receiver.stop().await
     }
 
-    /// With `size` destinations, all active, and one of them.
-    async fn spread(&mut self, lab: &Lab, traffic: &Traffic, size: usize, faults: &mut Vec<String>) -> Result<(), BenchError> {
+    fn tenants(&mut self) -> &mut Series {
+        &mut self.tenants
+    }
+
+    fn destinations(&mut self) -> &mut Series {
+        &mut self.destinations
+    }
+
+    fn configured(&mut self) -> &mut Series {
+        &mut self.configured
+    }
+
+    /// With so many tenants that have so many destinations each, of which so many are active, for each series.
+    async fn spread(
+        &mut self,
+        lab: &Lab,
+        traffic: &Traffic,
+        (tenants, destinations): (usize, usize),
+        active: &[(Which, usize)],
+        faults: &mut Vec<String>,
+    ) -> Result<(), BenchError> {
         let Ground { server, planned } = Ground::prepare(lab, traffic, self.store, Tuning::default()).await?;
         let receiver = lab.receiver().await?;
-        let destinations = size.min(OF_A_TENANT);
-        let estate = Estate { tenants: size.div_ceil(destinations), destinations, component: None };
+        let estate = Estate { tenants, destinations, component: None };
         let routes = estate.write(&planned, receiver.address()?).await?;
         let (gateway, _) = planned.start().await?;
+        let size = routes.paths.len();
         let mut log = Vec::new();
-        for active in if size == 1 { vec![1] } else { vec![1, size] } {
+        for &(series, active) in active {
             let mut load = lab.load(gateway.ingest(), &routes.paths[..active], traffic.connections).await?;
             for _ in 0..lab.repetitions {
-                let name = format!("cost, {}, {active} of {size} destinations", self.store.described());
+                let name = format!("cost, {}, {active} of {size} routes", self.store.described());
                 let mut processes = vec![("gateway", gateway.pid()), ("load", load.pid()), ("receiver", receiver.pid())];
                 processes.extend(server.as_ref().map(|server| ("redis", server.pid())));
                 let mut stage = Stage { name, load: &mut load, receiver: Some(&receiver), processes };
                 let measured = lab.measure(&mut stage).await?;
-                if active == size {
-                    self.destinations.push(size.to_string(), measured.clone());
-                }
-                if active == 1 {
-                    self.configured.push(size.to_string(), measured);
-                }
+                series(self).push(size.to_string(), measured);
             }
             log.extend(accepted(lab, &mut load).await?);
             load.stop().await?;
@@ -187,7 +221,7 @@ impl Runs {
 
     fn figures(&self) -> Vec<Figure> {
         let suffix = self.store.suffix();
-        let series = [&self.queued, &self.destinations, &self.configured];
+        let series = [&self.queued, &self.tenants, &self.destinations, &self.configured];
         let gateway = series.map(|series| series.figure(format!("{}{suffix}", series.name), "gateway", self));
         let redis = |series: &&Series| series.figure(format!("{}_store", series.name), "redis", self);
         let redis: Vec<Figure> = if self.store == Store::Redis { series.iter().map(redis).collect() } else { Vec::new() };

@@ -1,0 +1,185 @@
+//! What stands elsewhere than in the normal lane: what an earlier owner left, what is due, what was parked, and the low lane.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{
+    BATCH, BATCH_BYTES, CRASHES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, SUSPECT, ShardLoop,
+    THROTTLED, TICK, budget, class_of, is_held, is_over, item_of, limit, size, wait_of,
+};
+use crate::clock::{Timestamp, monotonic};
+use crate::control::snapshot::Diverted;
+use crate::dispatch::budget::Class;
+use crate::dispatch::record::Held;
+use crate::dispatch::wait::Wait;
+use crate::dispatch::work::{source_of, tenant_of};
+use crate::event::Lane;
+use crate::store::{QueueKey, StoreError};
+
+/// The state of the round over what is older.
+#[derive(Default)]
+pub(super) struct Older {
+    looked_at: Option<Instant>,
+    low_read_at: Option<Instant>,
+    /// How much the last read of the low lane found.
+    low_found: usize,
+    /// Whether there was a round since then.
+    low_missed: bool,
+    scheduled_at: Option<Instant>,
+    reclaimed_at: Timestamp,
+    /// Whether work was left because its class may have no more now.
+    throttled: bool,
+}
+
+impl Round for Older {
+    async fn pass(&mut self, of: &ShardLoop) -> Result<usize, StoreError> {
+        let now = of.shared.clock.now();
+        let look = is_over(self.looked_at, LOOK);
+        if look {
+            of.windows.look_again();
+        }
+        self.throttled = false;
+        if now.since(self.reclaimed_at) >= of.hold.lease.ttl {
+            self.reclaim(of).await?;
+        }
+        let mut read = self.due(of, now).await?;
+        read += self.parked(of).await?;
+        let is_quiet = of.is_quiet.load(Ordering::Relaxed);
+        if look || (is_quiet && self.low_found == LOW_BATCH) || self.low_in() == Some(Duration::ZERO) {
+            read += self.low(of).await?;
+        } else {
+            self.low_missed = true;
+        }
+        if look {
+            self.looked_at = Some(monotonic());
+        }
+        read += of.held(now, &mut self.throttled).await?;
+        Ok(read)
+    }
+
+    async fn wait(&self, of: &ShardLoop) {
+        let now = of.shared.clock.now();
+        let due = Timestamp(of.table.next_due.load(Ordering::Acquire)).since(now);
+        let longest = if self.throttled { THROTTLED } else { self.low_in().unwrap_or(SLOW_POLL).max(TICK) };
+        let budget = &of.shared.in_flight;
+        tokio::select! {
+            () = of.stirred.notified() => {}
+            () = of.table.due_changed.notified() => {}
+            () = of.windows.ready() => {}
+            () = budget.freed(), if budget.is_exhausted() => {}
+            () = tokio::time::sleep(due.clamp(TICK, longest)) => {}
+        }
+    }
+}
+
+impl Older {
+    /// What an owner before this one left: its parked queues and its unfinished entries.
+    pub(super) async fn take_over(&mut self, of: &ShardLoop) -> Result<(), StoreError> {
+        for (queue, length) in of.shared.store.queues(&of.hold.lease).await? {
+            of.windows.found(queue, length);
+        }
+        while self.reclaim(of).await? > 0 {}
+        Ok(())
+    }
+
+    async fn reclaim(&mut self, of: &ShardLoop) -> Result<usize, StoreError> {
+        let Some(mut grant) = of.take(Class::Reclaimed, BATCH, BATCH_BYTES, &mut self.throttled) else {
+            // Nothing is free, or the shard is paused.
+            let _either = tokio::time::timeout(THROTTLED, of.shared.in_flight.freed()).await;
+            return Ok(1);
+        };
+        let _claiming = of.claiming.lock().await;
+        let held = of.table.entries().clone();
+        let claimed = of.shared.store.reclaim(&of.hold.lease, &held, budget(&grant)).await?;
+        self.reclaimed_at = of.shared.clock.now();
+        let count = claimed.len();
+        for claimed in claimed {
+            let grant = grant.split(claimed.event.request.size());
+            match claimed.claims {
+                CRASHES.. => of.give_up(claimed, grant).await,
+                SUSPECT.. => of.run_alone(claimed, grant).await,
+                _ => of.start(claimed, grant).await,
+            }
+        }
+        Ok(count)
+    }
+
+    async fn low(&mut self, of: &ShardLoop) -> Result<usize, StoreError> {
+        let low = of.claim(Lane::Low, Class::Low, LOW_BATCH, &mut self.throttled).await?;
+        (self.low_found, self.low_read_at, self.low_missed) = (low.len(), Some(monotonic()), false);
+        of.start_all(low).await;
+        Ok(self.low_found)
+    }
+
+    /// In which time the low lane is to be read again; none if that can wait until something else happens.
+    fn low_in(&self) -> Option<Duration> {
+        let since = self.low_read_at?.elapsed();
+        match self.low_found {
+            0 if !self.low_missed => None,
+            0 => Some(LOOK.saturating_sub(since)),
+            _ => Some(LOW_GATHER.saturating_sub(since)),
+        }
+    }
+
+    async fn due(&mut self, of: &ShardLoop, now: Timestamp) -> Result<usize, StoreError> {
+        if !is_over(self.scheduled_at, SCHEDULE_LOOK) && now.0 < of.table.next_due.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        let Some(mut grant) = of.take(Class::Normal, BATCH, BATCH_BYTES, &mut self.throttled) else { return Ok(0) };
+        self.scheduled_at = Some(monotonic());
+        of.table.next_due.store(NEVER, Ordering::Release);
+        let jobs = of.shared.store.due(&of.hold.lease, now, budget(&grant)).await?;
+        let next = of.shared.store.next_due(&of.hold.lease).await?;
+        of.table.schedule(next.unwrap_or(Timestamp(NEVER)));
+        let count = jobs.len();
+        for job in jobs {
+            let grant = grant.split(size(&job));
+            of.begin(job, grant).await;
+        }
+        Ok(count)
+    }
+
+    /// Serves the sub-queues by tenant, in turn: one with thousands of jobs gets the same turn as one with a few.
+    async fn parked(&mut self, of: &ShardLoop) -> Result<usize, StoreError> {
+        let mut count = 0;
+        while count < BATCH {
+            let snapshot = of.shared.snapshots.current();
+            let idle = of.shared.in_flight.idle();
+            let limits = |queue| limit(&of.shared, &snapshot, idle, queue);
+            let Some(mut turn) = of.windows.next(&limits) else { break };
+            let (queue, bytes) = (turn.queue, turn.bytes.min(BATCH_BYTES));
+            let Some(mut grant) = of.take(class_of(&snapshot, queue), turn.permits.len(), bytes, &mut self.throttled) else {
+                of.windows.put_back(turn);
+                if of.shared.in_flight.is_exhausted() {
+                    break;
+                }
+                continue;
+            };
+            let jobs = match of.shared.store.unpark(&of.hold.lease, queue, budget(&grant)).await {
+                Ok(jobs) => jobs,
+                Err(error) => {
+                    of.windows.put_back(turn);
+                    return Err(error);
+                }
+            };
+            of.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
+            count += jobs.len();
+            for job in jobs {
+                let (mut permit, bytes) = (turn.permits.pop(), size(&job));
+                if let Some(permit) = &mut permit {
+                    permit.weigh(bytes);
+                }
+                let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
+                let item = item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue));
+                match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_))) {
+                    Some(source) => {
+                        let queue = QueueKey::Source(tenant_of(&item.work), source);
+                        of.park(item, queue, Wait::Held).await;
+                    }
+                    None => of.spawn(item),
+                }
+            }
+        }
+        Ok(count)
+    }
+}
