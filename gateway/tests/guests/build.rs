@@ -11,7 +11,7 @@ use ring::digest::{Context, SHA256};
 /// What every guest is made of, beside its SDK.
 const COMMON: [&str; 2] = ["sdk/wit", "sdk/build"];
 /// Left behind by tools, or no part of what is built.
-const LEFT_OUT: [&str; 5] = ["node_modules", "target", "__pycache__", "test", "README.md"];
+const LEFT_OUT: [&str; 6] = ["node_modules", "target", "__pycache__", "test", "tests", "README.md"];
 
 /// One program that `sdk/build` knows.
 pub(crate) struct Guest {

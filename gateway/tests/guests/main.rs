@@ -23,3 +23,13 @@ async fn a_guest_in_js_passes_the_cases() {
 async fn the_example_in_js_tells_of_a_push() {
     run::example("js", &Guest::of_example("js")).await;
 }
+
+#[tokio::test]
+async fn a_guest_in_python_passes_the_cases() {
+    run::conformance("python", &Guest::of_cases("python")).await;
+}
+
+#[tokio::test]
+async fn the_example_in_python_tells_of_a_push() {
+    run::example("python", &Guest::of_example("python")).await;
+}

@@ -32,6 +32,8 @@ async fn load(language: &str, guest: &Guest) -> (Runtime, VersionHash) {
     let version = VersionHash::of(&component);
     let mut config = PluginConfig::new(kept(language).join("compiled")).unwrap();
     config.compiler = PathBuf::from(env!("CARGO_BIN_EXE_tidegate"));
+    // Processor time is limited as it is by default; how long that takes on a busy machine says nothing of the guest.
+    config.compile.wall = Duration::from_secs(600);
     let runtime = Runtime::start(config, Arc::new(Shelf(HashMap::from([(version, component.clone())])))).unwrap();
     let found = runtime.inspect(component).await.unwrap_or_else(|error| panic!("{language}: {error}"));
     assert!(found.screen.imports.iter().all(|name| name.starts_with("tidegate:plugin/")), "{:?}", found.screen.imports);
