@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 
 /// What every guest is made of, beside its SDK.
-const COMMON: [&str; 2] = ["sdk/wit", "sdk/build"];
+const COMMON: [&str; 4] = ["sdk/wit", "sdk/build", "gateway/src/plugin/build.rs", "gateway/src/plugin/build"];
 /// Left behind by tools, or no part of what is built.
 const LEFT_OUT: [&str; 6] = ["node_modules", "target", "__pycache__", "test", "tests", "README.md"];
 
@@ -42,6 +42,7 @@ impl Guest {
         let kept = kept(language);
         let component = kept.join(format!("{what}-{}.wasm", hex::encode(&context.finish().as_ref()[..8])));
         if !component.exists() {
+            remove_old(&kept, what);
             let unfinished = component.with_extension(format!("{}.new", std::process::id()));
             let built = Command::new(root.join("sdk/build"))
                 .args([language, what])
@@ -63,6 +64,16 @@ pub(crate) fn kept(language: &str) -> PathBuf {
     let kept = target.join("guests").join(language);
     fs::create_dir_all(&kept).unwrap();
     kept
+}
+
+fn remove_old(kept: &Path, what: &str) {
+    for entry in fs::read_dir(kept).unwrap() {
+        let path = entry.unwrap().path();
+        let ours = path.file_stem().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{what}-")));
+        if ours && path.extension().is_some_and(|extension| extension == "wasm") {
+            fs::remove_file(path).unwrap();
+        }
+    }
 }
 
 /// The repository.

@@ -33,3 +33,13 @@ async fn a_guest_in_python_passes_the_cases() {
 async fn the_example_in_python_tells_of_a_push() {
     run::example("python", &Guest::of_example("python")).await;
 }
+
+#[tokio::test]
+async fn a_guest_in_go_passes_the_cases() {
+    run::conformance("go", &Guest::of_cases("go")).await;
+}
+
+#[tokio::test]
+async fn the_example_in_go_tells_of_a_push() {
+    run::example("go", &Guest::of_example("go")).await;
+}
