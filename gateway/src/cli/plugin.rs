@@ -35,9 +35,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make a component of a core module, or of a Rust crate
+    /// Make a component of a core module, a Rust crate, or a Go package
     Build {
-        /// A core module (.wasm), or a directory with a Cargo.toml
+        /// A core module (.wasm), or a directory with a Cargo.toml or Go files
         source: PathBuf,
         /// Where to [default: beside the source, as NAME.component.wasm]
         #[arg(short, long, value_name = "FILE")]
@@ -150,9 +150,15 @@ fn tempdir() -> anyhow::Result<Scratch> {
 }
 
 async fn make(source: &Path, output: Option<PathBuf>) -> anyhow::Result<()> {
-    let module = if source.is_dir() { compile(source).await? } else { source.to_owned() };
-    let component = build::componentize(&read(&module)?).with_context(|| module.display().to_string())?;
-    let output = output.unwrap_or_else(|| module.with_extension("component.wasm"));
+    let scratch = tempdir()?;
+    let module = match source {
+        file if !file.is_dir() => file.to_owned(),
+        package if is_go(package)? => compile_go(package, &scratch.0).await?,
+        directory => compile(directory).await?,
+    };
+    let component = build::componentize(&read(&module)?).with_context(|| source.display().to_string())?;
+    let beside = if module.starts_with(&scratch.0) { source.join(module.file_name().unwrap_or_default()) } else { module };
+    let output = output.unwrap_or_else(|| beside.with_extension("component.wasm"));
     std::fs::write(&output, &component).with_context(|| output.display().to_string())?;
     println!("made {} ({} bytes, version {})", output.display(), component.len(), VersionHash::of(&component));
     println!("next: tidegate plugin check {}", output.display());
@@ -185,4 +191,30 @@ async fn compile(directory: &Path) -> anyhow::Result<PathBuf> {
     });
     let wasm = files.rfind(|file| file.extension().is_some_and(|extension| extension == "wasm"));
     wasm.with_context(|| format!("{} makes no module: it needs `crate-type = [\"cdylib\"]`", directory.display()))
+}
+
+fn is_go(directory: &Path) -> anyhow::Result<bool> {
+    let files = std::fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    let go = files.flatten().any(|file| file.path().extension().is_some_and(|extension| extension == "go"));
+    Ok(go && !directory.join("Cargo.toml").exists())
+}
+
+/// Compiles a Go package to a core module.
+async fn compile_go(package: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
+    let package = package.canonicalize().with_context(|| package.display().to_string())?;
+    let module = scratch.join(package.file_name().unwrap_or_default()).with_extension("wasm");
+    let built = tokio::process::Command::new("go")
+        .args(["build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o"])
+        .arg(&module)
+        .arg(".")
+        .env("GOOS", "wasip1")
+        .env("GOARCH", "wasm")
+        .current_dir(&package)
+        .status()
+        .await
+        .context("go can't be started: it must be 1.24 or later, and on PATH")?;
+    if !built.success() {
+        bail!("go failed");
+    }
+    Ok(module)
 }

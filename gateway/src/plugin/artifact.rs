@@ -13,7 +13,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use ring::hmac;
@@ -27,6 +30,8 @@ use crate::event::VersionHash;
 
 const MAGIC: &[u8; 8] = b"tdgart1\n";
 const TAG: usize = 32;
+const SEALING_TRIES: u32 = 40;
+const SEALING_PAUSE: Duration = Duration::from_millis(25);
 
 /// This node's compiled components.
 pub(super) struct Artifacts {
@@ -174,10 +179,21 @@ fn sealed_copy(mut code: impl Read) -> io::Result<(File, u64)> {
     let memory = memfd_create(c"tidegate-plugin", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut memory = File::from(memory);
     let size = io::copy(&mut code, &mut memory)?;
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    seal(&memory)?;
     memory.seek(SeekFrom::Start(0))?;
     Ok((memory, size))
+}
+
+/// The kernel does not seal what somebody holds, and for some milliseconds after a large write it may itself hold pages of it.
+fn seal(memory: &File) -> io::Result<()> {
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+    for _ in 0..SEALING_TRIES {
+        match fcntl(memory, FcntlArg::F_ADD_SEALS(seals)) {
+            Err(Errno::EBUSY) => thread::sleep(SEALING_PAUSE),
+            sealed => return Ok(sealed.map(drop)?),
+        }
+    }
+    Err(Errno::EBUSY.into())
 }
 
 /// Maps compiled code into the process.

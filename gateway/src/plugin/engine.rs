@@ -101,7 +101,8 @@ fn settings(filling: Filling) -> wasmtime::Result<Config> {
         .concurrency_support(false)
         .wasm_component_model(true)
         .wasm_tail_call(false)
-        .wasm_multi_memory(false)
+        // The adapters that wasmtime itself makes between components inside a component copy from one memory to another.
+        .wasm_multi_memory(true)
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
         .wasm_wide_arithmetic(false)

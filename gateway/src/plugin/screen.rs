@@ -219,7 +219,7 @@ fn check_imports(imports: &[String]) -> Result<(), Refusal> {
 
 fn mend(name: &str) -> &'static str {
     if name.starts_with("wasi:") {
-        "build without WASI (Rust: the target wasm32-unknown-unknown; JavaScript and Python: --stub-wasi)"
+        "build without WASI (Rust: the target wasm32-unknown-unknown; other languages: the build command of their SDK)"
     } else if name.starts_with(PACKAGE) {
         "this interface is not in sdk/wit"
     } else {

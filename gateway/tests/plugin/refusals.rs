@@ -72,6 +72,32 @@ async fn the_wrong_type_under_the_right_name_is_refused() {
     assert_eq!(import.code(), "wrong_type", "{import}");
 }
 
+/// Copying from one memory to another takes a module with two memories, which wasmtime makes itself. Where its settings forbade that, the
+/// compiler panicked, and components of JavaScript and Python could not be used.
+#[tokio::test]
+async fn parts_with_memories_of_their_own_are_compiled() {
+    let parts = r#"
+        (component $hears
+            (core module $m
+                (memory (export "memory") 1)
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 16))
+                (func (export "hear") (param i32 i32)))
+            (core instance $i (instantiate $m))
+            (func (export "hear") (param "text" string)
+                (canon lift (core func $i "hear") (memory $i "memory") (realloc (func $i "realloc")))))
+        (component $tells
+            (import "hear" (func $hear (param "text" string)))
+            (core module $memory (memory (export "memory") 1))
+            (core instance $i (instantiate $memory))
+            (core func $lowered (canon lower (func $hear) (memory $i "memory")))
+            (core module $m (import "" "hear" (func (param i32 i32))))
+            (core instance (instantiate $m (with "" (instance (export "hear" (func $lowered)))))))
+        (instance $hearing (instantiate $hears))
+        (instance (instantiate $tells (with "hear" (func $hearing "hear"))))"#;
+    let refusal = refusal(exporting_a_filter(parts)).await;
+    assert_eq!(refusal.code(), "wrong_type", "it was compiled, and then its filter looked at: {refusal}");
+}
+
 #[tokio::test]
 async fn invalid_code_is_refused_by_the_compiler() {
     let refusal = refusal(exporting_a_filter(r#"(core module (func (result i32) (i64.const 1)))"#)).await;

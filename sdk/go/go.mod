@@ -1,0 +1,3 @@
+module tidegate/plugin
+
+go 1.24
