@@ -33,8 +33,8 @@ const STALLED: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 /// A process is at rest when it has used no more than 10 ms of CPU in this time.
 const REST: Duration = Duration::from_millis(200);
-/// How often a process is looked at until it rests.
-const RESTS: usize = 20;
+/// How long a measured process may take to record what it did.
+const RECORDED: Duration = Duration::from_secs(4);
 
 /// The settings of a run, and its directory, which is removed with it.
 pub(super) struct Lab {
@@ -163,16 +163,7 @@ impl Stage<'_> {
     /// Waits until the measured process has recorded what it did.
     async fn rest(&self) -> Result<(), BenchError> {
         let Some(&(_, pid)) = self.processes.first() else { return Ok(()) };
-        let mut before = cpu::used_by(pid)?;
-        for _ in 0..RESTS {
-            sleep(REST).await;
-            let now = cpu::used_by(pid)?;
-            if now.saturating_sub(before) <= Duration::from_millis(10) {
-                break;
-            }
-            before = now;
-        }
-        Ok(())
+        at_rest(pid, RECORDED).await
     }
 
     async fn arrived(&self) -> Result<u64, BenchError> {
@@ -185,6 +176,21 @@ impl Stage<'_> {
     fn cpu(&self) -> Result<BTreeMap<&'static str, Duration>, BenchError> {
         self.processes.iter().map(|&(name, pid)| Ok((name, cpu::used_by(pid)?))).collect()
     }
+}
+
+/// Waits until a process has nothing to do, at most this long.
+pub(super) async fn at_rest(pid: u32, within: Duration) -> Result<(), BenchError> {
+    let until = clock::monotonic() + within;
+    let mut before = cpu::used_by(pid)?;
+    while clock::monotonic() < until {
+        sleep(REST).await;
+        let now = cpu::used_by(pid)?;
+        if now.saturating_sub(before) <= Duration::from_millis(10) {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 /// Sends for `time`, at `rate` requests per second if one is given.

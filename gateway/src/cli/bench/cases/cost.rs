@@ -7,6 +7,8 @@
 //!
 //! A figure is the dearest of its sizes, its floor the cheapest. The gateway's CPU and that of Redis are told apart (`_store`).
 
+use std::time::Duration;
+
 use super::super::Traffic;
 use super::super::error::BenchError;
 use super::super::estate::Estate;
@@ -25,6 +27,9 @@ const GOAL: Goal = Goal::RatioAtMost(1.2);
 const OF_A_TENANT: usize = 1_000;
 /// Tenants whose connections all stay open.
 const SOME_TENANTS: usize = 300;
+
+/// How long it may take until what is queued only waits.
+const PARKED: Duration = Duration::from_secs(180);
 
 /// How much there is to be.
 #[derive(Clone, Copy)]
@@ -148,6 +153,8 @@ impl Runs {
             while queued < size {
                 queued += lab::send(&mut fill, FILL.min(lab.time), None).await?.some("the queue")?.accepted;
             }
+            // What was accepted is parked in the store before it only waits; that is not measured here.
+            lab::at_rest(site.gateway.pid(), PARKED).await?;
             let name = format!("cost, {}, {size} queued", self.store.described());
             let mut processes = vec![("gateway", site.gateway.pid()), ("load", load.pid()), ("receiver", receiver.pid())];
             processes.extend(site.server.as_ref().map(|server| ("redis", server.pid())));
