@@ -17,8 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::clock::monotonic;
 use crate::event::TenantId;
@@ -99,8 +98,8 @@ impl Pool {
     /// Needs a runtime around it.
     pub(super) fn start(size: Size) -> io::Result<Self> {
         Ok(Self {
-            short: Lane::start("plugin", size.threads)?,
-            long: Lane::start("plugin-long", size.long_threads)?,
+            short: Lane::start("plugin", size.threads, size.queue)?,
+            long: Lane::start("plugin-long", size.long_threads, size.queue)?,
             room: Arc::new(Semaphore::new(size.queue)),
             tenants: Mutex::default(),
             tenant_queue: size.tenant_queue,
@@ -138,9 +137,11 @@ impl Drop for Pool {
 }
 
 impl Lane {
-    fn start(name: &str, threads: usize) -> io::Result<Arc<Self>> {
+    /// `calls` is how many may wait or run.
+    fn start(name: &str, threads: usize, calls: usize) -> io::Result<Arc<Self>> {
         let lane = Arc::new(Self { queues: Mutex::default(), wake: Condvar::new(), called: Notify::new(), threads });
-        let (done, finished) = unbounded_channel();
+        // Room for all that are under way, so that a thread never waits here.
+        let (done, finished) = mpsc::channel(calls);
         for number in 0..threads {
             let (lane, done) = (Arc::clone(&lane), done.clone());
             thread::Builder::new().name(format!("{name}-{number}")).stack_size(THREAD_STACK).spawn(move || lane.work(&done))?;
@@ -179,7 +180,7 @@ impl Lane {
         }
     }
 
-    fn work(&self, done: &UnboundedSender<Vec<Job>>) {
+    fn work(&self, done: &mpsc::Sender<Vec<Job>>) {
         while let Some(jobs) = self.next_jobs() {
             let mut finished = Vec::with_capacity(jobs.len());
             let mut since = monotonic();
@@ -189,12 +190,12 @@ impl Lane {
                 finished.push(job);
                 if since.elapsed() > TELL_AFTER {
                     // Fails when the runtime is gone, and with it who waits.
-                    let _ = done.send(std::mem::take(&mut finished));
+                    let _ = done.blocking_send(std::mem::take(&mut finished));
                     since = monotonic();
                 }
             }
             if !finished.is_empty() {
-                let _ = done.send(finished);
+                let _ = done.blocking_send(finished);
             }
         }
     }
@@ -214,8 +215,8 @@ impl Lane {
     }
 }
 
-/// Tells those who wait, and frees the room of what is done. What is under way is bounded by that room.
-async fn tell(mut finished: UnboundedReceiver<Vec<Job>>) {
+/// Tells those who wait, and frees the room of what is done.
+async fn tell(mut finished: mpsc::Receiver<Vec<Job>>) {
     while let Some(jobs) = finished.recv().await {
         for job in jobs {
             job.work.tell();
