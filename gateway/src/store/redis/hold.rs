@@ -41,6 +41,8 @@ pub(super) struct Writer {
     stash: Vec<(From, VecDeque<Job>)>,
     /// Where the next trim goes on.
     pub(super) trimmed_to: u64,
+    /// Buckets of history in which nothing had ended when they had so many pieces: no trim reads them again before they have more.
+    pub(super) open_buckets: HashMap<u64, usize>,
     /// Where each purge goes on.
     pub(super) purging: HashMap<TenantId, purge::Walk>,
 }

@@ -1,7 +1,7 @@
 //! Retention: bucket by bucket from the oldest on, what is terminal goes: by its age, while there is more of it than its budget, and
 //! while the server is short of room. So history gives way to what is still to be delivered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,6 +23,8 @@ const STEP_EVENTS: usize = 2000;
 const STEP_DEAD_LETTERS: usize = 500;
 /// How long an event's last outcome is kept even if the server is short of room: somebody may be waiting to see it.
 const FRESH: Duration = Duration::from_secs(15);
+/// How many buckets are remembered in which nothing has ended.
+const OPEN_BUCKETS: usize = 1 << 16;
 /// The most arguments that one command of a script gets.
 const MAX_ARGUMENTS: usize = 1000;
 
@@ -61,6 +63,7 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
     let mut held = u64::try_from(held.unwrap_or(0)).unwrap_or(0);
     let excess = inner.health.load().excess(inner.given_back.load(Ordering::Relaxed));
     let limits = Limits { retention, squeezed: retention.bytes.min(held.saturating_sub(excess)) };
+    let lengths = lengths(inner, hold, &buckets, &writer.open_buckets).await?;
     let mut events = 0;
     for (position, bucket) in buckets.iter().enumerate() {
         let old = now.since(Timestamp(bucket * BUCKET_MS)) > retention.age;
@@ -73,13 +76,25 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
             trimmed.more = true;
             return Ok(());
         }
+        if lengths.get(bucket).is_some_and(|length| writer.open_buckets.get(bucket) == Some(length)) {
+            writer.trimmed_to = *bucket;
+            trimmed.more |= position + 1 == STEP_BUCKETS;
+            continue;
+        }
         let before = held;
         let gone = bucket_step(inner, hold, *bucket, limits, now, &mut held).await?;
+        if writer.open_buckets.len() >= OPEN_BUCKETS {
+            writer.open_buckets.clear();
+        }
+        match gone.open {
+            Some(length) => drop(writer.open_buckets.insert(*bucket, length)),
+            None => drop(writer.open_buckets.remove(bucket)),
+        }
         inner.given_back.fetch_add(before - held, Ordering::Relaxed);
         trimmed.events += gone.events;
         events += gone.looked_at;
         writer.trimmed_to = *bucket;
-        trimmed.more |= gone.again || (position + 1 == buckets.len() && buckets.len() == STEP_BUCKETS);
+        trimmed.more |= gone.again || position + 1 == STEP_BUCKETS;
         if gone.again {
             writer.trimmed_to = bucket.saturating_sub(1);
             return Ok(());
@@ -89,6 +104,26 @@ async fn history(pen: &mut Pen, retention: Retention, now: Timestamp, trimmed: &
         writer.trimmed_to = 0;
     }
     Ok(())
+}
+
+/// How many pieces those buckets have that are remembered as open.
+async fn lengths(
+    inner: &Inner,
+    hold: &Hold,
+    buckets: &[u64],
+    open: &HashMap<u64, usize>,
+) -> Result<HashMap<u64, usize>, StoreError> {
+    let known: Vec<u64> = buckets.iter().copied().filter(|bucket| open.contains_key(bucket)).collect();
+    if known.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut ask = Pipeline::new();
+    for bucket in &known {
+        ask.cmd("LLEN").arg(hold.keys.bucket(*bucket));
+    }
+    let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
+    let lengths = answers.into_iter().map(|answer| redis::from_redis_value(answer).map_err(|_| odd("a bucket's length")));
+    known.into_iter().zip(lengths).map(|(bucket, length)| Ok((bucket, length?))).collect()
 }
 
 /// What history keeps now.
@@ -115,6 +150,8 @@ struct Gone {
     looked_at: usize,
     /// Somebody added to the bucket meanwhile.
     again: bool,
+    /// The bucket's pieces, if nothing in it has ended.
+    open: Option<usize>,
 }
 
 async fn bucket_step(
@@ -147,6 +184,7 @@ async fn bucket_step(
     }
     let mut gone = Gone { looked_at: all.len(), ..Gone::default() };
     if going.is_empty() {
+        gone.open = all.values().all(|merged| !merged.is_terminal()).then_some(pieces.len());
         return Ok(gone);
     }
     if cut(inner, hold, bucket, &pieces, &index, &going, |_| {}).await? {

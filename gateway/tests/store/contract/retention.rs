@@ -60,6 +60,7 @@ pub(crate) async fn what_is_not_terminal_stays(mut world: World) {
         assert!(world.history(id).await.event.is_some());
     }
     assert_eq!(world.counts().await, [2, 1, 1, 0]);
+    assert_eq!(trim(&world, &lease, none, far).await, Trimmed::default(), "nothing has ended since");
     world.record(&lease, vec![finish(&going_on, vec![])]).await;
     let taken = world.due(&lease, far).await;
     world.record(&lease, vec![finish_job(&taken[0], vec![delivered(&waiting, 1)])]).await;

@@ -137,3 +137,46 @@ async fn history_does_not_fill_the_server() {
     assert!(newest.summary.finished && newest.event.is_some());
     assert_eq!(repeats(store.accept(vec![low(&make(5000))]).await.unwrap()), [None]);
 }
+
+/// A backlog larger than history's budget is not read again and again for something that has ended; what does end goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_not_searched_again_for_what_has_ended() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(&server, FOR_EVER).await;
+    fill(&store).await;
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    loop {
+        let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+        if claimed.is_empty() {
+            break;
+        }
+        let batch: Vec<_> = claimed.iter().map(|one| finish(one, vec![parked(&one.event, 0, TENANT_QUEUE)])).collect();
+        store.record(&lease, &batch).await.unwrap();
+    }
+    let now = Clock::system().now();
+    let none = Retention { age: Duration::ZERO, bytes: 0, dead_letter_age: FOR_EVER };
+    let pass = async || {
+        let (mut gone, before) = (0, reads(&server).await);
+        loop {
+            let step = store.trim(&lease, none, now.after(FOR_EVER)).await.unwrap();
+            gone += step.events;
+            if !step.more {
+                return (gone, reads(&server).await - before);
+            }
+        }
+    };
+    let (gone, first) = pass().await;
+    assert_eq!(gone, 0);
+    assert!(first > 0, "it was searched once");
+    assert_eq!(pass().await, (0, 0));
+    let job = store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().remove(0);
+    let event = store.event(HOME, job.event()).await.unwrap().and_then(|known| known.event).expect("it is queued");
+    store.record(&lease, &[finish_job(&job, vec![delivered(&event, 0)])]).await.unwrap();
+    assert_eq!(pass().await, (1, 1), "what has ended is found where it is");
+}
+
+/// How many buckets of history have been read.
+async fn reads(server: &Server) -> u64 {
+    let calls = server.info("cmdstat_lrange").await;
+    calls.strip_prefix("calls=").and_then(|rest| rest.split(',').next()).and_then(|calls| calls.parse().ok()).expect("a count")
+}
