@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-pub use call::{Call, Report};
+pub use call::{Call, Frame, Report};
 pub use compile::COMPILER_WORD;
 pub use compile::child::compiler_child;
 pub use error::{CallError, LoadError, PluginError, Refusal, Stop};

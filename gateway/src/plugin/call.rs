@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmtime::component::InstancePre;
-use wasmtime::{Store, Trap};
+use wasmtime::{FrameInfo, Store, Trap, WasmBacktrace};
 
 use super::bindings::types::{
     AttributeParam, Event as GuestEvent, Failure as GuestFailure, HeaderParam, Request as GuestRequest, Retry,
@@ -11,7 +11,7 @@ use super::bindings::types::{
 use super::bindings::{filter, transform};
 use super::error::{CallError, LoadError, Refusal, Stop};
 use super::host::{Secrets, State, one_line};
-use super::limits::{EPOCH, HANDLES, Limits};
+use super::limits::{EPOCH, HANDLES, Limits, MAX_FRAMES};
 use super::output;
 use crate::clock::{Timestamp, monotonic};
 use crate::event::{EventId, PluginRun, Request, SharedRequest, TenantId, VersionHash};
@@ -44,6 +44,17 @@ pub struct Report<T> {
     pub result: Result<T, CallError>,
     /// What is recorded of it.
     pub run: PluginRun,
+    /// Where the guest was when it trapped or was stopped, innermost first; empty for all other ends. At most [`MAX_FRAMES`].
+    pub backtrace: Vec<Frame>,
+}
+
+/// A function of the guest that had not returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its name, if the component has one for it; otherwise `func` and its index in its module.
+    pub function: String,
+    /// Where in its core module, in bytes.
+    pub offset: u64,
 }
 
 /// A version that is ready to run.
@@ -84,7 +95,7 @@ pub(super) fn transform(ready: &Ready, call: &Call) -> Report<Vec<Request>> {
         Ok(requests) => Ok(u32::try_from(requests.len()).unwrap_or(u32::MAX)),
         Err(error) => Err(error.to_failure()),
     };
-    Report { result, run: PluginRun { outcome, ..report.run } }
+    Report { result, run: PluginRun { outcome, ..report.run }, backtrace: report.backtrace }
 }
 
 /// Makes an instance, checks the types of what it exports, and throws it away.
@@ -116,7 +127,7 @@ fn wrong_type(interface: &str, error: &wasmtime::Error) -> wasmtime::Error {
 /// A report of a call that never ran.
 pub(super) fn failed<T>(version: VersionHash, error: CallError) -> Report<T> {
     let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
-    Report { result: Err(error), run }
+    Report { result: Err(error), run, backtrace: Vec::new() }
 }
 
 type Answer<T> = wasmtime::Result<Result<T, GuestFailure>>;
@@ -149,10 +160,14 @@ fn run<T>(
         attributes: &attributes,
     };
     let answer = ready.pre.instantiate(&mut store).and_then(|instance| ask(&mut store, &instance, event));
+    let mut backtrace = Vec::new();
     let result = match answer {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(failure)) => Err(guest_failure(failure)),
-        Err(error) => Err(classify(&error, &call.limits)),
+        Err(error) => {
+            backtrace = frames(&error);
+            Err(classify(&error, &call.limits))
+        }
     };
     let fuel = call.limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
     let state = store.into_data();
@@ -164,7 +179,7 @@ fn run<T>(
         outcome: result.as_ref().map(outcome).map_err(CallError::to_failure),
         logs: state.log.into_lines(),
     };
-    Report { result, run }
+    Report { result, run, backtrace }
 }
 
 fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {
@@ -179,6 +194,19 @@ fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {
     // For each value that the host takes from the guest; its default is 128 MiB.
     store.set_hostcall_fuel(limits.output_bytes.saturating_add(1 << 20));
     Ok(store)
+}
+
+/// Where the guest was, if it was running.
+fn frames(error: &wasmtime::Error) -> Vec<Frame> {
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
+    let frame = |frame: &FrameInfo| {
+        let name = frame.func_name().map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+        Frame {
+            function: one_line(&name.unwrap_or_else(|| format!("func {}", frame.func_index())), 256),
+            offset: frame.module_offset().unwrap_or_default() as u64,
+        }
+    };
+    trace.frames().iter().take(MAX_FRAMES).map(frame).collect()
 }
 
 fn guest_failure(failure: GuestFailure) -> CallError {

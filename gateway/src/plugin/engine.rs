@@ -2,6 +2,7 @@
 //! process: what the child compiles, an engine loads.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::thread;
 
 use wasmtime::{
@@ -9,7 +10,7 @@ use wasmtime::{
     Strategy,
 };
 
-use super::limits::{CORE_INSTANCES, EPOCH, Limits, MEMORIES, STACK, TABLES};
+use super::limits::{CORE_INSTANCES, EPOCH, Limits, MAX_FRAMES, MEMORIES, STACK, TABLES};
 
 /// The wasmtime release whose artifacts these are. Its own check looks at the major version alone.
 const WASMTIME: &str = "wasmtime 48.0.8, tidegate 1";
@@ -106,6 +107,7 @@ fn settings(filling: Filling) -> wasmtime::Result<Config> {
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
         .wasm_wide_arithmetic(false)
-        .wasm_backtrace_max_frames(None);
+        // Costs nothing unless a guest traps.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES));
     Ok(config)
 }

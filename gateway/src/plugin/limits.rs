@@ -33,6 +33,8 @@ pub const CORE_INSTANCES: u32 = 64;
 pub const MEMORIES: u32 = 8;
 /// Tables of one component.
 pub const TABLES: u32 = 64;
+/// Frames of a trap's backtrace, innermost first; the rest is not kept.
+pub const MAX_FRAMES: usize = 32;
 /// Fuel that any host call costs, beside one unit for each byte that it moves.
 pub const HOST_CALL_FUEL: u64 = 500;
 

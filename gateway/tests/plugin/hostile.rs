@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate::event::{Failure, Party, SharedRequest};
-use tidegate::plugin::{Access, Call, Limits, Secrets};
+use tidegate::plugin::limits::MAX_FRAMES;
+use tidegate::plugin::{Access, Call, Frame, Limits, Secrets};
 
 use crate::fixture::{Sandbox, call, prebuilt};
 use crate::guest::{filter, import, transform};
@@ -47,6 +48,26 @@ async fn an_endless_loop_uses_up_its_fuel() {
     assert!(!failure.retryable);
     let start = filter("(func $spin (loop (br 0))) (start $spin)", KEEP);
     assert_eq!(filter_failure(start, limits).await.code, "fuel_exhausted", "a start function counts");
+}
+
+#[tokio::test]
+async fn what_stops_while_it_runs_says_where() {
+    let deep = "(func $innermost unreachable) (func $_ZN5shape6middle17h0123456789abcdefE (call $innermost))";
+    let trapping = filter(deep, "(call $_ZN5shape6middle17h0123456789abcdefE) (i32.const 8)");
+    let spinning = filter("(func $spin (loop (br 0)))", "(call $spin) (i32.const 8)");
+    let sandbox = Sandbox::new();
+    let ask = async |component: Bytes| {
+        let limits = Limits { fuel: 100_000, ..Limits::default() };
+        sandbox.runtime.filter(Call { limits, ..call(sandbox.add(component), "{}") }).await.backtrace
+    };
+    let names = |frames: &[Frame]| frames.iter().map(|frame| frame.function.clone()).collect::<Vec<_>>();
+    let trapped = ask(trapping).await;
+    assert_eq!(names(&trapped), ["innermost", "shape::middle", "main"], "{trapped:?}");
+    assert!(trapped.iter().all(|frame| frame.offset > 0), "{trapped:?}");
+    assert_eq!(names(&ask(spinning).await), ["spin", "main"]);
+    assert!(ask(filter("", KEEP)).await.is_empty());
+    let endless = filter("(func $f (result i32) (i32.add (call $f) (i32.const 1)))", "(call $f)");
+    assert_eq!(ask(endless).await.len(), MAX_FRAMES, "a backtrace is bounded");
 }
 
 #[tokio::test]
