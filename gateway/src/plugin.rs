@@ -19,7 +19,9 @@ pub mod limits;
 mod output;
 mod pool;
 mod screen;
+pub mod table;
 mod versions;
+mod visit;
 
 use std::io;
 use std::path::PathBuf;
@@ -36,16 +38,20 @@ pub use compile::child::compiler_child;
 pub use error::{CallError, LoadError, PluginError, Refusal, Stop};
 pub use host::{Access, Secrets};
 pub use limits::{CompileLimits, Limits};
-pub use screen::{Screen, screen};
+pub use screen::{Interface, Screen, screen};
+pub use table::Table;
+pub use visit::{Attempted, Judgement, Response, Verification};
 
 use artifact::Artifacts;
+use call::Ready;
 use compile::Compiler;
 use engine::Filling;
 use pool::{Pool, Size, Work};
+use table::{NoTables, Overlay, Tables};
 use versions::{CacheSize, Side, Version, Versions};
 
 use crate::clock::Timestamp;
-use crate::event::{EventId, Request, SharedRequest, TenantId, VersionHash};
+use crate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
 
 /// Where components come from.
 #[async_trait]
@@ -65,6 +71,8 @@ pub struct PluginConfig {
     pub threads: usize,
     /// Threads for those that are not.
     pub long_threads: usize,
+    /// Threads for calls that a sender waits for: no other call ever takes them.
+    pub gate_threads: usize,
     /// Calls that wait or run, in all.
     pub queue: usize,
     /// Calls that wait or run, of one tenant.
@@ -90,6 +98,7 @@ impl PluginConfig {
             compiler: std::env::current_exe()?,
             threads: cores,
             long_threads: cores.div_ceil(2),
+            gate_threads: cores.div_ceil(2),
             queue: 4096,
             tenant_queue: 64,
             cached_versions: 16_384,
@@ -162,13 +171,25 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     versions: Versions,
     pool: Pool,
+    /// For what a sender waits for.
+    gate: Pool,
+    tables: Arc<dyn Tables>,
 }
 
 impl Runtime {
-    /// Sets up the engine, the artifacts' directory and the threads.
+    /// A runtime whose plugins have no tables.
     pub fn start(config: PluginConfig, components: Arc<dyn Components>) -> Result<Self, PluginError> {
+        Self::with_tables(config, components, Arc::new(NoTables))
+    }
+
+    /// Sets up the engine, the artifacts' directory and the threads.
+    pub fn with_tables(
+        config: PluginConfig,
+        components: Arc<dyn Components>,
+        tables: Arc<dyn Tables>,
+    ) -> Result<Self, PluginError> {
         let fault = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
-        let threads = config.threads.max(1) + config.long_threads.max(1);
+        let threads = config.threads.max(1) + config.long_threads.max(1) + 2 * config.gate_threads.max(1);
         let slots = u32::try_from(threads).unwrap_or(u32::MAX);
         let side = |filling| -> Result<Side, PluginError> {
             let engine = engine::runtime(filling, slots).map_err(fault)?;
@@ -181,14 +202,13 @@ impl Runtime {
         let compiler = Compiler::new(config.compiler, config.compile.clone(), config.compilers.max(1));
         let size = CacheSize { versions: config.cached_versions.max(1), bytes: config.cached_bytes };
         let versions = Versions::new(sides, compiler, config.compile, components, size);
-        let pool = Pool::start(Size {
-            threads: config.threads.max(1),
-            long_threads: config.long_threads.max(1),
-            queue: config.queue.max(1),
-            tenant_queue: config.tenant_queue.max(1),
-        })
-        .map_err(PluginError::Thread)?;
-        Ok(Self(Arc::new(Inner { versions, pool })))
+        let pool = |threads: usize, long_threads: usize| {
+            let (queue, tenant_queue) = (config.queue.max(1), config.tenant_queue.max(1));
+            let size = Size { threads: threads.max(1), long_threads: long_threads.max(1), queue, tenant_queue };
+            Pool::start(size).map_err(PluginError::Thread)
+        };
+        let (pool, gate) = (pool(config.threads, config.long_threads)?, pool(config.gate_threads, config.gate_threads)?);
+        Ok(Self(Arc::new(Inner { versions, pool, gate, tables })))
     }
 
     /// A dry run of a component: screened, compiled, linked, instantiated with the default limits. What it compiles is kept, so
@@ -206,8 +226,9 @@ impl Runtime {
             config: "{}".into(),
             secrets: Arc::default(),
             limits: Limits::default(),
+            table: Table::default(),
         };
-        let report = self.run(version, call, call::instantiate).await;
+        let report = self.run(&self.0.pool, version, call, call::instantiate).await;
         match report.result {
             Ok(()) => {}
             Err(CallError::Stopped(stop)) => return Err(Refusal::Instantiation(format!("it {stop}")).into()),
@@ -227,43 +248,90 @@ impl Runtime {
         self.call(call, call::transform).await
     }
 
-    async fn call<T: Send + 'static>(&self, call: Call, ask: fn(&call::Ready, &Call) -> Report<T>) -> Report<T> {
+    /// Asks whether a request that came in is its sender's. `call.event` seeds the random numbers; there is no event yet.
+    pub async fn verify(&self, call: Call) -> Report<Verification> {
+        self.at(&self.0.gate, call, visit::verify).await
+    }
+
+    /// Asks for an answer to a request that came in; none if it is an event like any other.
+    pub async fn respond(&self, call: Call) -> Report<Option<Response>> {
+        self.at(&self.0.gate, call, visit::respond).await
+    }
+
+    /// Asks for the headers that sign an attempt, of which `call.request` is what goes out.
+    pub async fn sign(&self, call: Call, attempt: Attempted) -> Report<Vec<Header>> {
+        self.at(&self.0.pool, call, move |ready: &Ready, call: &Call| visit::sign(ready, call, &attempt)).await
+    }
+
+    /// Asks what a destination's answer to an attempt means.
+    pub async fn judge(&self, call: Call, attempt: Attempted, answer: Response) -> Report<Judgement> {
+        self.at(&self.0.pool, call, move |ready: &Ready, call: &Call| visit::judge(ready, call, &attempt, &answer)).await
+    }
+
+    async fn call<T: Send + 'static>(&self, call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
+        if call.table.place.is_none() {
+            return self.at(&self.0.pool, call, ask).await;
+        }
+        self.answering(call, ask).await
+    }
+
+    /// Runs a call again with each answer that it was stopped for.
+    async fn answering<T: Send + 'static>(&self, mut call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
+        let mut overlay = Overlay::default();
+        loop {
+            let report = self.at(&self.0.pool, call.clone(), ask).await;
+            let (Some(op), Some(place)) = (&report.asked, &call.table.place) else { return report };
+            let number = u32::try_from(call.table.answers.len()).unwrap_or(u32::MAX);
+            let tables = &*self.0.tables;
+            let answer = if call.table.trial { overlay.ask(tables, place, op).await } else { tables.ask(place, number, op).await };
+            match answer {
+                Ok(answer) => Arc::make_mut(&mut call.table.answers).push((op.clone(), answer)),
+                Err(error) => return call::failed(call.version, CallError::Table(error.to_string())),
+            }
+        }
+    }
+
+    async fn at<T: Send + 'static>(
+        &self,
+        pool: &Pool,
+        call: Call,
+        ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
+    ) -> Report<T> {
         match self.0.versions.get(call.version).await {
-            Ok(version) => self.run(version, call, ask).await,
+            Ok(version) => self.run(pool, version, call, ask).await,
             Err(error) => call::failed(call.version, error.into()),
         }
     }
 
     async fn run<T: Send + 'static>(
         &self,
+        pool: &Pool,
         version: Arc<Version>,
         call: Call,
-        ask: fn(&call::Ready, &Call) -> Report<T>,
+        ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
     ) -> Report<T> {
         let (done, report) = oneshot::channel();
         let (tenant, hash, cost_us) = (call.tenant, call.version, version.cost_us());
-        let asked = Asked { version, call, ask, done, report: None };
-        self.0.pool.submit(tenant, cost_us, Box::new(asked)).await;
+        let asked = Asked { version, call, ask: Some(ask), done, report: None };
+        pool.submit(tenant, cost_us, Box::new(asked)).await;
         report.await.unwrap_or_else(|_| call::failed(hash, CallError::Gateway("the thread that ran it panicked".into())))
     }
 }
 
 /// A call on its way through the pool.
-struct Asked<T> {
+struct Asked<T, A> {
     version: Arc<Version>,
     call: Call,
-    ask: fn(&call::Ready, &Call) -> Report<T>,
+    ask: Option<A>,
     done: oneshot::Sender<Report<T>>,
     report: Option<Report<T>>,
 }
 
-impl<T: Send> Work for Asked<T> {
+impl<T: Send, A: FnOnce(&Ready, &Call) -> Report<T> + Send> Work for Asked<T, A> {
     fn run(&mut self) {
         // Who gave up waiting is not worth the work.
-        if self.done.is_closed() {
-            return;
-        }
-        let report = (self.ask)(&self.version.ready, &self.call);
+        let Some(ask) = self.ask.take().filter(|_| !self.done.is_closed()) else { return };
+        let report = ask(&self.version.ready, &self.call);
         self.version.took(report.run.took_us);
         self.report = Some(report);
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::snapshot::StageKind;
-use crate::plugin::{LoadError, Runtime, Screen};
+use crate::plugin::{Interface, LoadError, Runtime, Screen};
 
 /// What an inspection found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Inspection {
 impl Inspection {
     /// What a component's outside says. One that is both a filter and a transform runs as a transform, which can do both.
     pub fn of(screen: &Screen) -> Self {
-        let kind = if screen.transform { StageKind::Transform } else { StageKind::Filter };
+        let kind = if screen.offers.contains(&Interface::Transform) { StageKind::Transform } else { StageKind::Filter };
         Self { kind, exports: screen.exports.clone() }
     }
 }

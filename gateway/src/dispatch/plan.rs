@@ -10,7 +10,7 @@ use super::schedule::{History, Next, Outcome};
 use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage, StageKind};
 use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest, VersionHash};
-use crate::plugin::Call;
+use crate::plugin::{self, Call};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
 use crate::telemetry::trace;
 
@@ -225,6 +225,7 @@ impl Planner<'_> {
             config: stage.config.clone(),
             secrets: stage.secrets.clone(),
             limits: stage.limits.clone(),
+            table: plugin::Table::default(),
         };
         let started_at = self.shared.clock.now();
         let plugins = &self.shared.plugins;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::InstancePre;
+use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{FrameInfo, Store, Trap, WasmBacktrace};
 
 use super::bindings::types::{
@@ -13,6 +13,8 @@ use super::error::{CallError, LoadError, Refusal, Stop};
 use super::host::{Secrets, State, one_line};
 use super::limits::{EPOCH, HANDLES, Limits, MAX_FRAMES};
 use super::output;
+use super::table::{Table, TableOp};
+use super::visit::Visits;
 use crate::clock::{Timestamp, monotonic};
 use crate::event::{EventId, PluginRun, Request, SharedRequest, TenantId, VersionHash};
 
@@ -35,6 +37,8 @@ pub struct Call {
     pub secrets: Arc<Secrets>,
     /// What the call may use.
     pub limits: Limits,
+    /// The table that it may use.
+    pub table: Table,
 }
 
 /// How a call ended.
@@ -46,6 +50,8 @@ pub struct Report<T> {
     pub run: PluginRun,
     /// Where the guest was when it trapped or was stopped, innermost first; empty for all other ends. At most [`MAX_FRAMES`].
     pub backtrace: Vec<Frame>,
+    /// What it was stopped for: it is to run again with the answer.
+    pub(super) asked: Option<TableOp>,
 }
 
 /// A function of the guest that had not returned.
@@ -60,14 +66,49 @@ pub struct Frame {
 /// A version that is ready to run.
 pub(super) struct Ready {
     pub(super) pre: InstancePre<State>,
-    pub(super) filter: Option<filter::GuestIndices>,
-    pub(super) transform: Option<transform::GuestIndices>,
+    pub(super) offers: Offers,
+}
+
+/// What it exports.
+pub(super) struct Offers {
+    filter: Option<filter::GuestIndices>,
+    transform: Option<transform::GuestIndices>,
+    pub(super) visits: Visits,
+}
+
+impl Offers {
+    /// `offers` tells whether an interface is among the exports.
+    pub(super) fn of(pre: &InstancePre<State>, offers: impl Fn(&str) -> bool) -> Result<Self, Refusal> {
+        let wrong = |name: &str, error: wasmtime::Error| Refusal::WrongType {
+            name: format!("tidegate:plugin/{name}"),
+            detail: one_line(&format!("{error:#}"), 512),
+        };
+        Ok(Self {
+            filter: offers("filter").then(|| filter::GuestIndices::new(pre)).transpose().map_err(|e| wrong("filter", e))?,
+            transform: offers("transform")
+                .then(|| transform::GuestIndices::new(pre))
+                .transpose()
+                .map_err(|e| wrong("transform", e))?,
+            visits: Visits::of(pre, offers, wrong)?,
+        })
+    }
+
+    /// Only an instance tells the types of its exports.
+    fn check(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<()> {
+        if let Some(indices) = &self.filter {
+            indices.load(&mut *store, instance).map_err(|error| wrong_type(FILTER, &error))?;
+        }
+        if let Some(indices) = &self.transform {
+            indices.load(&mut *store, instance).map_err(|error| wrong_type(TRANSFORM, &error))?;
+        }
+        self.visits.check(store, instance)
+    }
 }
 
 /// Asks the filter.
 pub(super) fn filter(ready: &Ready, call: &Call) -> Report<bool> {
-    let Some(indices) = &ready.filter else { return failed(call.version, CallError::NotOffered(FILTER)) };
-    run(
+    let Some(indices) = &ready.offers.filter else { return failed(call.version, CallError::NotOffered(FILTER)) };
+    with_event(
         ready,
         call,
         |kept| u32::from(*kept),
@@ -80,8 +121,8 @@ pub(super) fn filter(ready: &Ready, call: &Call) -> Report<bool> {
 
 /// Asks the transform.
 pub(super) fn transform(ready: &Ready, call: &Call) -> Report<Vec<Request>> {
-    let Some(indices) = &ready.transform else { return failed(call.version, CallError::NotOffered(TRANSFORM)) };
-    let report = run(
+    let Some(indices) = &ready.offers.transform else { return failed(call.version, CallError::NotOffered(TRANSFORM)) };
+    let report = with_event(
         ready,
         call,
         |_| 0,
@@ -90,76 +131,80 @@ pub(super) fn transform(ready: &Ready, call: &Call) -> Report<Vec<Request>> {
             guest.call_run(store, event)
         },
     );
-    let result = report.result.and_then(|outputs| Ok(output::requests(outputs, &call.request, &call.limits)?));
-    let outcome = match &result {
-        Ok(requests) => Ok(u32::try_from(requests.len()).unwrap_or(u32::MAX)),
-        Err(error) => Err(error.to_failure()),
-    };
-    Report { result, run: PluginRun { outcome, ..report.run }, backtrace: report.backtrace }
+    report.and_then(|outputs| output::requests(outputs, &call.request, &call.limits), |requests| requests.len())
 }
 
 /// Makes an instance, checks the types of what it exports, and throws it away.
 pub(super) fn instantiate(ready: &Ready, call: &Call) -> Report<()> {
-    run(
-        ready,
-        call,
-        |()| 0,
-        |store, instance, _| {
-            if let Some(indices) = &ready.filter {
-                indices.load(&mut *store, instance).map_err(|error| wrong_type(FILTER, &error))?;
-            }
-            if let Some(indices) = &ready.transform {
-                indices.load(&mut *store, instance).map_err(|error| wrong_type(TRANSFORM, &error))?;
-            }
-            Ok(Ok(()))
-        },
-    )
+    run(ready, call, |()| 0, |store, instance| ready.offers.check(store, instance).map(Ok))
 }
 
 const FILTER: &str = "tidegate:plugin/filter";
 const TRANSFORM: &str = "tidegate:plugin/transform";
 
-/// Only an instance tells the types of its exports.
-fn wrong_type(interface: &str, error: &wasmtime::Error) -> wasmtime::Error {
+pub(super) fn wrong_type(interface: &str, error: &wasmtime::Error) -> wasmtime::Error {
     Refusal::WrongType { name: interface.to_owned(), detail: one_line(&format!("{error:#}"), 512) }.into()
+}
+
+impl<T> Report<T> {
+    /// Makes something else of the answer; `count` is what is recorded of it.
+    pub(super) fn and_then<U>(self, make: impl FnOnce(T) -> Result<U, Stop>, count: impl FnOnce(&U) -> usize) -> Report<U> {
+        let Self { result, run, backtrace, asked } = self;
+        let result = result.and_then(|answer| Ok(make(answer)?));
+        let outcome = match &result {
+            Ok(made) => Ok(u32::try_from(count(made)).unwrap_or(u32::MAX)),
+            Err(error) => Err(error.to_failure()),
+        };
+        Report { result, run: PluginRun { outcome, ..run }, backtrace, asked }
+    }
 }
 
 /// A report of a call that never ran.
 pub(super) fn failed<T>(version: VersionHash, error: CallError) -> Report<T> {
     let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
-    Report { result: Err(error), run, backtrace: Vec::new() }
+    Report { result: Err(error), run, backtrace: Vec::new(), asked: None }
 }
 
-type Answer<T> = wasmtime::Result<Result<T, GuestFailure>>;
+/// What a guest gives back, or why it could not.
+pub(super) type Answer<T> = wasmtime::Result<Result<T, GuestFailure>>;
 
-fn run<T>(
+/// Asks about an event.
+fn with_event<T>(
     ready: &Ready,
     call: &Call,
     outcome: impl FnOnce(&T) -> u32,
-    ask: impl FnOnce(&mut Store<State>, &wasmtime::component::Instance, GuestEvent<'_>) -> Answer<T>,
+    ask: impl FnOnce(&mut Store<State>, &Instance, GuestEvent<'_>) -> Answer<T>,
+) -> Report<T> {
+    let headers = headers(&call.request);
+    let id = call.event.to_string();
+    let attributes: [AttributeParam<'_>; 0] = [];
+    let event =
+        GuestEvent { id: &id, accepted_at: call.accepted_at.0, request: request(&call.request, &headers), attributes: &attributes };
+    run(ready, call, outcome, |store, instance| ask(store, instance, event))
+}
+
+/// A request's headers, as a guest is shown them.
+pub(super) fn headers(request: &Request) -> Vec<HeaderParam<'_>> {
+    request.headers.iter().map(|header| HeaderParam { name: &header.name, value: &header.value }).collect()
+}
+
+/// A request, as a guest is shown it.
+pub(super) fn request<'a>(request: &'a Request, headers: &'a [HeaderParam<'a>]) -> GuestRequest<'a> {
+    GuestRequest { method: &request.method, path: &request.path, query: request.query.as_deref(), headers, body: &request.body }
+}
+
+pub(super) fn run<T>(
+    ready: &Ready,
+    call: &Call,
+    outcome: impl FnOnce(&T) -> u32,
+    ask: impl FnOnce(&mut Store<State>, &Instance) -> Answer<T>,
 ) -> Report<T> {
     let started = monotonic();
     let mut store = match store(ready, call) {
         Ok(store) => store,
         Err(error) => return failed(call.version, CallError::Gateway(error.to_string())),
     };
-    let headers: Vec<_> =
-        call.request.headers.iter().map(|header| HeaderParam { name: &header.name, value: &header.value }).collect();
-    let id = call.event.to_string();
-    let attributes: [AttributeParam<'_>; 0] = [];
-    let event = GuestEvent {
-        id: &id,
-        accepted_at: call.accepted_at.0,
-        request: GuestRequest {
-            method: &call.request.method,
-            path: &call.request.path,
-            query: call.request.query.as_deref(),
-            headers: &headers,
-            body: &call.request.body,
-        },
-        attributes: &attributes,
-    };
-    let answer = ready.pre.instantiate(&mut store).and_then(|instance| ask(&mut store, &instance, event));
+    let answer = ready.pre.instantiate(&mut store).and_then(|instance| ask(&mut store, &instance));
     let mut backtrace = Vec::new();
     let result = match answer {
         Ok(Ok(answer)) => Ok(answer),
@@ -179,13 +224,12 @@ fn run<T>(
         outcome: result.as_ref().map(outcome).map_err(CallError::to_failure),
         logs: state.log.into_lines(),
     };
-    Report { result, run, backtrace }
+    Report { result, run, backtrace, asked: state.table.asked }
 }
 
 fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {
-    let Call { limits, event, accepted_at, config, secrets, .. } = call;
-    let state = State::new(limits.clone(), *event, *accepted_at, Arc::clone(config), Arc::clone(secrets));
-    let mut store = Store::try_new(ready.pre.engine(), state)?;
+    let limits = &call.limits;
+    let mut store = Store::try_new(ready.pre.engine(), State::new(call))?;
     // Before instantiation: start functions count.
     store.set_fuel(limits.fuel)?;
     store.set_epoch_deadline(u64::try_from(limits.wall.as_millis() / EPOCH.as_millis()).unwrap_or(u64::MAX).max(1) + 1);

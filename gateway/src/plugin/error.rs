@@ -56,8 +56,8 @@ pub enum Refusal {
     },
     /// It offers nothing.
     #[error(
-        "the component exports neither `tidegate:plugin/filter@1` nor `tidegate:plugin/transform@1`, so there is nothing to run: \
-         export one with the SDK's `export!`"
+        "the component exports none of `tidegate:plugin/filter@1`, `transform`, `verify`, `respond`, `sign` and `judge`, so there is \
+         nothing to run: export one with the SDK's `export!`"
     )]
     MissingExport,
     /// It exports the right name with the wrong type.
@@ -167,6 +167,9 @@ pub enum CallError {
         /// Whether the plugin says that a later try can help.
         retryable: bool,
     },
+    /// The plugin's table could not be asked now.
+    #[error("the plugin's table cannot be reached: {0}")]
+    Table(String),
     /// A bug of ours, or the machine is out of something.
     #[error("the gateway could not run the plugin: {0}")]
     Gateway(String),
@@ -193,6 +196,12 @@ pub enum Stop {
     /// `host_calls`.
     #[error("called the host more than {0} times")]
     HostCalls(u32),
+    /// `table_ops`.
+    #[error("used its table more than {0} times")]
+    TableOps(u32),
+    /// It waits for an answer of its table. Seen by nobody: the call goes on with it.
+    #[error("waits for its table")]
+    Asks,
     /// `log_flood`.
     #[error("logged more than {0} lines")]
     LogFlood(usize),
@@ -216,6 +225,9 @@ pub enum Stop {
         /// What is wrong.
         detail: String,
     },
+    /// A response, or a header of a signature, that cannot be sent.
+    #[error("its answer: {0}")]
+    BadAnswer(String),
     /// An output that sets what belongs to the gateway.
     #[error("output {index} sets the header `{name}`, which belongs to the gateway")]
     ReservedHeader {
@@ -242,12 +254,15 @@ impl Stop {
             Self::Memory(_) => "memory_limit",
             Self::Tables(_) => "table_limit",
             Self::HostCalls(_) => "host_call_flood",
+            Self::TableOps(_) => "table_flood",
+            Self::Asks => "table_asked",
             Self::LogFlood(_) => "log_flood",
             Self::Random(_) => "random_request_too_large",
             Self::Outputs(..) => "too_many_outputs",
             Self::OutputBytes(_) => "output_too_large",
             Self::Unreadable(_) => "output_unreadable",
             Self::BadOutput { .. } => "output_invalid",
+            Self::BadAnswer(_) => "answer_invalid",
             Self::ReservedHeader { .. } => "reserved_header",
             Self::Abort => "aborted",
             Self::Trap(_) => "trap",
@@ -263,6 +278,7 @@ impl CallError {
             Self::NotOffered(_) => "not_offered",
             Self::Stopped(stop) => stop.code(),
             Self::Failed { .. } => "plugin_failed",
+            Self::Table(_) => "table_unavailable",
             Self::Gateway(_) => "plugin_runtime",
         }
     }
@@ -271,7 +287,7 @@ impl CallError {
     pub fn party(&self) -> Party {
         match self {
             Self::Load(LoadError::Refused(_)) | Self::NotOffered(_) | Self::Stopped(_) | Self::Failed { .. } => Party::Plugin,
-            Self::Load(_) | Self::Gateway(_) => Party::Gateway,
+            Self::Load(_) | Self::Table(_) | Self::Gateway(_) => Party::Gateway,
         }
     }
 
@@ -279,7 +295,7 @@ impl CallError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Load(LoadError::Refused(refusal)) => matches!(refusal, Refusal::CompilerStopped { .. }),
-            Self::Load(_) | Self::Gateway(_) | Self::Stopped(Stop::Wall(_)) => true,
+            Self::Load(_) | Self::Table(_) | Self::Gateway(_) | Self::Stopped(Stop::Wall(_)) => true,
             Self::Failed { retryable, .. } => *retryable,
             Self::NotOffered(_) | Self::Stopped(_) => false,
         }

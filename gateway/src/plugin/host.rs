@@ -1,6 +1,8 @@
 //! What a guest can ask of the gateway, and what keeps it from asking too much. Every call is counted and charged as fuel
 //! before its work is done.
 
+mod kv;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use ring::{digest, hmac};
 use wasmtime::component::{ComponentType, Lift, Linker, WasmList, WasmStr};
 use wasmtime::{Engine, ResourceLimiter, StoreContextMut};
 
+use super::call::Call;
 use super::error::Stop;
 use super::limits::{CORE_INSTANCES, HOST_CALL_FUEL, Limits, MEMORIES, RANDOM_BYTES, TABLES};
 use crate::clock::Timestamp;
@@ -55,15 +58,25 @@ pub(super) struct State {
     pub(super) secrets: Arc<Secrets>,
     pub(super) usage: Usage,
     pub(super) log: Log,
+    pub(super) table: kv::Asking,
     host_calls: u32,
     random: Random,
 }
 
 impl State {
-    pub(super) fn new(limits: Limits, event: EventId, accepted_at: Timestamp, config: Arc<str>, secrets: Arc<Secrets>) -> Self {
-        let usage = Usage { memory: 0, max_memory: limits.memory, tables: 0, max_tables: limits.table_elements };
-        let random = Random { event, block: 0, left: Vec::new() };
-        Self { limits, accepted_at, config, secrets, usage, log: Log::default(), host_calls: 0, random }
+    pub(super) fn new(call: &Call) -> Self {
+        let Call { event, accepted_at, config, secrets, limits, table, .. } = call;
+        Self {
+            limits: limits.clone(),
+            accepted_at: *accepted_at,
+            config: Arc::clone(config),
+            secrets: Arc::clone(secrets),
+            usage: Usage { memory: 0, max_memory: limits.memory, tables: 0, max_tables: limits.table_elements },
+            log: Log::default(),
+            table: kv::Asking::new(table),
+            host_calls: 0,
+            random: Random { event: *event, block: 0, left: Vec::new() },
+        }
     }
 }
 
@@ -233,15 +246,19 @@ impl From<Algorithm> for hmac::Algorithm {
 /// All that exists for a guest.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    linker.instance("tidegate:plugin/types@1.0.0")?;
-    linker.instance("tidegate:plugin/log@1.0.0")?.func_wrap("write", write_log)?;
-    linker.instance("tidegate:plugin/config@1.0.0")?.func_wrap("get", get_config)?;
-    linker.instance("tidegate:plugin/secret@1.0.0")?.func_wrap("get", get_secret)?;
-    linker.instance("tidegate:plugin/clock@1.0.0")?.func_wrap("now", now)?;
-    let mut random = linker.instance("tidegate:plugin/random@1.0.0")?;
+    linker.instance("tidegate:plugin/types@1.1.0")?;
+    linker.instance("tidegate:plugin/log@1.1.0")?.func_wrap("write", write_log)?;
+    linker.instance("tidegate:plugin/config@1.1.0")?.func_wrap("get", get_config)?;
+    linker.instance("tidegate:plugin/secret@1.1.0")?.func_wrap("get", get_secret)?;
+    linker.instance("tidegate:plugin/clock@1.1.0")?.func_wrap("now", now)?;
+    let mut random = linker.instance("tidegate:plugin/random@1.1.0")?;
     random.func_wrap("bytes", random_bytes)?;
     random.func_wrap("number", random_number)?;
-    linker.instance("tidegate:plugin/hmac@1.0.0")?.func_wrap("sign", sign)?;
+    let mut hmac = linker.instance("tidegate:plugin/hmac@1.1.0")?;
+    hmac.func_wrap("sign", sign)?;
+    hmac.func_wrap("verify", verify)?;
+    linker.instance("tidegate:plugin/exchange@1.1.0")?;
+    kv::link(&mut linker.instance("tidegate:plugin/kv@1.1.0")?)?;
     Ok(linker)
 }
 
@@ -302,17 +319,39 @@ fn sign(
     mut store: StoreContextMut<'_, State>,
     (algorithm, name, message): (Algorithm, WasmStr, WasmList<u8>),
 ) -> wasmtime::Result<(Option<Vec<u8>>,)> {
-    count(&mut store)?;
-    charge(&mut store, 8 * message.len() as u64)?;
-    let name = name.to_str(&store)?;
-    let secret = store.data().secrets.0.get(&*name);
-    let tag = secret.map(|secret| {
-        let key = hmac::Key::new(algorithm.into(), &secret.value);
-        hmac::sign(&key, message.as_le_slice(&store)).as_ref().to_vec()
-    });
-    let length = name.len() as u64;
-    charge(&mut store, length)?;
+    let tag = keyed(&mut store, name, message, |secret, message| {
+        hmac::sign(&hmac::Key::new(algorithm.into(), secret), message).as_ref().to_vec()
+    })?;
     Ok((tag,))
+}
+
+fn verify(
+    mut store: StoreContextMut<'_, State>,
+    (algorithm, name, message, tag): (Algorithm, WasmStr, WasmList<u8>, WasmList<u8>),
+) -> wasmtime::Result<(Option<bool>,)> {
+    charge(&mut store, tag.len() as u64)?;
+    let tag = tag.as_le_slice(&store).to_vec();
+    let same = keyed(&mut store, name, message, |secret, message| {
+        hmac::verify(&hmac::Key::new(algorithm.into(), secret), message, &tag).is_ok()
+    })?;
+    Ok((same,))
+}
+
+/// Works on a message with the secret of this name; nothing if there is none.
+fn keyed<T>(
+    store: &mut StoreContextMut<'_, State>,
+    name: WasmStr,
+    message: WasmList<u8>,
+    work: impl FnOnce(&[u8], &[u8]) -> T,
+) -> wasmtime::Result<Option<T>> {
+    count(store)?;
+    charge(store, 8 * message.len() as u64)?;
+    let name = name.to_str(&*store)?;
+    let length = name.len() as u64;
+    let secret = store.data().secrets.0.get(&*name);
+    let done = secret.map(|secret| work(&secret.value, message.as_le_slice(&*store)));
+    charge(store, length)?;
+    Ok(done)
 }
 
 fn count(store: &mut StoreContextMut<'_, State>) -> wasmtime::Result<()> {

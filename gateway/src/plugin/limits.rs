@@ -11,6 +11,9 @@
 //! | `log_lines`, `log_bytes`: kept of one call | 64, 16 KiB | none: the rest is counted, not kept |
 //! | `log_flood`: lines written by one call, kept or not | 1,024 | `log_flood` |
 //! | `host_calls`: calls of host functions in one call | 10,000 | `host_call_flood` |
+//! | `table_ops`: operations on the plugin's table in one call | 32 | `table_flood` |
+//! | [`MAX_KEY`](super::table::MAX_KEY), [`MAX_VALUE`](super::table::MAX_VALUE): of an entry of the table | 256, 64 KiB | none: the guest is told `too-large` |
+//! | [`RESPONSE_BYTES`]: of a handshake's answer or a signature's headers | 64 KiB | `output_too_large` |
 //! | [`RANDOM_BYTES`]: of one request for random bytes | 4,096 | `random_request_too_large` |
 //! | [`STACK`]: the guest's call stack | 256 KiB | `stack_overflow` |
 //! | [`HANDLES`]: component handles in one call | 1,024 | `trap` |
@@ -27,6 +30,8 @@ pub const STACK: usize = 256 * 1024;
 pub const HANDLES: usize = 1024;
 /// Random bytes of one request.
 pub const RANDOM_BYTES: u32 = 4096;
+/// Bytes of what `respond` answers or `sign` adds: headers and body together.
+pub const RESPONSE_BYTES: usize = 64 << 10;
 /// Core instances of one component. Python's standard library comes as 38 modules.
 pub const CORE_INSTANCES: u32 = 64;
 /// Memories of one component.
@@ -61,6 +66,8 @@ pub struct Limits {
     pub log_flood: usize,
     /// Calls of host functions.
     pub host_calls: u32,
+    /// Operations on the plugin's table.
+    pub table_ops: u32,
 }
 
 impl Default for Limits {
@@ -76,6 +83,7 @@ impl Default for Limits {
             log_bytes: 16 << 10,
             log_flood: 1024,
             host_calls: 10_000,
+            table_ops: 32,
         }
     }
 }

@@ -33,6 +33,11 @@ pub(super) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || name.starts_with("proxy-") || name.starts_with("webhook-")
 }
 
+/// Whether a plugin that signs may set a header (lower case): a credential is what it is for.
+pub(super) fn is_signers(name: &str) -> bool {
+    name == "authorization" || !is_reserved(name)
+}
+
 /// The requests that a transform's outputs make of the event's request.
 pub(super) fn requests(outputs: Vec<Output>, request: &Request, limits: &Limits) -> Result<Vec<Request>, Stop> {
     if outputs.len() > limits.outputs {

@@ -2,6 +2,8 @@
 //! nested components are expanded. A component of 1.3 KB can expand to millions of instances and keep a compiler busy for
 //! minutes; counting them takes microseconds.
 
+use std::collections::BTreeSet;
+
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef, Encoding, Instance,
     Parser, Payload,
@@ -13,10 +15,10 @@ use super::limits::CompileLimits;
 /// Where our interfaces live.
 const PACKAGE: &str = "tidegate:plugin/";
 /// What the host offers, and the minor version up to which guests are served.
-const HOST: [&str; 7] = ["types", "log", "config", "secret", "clock", "random", "hmac"];
-const OFFERED: &str = "1.0";
+const HOST: [&str; 9] = ["types", "log", "config", "secret", "clock", "random", "hmac", "exchange", "kv"];
+const OFFERED: &str = "1.1";
 const OFFERED_MAJOR: u64 = 1;
-const OFFERED_MINOR: u64 = 0;
+const OFFERED_MINOR: u64 = 1;
 
 /// What a component is, from its outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,10 +35,48 @@ pub struct Screen {
     pub instances: u64,
     /// Bytes of data segments in all modules.
     pub data: u64,
-    /// Exports `tidegate:plugin/filter`.
-    pub filter: bool,
-    /// Exports `tidegate:plugin/transform`.
-    pub transform: bool,
+    /// The interfaces that it offers.
+    pub offers: BTreeSet<Interface>,
+}
+
+/// What a plugin can offer: an interface of `sdk/wit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Interface {
+    /// Takes an event or drops it.
+    Filter,
+    /// Makes zero, one or many requests of an event.
+    Transform,
+    /// Checks a source's requests.
+    Verify,
+    /// Answers requests that are no events.
+    Respond,
+    /// Signs attempts.
+    Sign,
+    /// Says what a destination's answer means.
+    Judge,
+}
+
+impl Interface {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Filter, Self::Transform, Self::Verify, Self::Respond, Self::Sign, Self::Judge];
+
+    /// Its name in `sdk/wit`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Transform => "transform",
+            Self::Verify => "verify",
+            Self::Respond => "respond",
+            Self::Sign => "sign",
+            Self::Judge => "judge",
+        }
+    }
+
+    /// The interface that an export offers: `tidegate:plugin/filter@1.0.0` gives the filter.
+    pub fn of_export(export: &str) -> Option<Self> {
+        let (name, _) = interface(export)?;
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
+    }
 }
 
 /// Looks at a component, and refuses what need not be compiled to be refused.
@@ -58,13 +98,12 @@ pub fn screen(bytes: &[u8], limits: &CompileLimits) -> Result<Screen, Refusal> {
     let mut found = walk.found;
     check_imports(&found.imports)?;
     for export in &found.exports {
-        match interface(export) {
-            Some(("filter", version)) => found.filter = supported(export, version)?,
-            Some(("transform", version)) => found.transform = supported(export, version)?,
-            _ => {}
+        if let Some((interface, (_, version))) = Interface::of_export(export).zip(interface(export)) {
+            supported(export, version)?;
+            found.offers.insert(interface);
         }
     }
-    if !found.filter && !found.transform {
+    if found.offers.is_empty() {
         return Err(Refusal::MissingExport);
     }
     Ok(found)
@@ -208,9 +247,7 @@ impl Walk<'_> {
 fn check_imports(imports: &[String]) -> Result<(), Refusal> {
     for name in imports {
         match interface(name) {
-            Some((interface, version)) if HOST.contains(&interface) => {
-                supported(name, version)?;
-            }
+            Some((interface, version)) if HOST.contains(&interface) => supported(name, version)?,
             _ => return Err(Refusal::ForeignImport { name: name.clone(), mend: mend(name) }),
         }
     }
@@ -223,7 +260,7 @@ fn mend(name: &str) -> &'static str {
     } else if name.starts_with(PACKAGE) {
         "this interface is not in sdk/wit"
     } else {
-        "plugins may import only what sdk/wit lists: log, config, secret, clock, random, hmac"
+        "plugins may import only what sdk/wit lists: log, config, secret, clock, random, hmac, kv"
     }
 }
 
@@ -232,10 +269,10 @@ fn interface(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
 
-fn supported(name: &str, version: &str) -> Result<bool, Refusal> {
+fn supported(name: &str, version: &str) -> Result<(), Refusal> {
     let mut numbers = version.split('.').map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(OFFERED_MAJOR)), Some(Ok(minor))) if (0..=OFFERED_MINOR).contains(&minor) => Ok(true),
+        (Some(Ok(OFFERED_MAJOR)), Some(Ok(minor))) if (0..=OFFERED_MINOR).contains(&minor) => Ok(()),
         _ => Err(Refusal::NewerInterface { name: name.to_owned(), offered: OFFERED }),
     }
 }

@@ -12,8 +12,7 @@ use wasmtime::component::{Component, Linker};
 
 use super::Components;
 use super::artifact::Artifacts;
-use super::bindings::{filter, transform};
-use super::call::Ready;
+use super::call::{Offers, Ready};
 use super::compile::Compiler;
 use super::engine::Filling;
 use super::error::{LoadError, Refusal};
@@ -123,11 +122,8 @@ impl Side {
             component.component_type().exports(&self.engine).any(|(name, _)| name.starts_with(&prefix))
         };
         let pre = self.linker.instantiate_pre(component).map_err(|error| wrong("an import", error))?;
-        let filter = offers("filter").then(|| filter::GuestIndices::new(&pre)).transpose();
-        let transform = offers("transform").then(|| transform::GuestIndices::new(&pre)).transpose();
-        let filter = filter.map_err(|error| wrong("tidegate:plugin/filter", error))?;
-        let transform = transform.map_err(|error| wrong("tidegate:plugin/transform", error))?;
-        let ready = Ready { pre, filter, transform };
+        let offers = Offers::of(&pre, offers)?;
+        let ready = Ready { pre, offers };
         Ok(Arc::new(Version { ready, bytes, cost_us: AtomicU64::new(0) }))
     }
 }

@@ -28,7 +28,8 @@ impl Guest {
 
     /// The SDK's example.
     pub(crate) fn of_example(language: &'static str) -> Self {
-        Self { language, what: "example", sources: vec![format!("sdk/{language}")] }
+        let beside = (language == "rust").then(|| "examples/own-scheme".to_owned());
+        Self { language, what: "example", sources: beside.into_iter().chain([format!("sdk/{language}")]).collect() }
     }
 
     /// The component.

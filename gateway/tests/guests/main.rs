@@ -5,6 +5,7 @@
 
 mod build;
 mod cases;
+mod own_scheme;
 mod run;
 
 use build::Guest;
@@ -12,6 +13,11 @@ use build::Guest;
 #[tokio::test]
 async fn a_guest_in_rust_passes_the_cases() {
     run::conformance("rust", &Guest::of_cases("rust")).await;
+}
+
+#[tokio::test]
+async fn the_example_in_rust_speaks_a_scheme_of_its_own() {
+    own_scheme::speaks(&Guest::of_example("rust")).await;
 }
 
 #[tokio::test]

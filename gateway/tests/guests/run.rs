@@ -12,7 +12,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tidegate::clock::Timestamp;
 use tidegate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
-use tidegate::plugin::{Access, Call, CallError, Components, Limits, PluginConfig, Report, Runtime, Secrets};
+use tidegate::plugin::table::{NoTables, Tables};
+use tidegate::plugin::{Access, Call, CallError, Components, Limits, PluginConfig, Report, Runtime, Secrets, Table};
 
 use crate::build::{Guest, kept, root};
 use crate::cases::{self, Ask, Case, Data, Expected, Given, Retry};
@@ -27,14 +28,15 @@ impl Components for Shelf {
 }
 
 /// A gateway's sandbox with this one component. What it compiles is kept with the guest.
-async fn load(language: &str, guest: &Guest) -> (Runtime, VersionHash) {
+pub(crate) async fn load(language: &str, guest: &Guest, tables: Arc<dyn Tables>) -> (Runtime, VersionHash) {
     let component = guest.component();
     let version = VersionHash::of(&component);
     let mut config = PluginConfig::new(kept(language).join("compiled")).unwrap();
     config.compiler = PathBuf::from(env!("CARGO_BIN_EXE_tidegate"));
     // Processor time is limited as it is by default; how long that takes on a busy machine says nothing of the guest.
     config.compile.wall = Duration::from_secs(600);
-    let runtime = Runtime::start(config, Arc::new(Shelf(HashMap::from([(version, component.clone())])))).unwrap();
+    let shelf = Shelf(HashMap::from([(version, component.clone())]));
+    let runtime = Runtime::with_tables(config, Arc::new(shelf), tables).unwrap();
     let found = runtime.inspect(component).await.unwrap_or_else(|error| panic!("{language}: {error}"));
     assert!(found.screen.imports.iter().all(|name| name.starts_with("tidegate:plugin/")), "{:?}", found.screen.imports);
     (runtime, version)
@@ -42,7 +44,7 @@ async fn load(language: &str, guest: &Guest) -> (Runtime, VersionHash) {
 
 /// Every case, and all that went wrong at once.
 pub(crate) async fn conformance(language: &str, guest: &Guest) {
-    let (runtime, version) = load(language, guest).await;
+    let (runtime, version) = load(language, guest, Arc::new(NoTables)).await;
     let mut wrong = Vec::new();
     let mut passed = 0;
     for case in cases::read().into_iter().filter(|case| !case.except.contains_key(language)) {
@@ -59,11 +61,11 @@ async fn ask(runtime: &Runtime, version: VersionHash, case: &Case) -> Result<(),
     let call = call(version, case);
     let (logs, answer) = match case.ask {
         Ask::Filter => {
-            let Report { result, run } = runtime.filter(call).await;
+            let Report { result, run, .. } = runtime.filter(call).await;
             (run.logs, result.map(Answer::Kept))
         }
         Ask::Transform => {
-            let Report { result, run } = runtime.transform(call).await;
+            let Report { result, run, .. } = runtime.transform(call).await;
             (run.logs, result.map(Answer::Outputs))
         }
     };
@@ -134,12 +136,13 @@ fn call(version: VersionHash, case: &Case) -> Call {
         secrets: Arc::new(secrets),
         // Fuel is the budget here: a busy machine must not fail a case.
         limits: Limits { wall: Duration::from_secs(60), ..Limits::default() },
+        table: Table::default(),
     }
 }
 
 /// One of GitHub's own pushes, told to a chat.
 pub(crate) async fn example(language: &str, guest: &Guest) {
-    let (runtime, version) = load(language, guest).await;
+    let (runtime, version) = load(language, guest, Arc::new(NoTables)).await;
     let push = fs::read_to_string(root().join("gateway/tests/fixtures/github/push.json")).unwrap();
     let case = Case {
         name: String::new(),

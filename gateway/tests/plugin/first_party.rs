@@ -76,7 +76,7 @@ async fn a_plugin_is_asked_only_for_what_it_exports() {
 async fn inspection_tells_what_a_component_offers() {
     let sandbox = Sandbox::new();
     let inspection = sandbox.runtime.inspect(prebuilt("github-push-to-chat")).await.unwrap();
-    assert!(inspection.screen.transform && !inspection.screen.filter);
+    assert_eq!(Vec::from_iter(inspection.screen.offers), [Interface::Transform]);
     assert_eq!(inspection.screen.exports, ["tidegate:plugin/transform@1.0.0"]);
     assert!(inspection.screen.imports.contains(&"tidegate:plugin/config@1.0.0".to_owned()), "{:?}", inspection.screen.imports);
     assert!(inspection.artifact_bytes > inspection.bytes);

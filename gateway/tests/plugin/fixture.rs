@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidegate::clock::Timestamp;
 use tidegate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
-use tidegate::plugin::{Call, Components, Limits, PluginConfig, Runtime, Secrets};
+use tidegate::plugin::{Call, Components, Limits, PluginConfig, Runtime, Secrets, Table};
 
 /// Components in memory, and how often each was asked for.
 #[derive(Default)]
@@ -85,6 +85,7 @@ pub(crate) fn call(version: VersionHash, body: impl Into<Bytes>) -> Call {
         config: "{}".into(),
         secrets: Arc::new(Secrets::default()),
         limits: Limits::default(),
+        table: Table::default(),
     }
 }
 

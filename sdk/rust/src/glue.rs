@@ -3,7 +3,10 @@
 use std::panic;
 
 use crate::host::Gateway;
-use crate::{Event, Failure, Filter, Output, Transform};
+use crate::{
+    Arrival, Attempt, Event, Failure, Filter, Header, Judge, Judgement, Output, Respond, Response, Sign, Transform, Verification,
+    Verify,
+};
 
 #[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
 pub mod filter {
@@ -25,13 +28,101 @@ pub mod transform {
         export_macro_name: "export_transform",
         default_bindings_module: "tidegate_plugin::glue::transform",
         with: {
-            "tidegate:plugin/types@1.0.0": crate::glue::filter::tidegate::plugin::types,
-            "tidegate:plugin/log@1.0.0": crate::glue::filter::tidegate::plugin::log,
-            "tidegate:plugin/config@1.0.0": crate::glue::filter::tidegate::plugin::config,
-            "tidegate:plugin/secret@1.0.0": crate::glue::filter::tidegate::plugin::secret,
-            "tidegate:plugin/clock@1.0.0": crate::glue::filter::tidegate::plugin::clock,
-            "tidegate:plugin/random@1.0.0": crate::glue::filter::tidegate::plugin::random,
-            "tidegate:plugin/hmac@1.0.0": crate::glue::filter::tidegate::plugin::hmac,
+            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
+            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
+            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
+            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
+            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
+            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
+            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
+            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
+        },
+    });
+}
+
+#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
+pub mod verify {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "verify-plugin",
+        pub_export_macro: true,
+        export_macro_name: "export_verify",
+        default_bindings_module: "tidegate_plugin::glue::verify",
+        with: {
+            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
+            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
+            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
+            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
+            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
+            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
+            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
+            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
+        },
+    });
+}
+
+#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
+pub mod respond {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "respond-plugin",
+        pub_export_macro: true,
+        export_macro_name: "export_respond",
+        default_bindings_module: "tidegate_plugin::glue::respond",
+        with: {
+            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
+            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
+            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
+            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
+            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
+            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
+            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
+            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
+            "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange,
+        },
+    });
+}
+
+#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
+pub mod sign {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "sign-plugin",
+        pub_export_macro: true,
+        export_macro_name: "export_sign",
+        default_bindings_module: "tidegate_plugin::glue::sign",
+        with: {
+            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
+            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
+            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
+            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
+            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
+            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
+            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
+            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
+            "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange,
+        },
+    });
+}
+
+#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
+pub mod judge {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "judge-plugin",
+        pub_export_macro: true,
+        export_macro_name: "export_judge",
+        default_bindings_module: "tidegate_plugin::glue::judge",
+        with: {
+            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
+            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
+            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
+            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
+            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
+            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
+            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
+            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
+            "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange,
         },
     });
 }
@@ -48,13 +139,49 @@ pub fn run<T: Transform>(event: Event) -> Result<Vec<Output>, Failure> {
     T::run(event, &Gateway)
 }
 
+/// Checks a request on behalf of the gateway.
+pub fn check<T: Verify>(arrival: Arrival) -> Result<Verification, Failure> {
+    log_panics();
+    T::check(arrival, &Gateway)
+}
+
+/// Answers a request on behalf of the gateway.
+pub fn answer<T: Respond>(arrival: Arrival) -> Result<Option<Response>, Failure> {
+    log_panics();
+    T::answer(arrival, &Gateway)
+}
+
+/// Signs an attempt on behalf of the gateway.
+pub fn headers<T: Sign>(attempt: Attempt) -> Result<Vec<Header>, Failure> {
+    log_panics();
+    T::headers(attempt, &Gateway)
+}
+
+/// Judges an answer on behalf of the gateway.
+pub fn judge<T: Judge>(attempt: Attempt, response: Response) -> Result<Judgement, Failure> {
+    log_panics();
+    T::judge(attempt, response, &Gateway)
+}
+
 /// A panic ends in a trap that says nothing; what it had to say goes to the log first.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| Gateway.log_error(&panic.to_string())));
 }
 
-/// On the host nothing is exported (its linkers refuse the names), but the type is used and checked.
+/// On the host nothing is exported (its linkers refuse the names), but the types are used and checked.
 pub const fn assert_filter<T: Filter>() {}
 
 /// See [`assert_filter`].
 pub const fn assert_transform<T: Transform>() {}
+
+/// See [`assert_filter`].
+pub const fn assert_verify<T: Verify>() {}
+
+/// See [`assert_filter`].
+pub const fn assert_respond<T: Respond>() {}
+
+/// See [`assert_filter`].
+pub const fn assert_sign<T: Sign>() {}
+
+/// See [`assert_filter`].
+pub const fn assert_judge<T: Judge>() {}

@@ -3,9 +3,10 @@
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
-use crate::glue::filter::tidegate::plugin::{clock, config, hmac, log, random, secret};
+use crate::glue::filter::tidegate::plugin::{clock, config, hmac, kv, log, random, secret};
 
 pub use hmac::Algorithm;
+pub use kv::Error as KvError;
 pub use log::Level;
 
 /// What a plugin may ask of the gateway. In tests, [`crate::testing::FakeHost`] takes the gateway's place.
@@ -30,6 +31,40 @@ pub trait Host {
 
     /// The raw keyed hash of `message` under a secret of the connection; none if it names no such secret.
     fn hmac(&self, algorithm: Algorithm, secret_name: &str, message: &[u8]) -> Option<Vec<u8>>;
+
+    /// Whether `tag` is that hash, compared in a time that does not tell where they differ; none if there is no such secret.
+    fn hmac_verify(&self, algorithm: Algorithm, secret_name: &str, message: &[u8], tag: &[u8]) -> Option<bool>;
+
+    /// An entry of the plugin's table, which outlives the event and is shared by all connections of the plugin; none if there is none.
+    /// For [`Filter`](crate::Filter) and [`Transform`](crate::Transform).
+    ///
+    /// Changes are made at once, and once for each event, however often it is planned. Asking for what is not at hand makes the gateway
+    /// run the plugin again from the start with the answer: ask first, work afterwards.
+    fn kv_get(&self, key: &str) -> Result<Option<Vec<u8>>, KvError>;
+
+    /// Makes or replaces an entry, for so many seconds if a number is given.
+    fn kv_set(&self, key: &str, value: &[u8], ttl_seconds: Option<u32>) -> Result<(), KvError>;
+
+    /// Makes an entry unless there is one; whether it did.
+    fn kv_add(&self, key: &str, value: &[u8], ttl_seconds: Option<u32>) -> Result<bool, KvError>;
+
+    /// Takes an entry away; whether there was one.
+    fn kv_delete(&self, key: &str) -> Result<bool, KvError>;
+
+    /// Adds to a number, and gives the sum. One that does not exist counts as zero.
+    fn kv_increment(&self, key: &str, by: i64, ttl_seconds: Option<u32>) -> Result<i64, KvError>;
+}
+
+impl From<KvError> for Failure {
+    /// What can be mended may be tried again; what is the plugin's own fault may not.
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::QuotaExceeded => Self::later("kv-quota-exceeded", "the tenant's tables are full"),
+            KvError::NotANumber => Self::never("kv-not-a-number", "the entry to add to is not a number"),
+            KvError::TooLarge => Self::never("kv-too-large", "the key or the value is too large for the table"),
+            KvError::NoTable => Self::never("kv-no-table", "there is no table here"),
+        }
+    }
 }
 
 impl dyn Host + '_ {
@@ -91,5 +126,29 @@ impl Host for Gateway {
 
     fn hmac(&self, algorithm: Algorithm, secret_name: &str, message: &[u8]) -> Option<Vec<u8>> {
         hmac::sign(algorithm, secret_name, message)
+    }
+
+    fn hmac_verify(&self, algorithm: Algorithm, secret_name: &str, message: &[u8], tag: &[u8]) -> Option<bool> {
+        hmac::verify(algorithm, secret_name, message, tag)
+    }
+
+    fn kv_get(&self, key: &str) -> Result<Option<Vec<u8>>, KvError> {
+        kv::get(key)
+    }
+
+    fn kv_set(&self, key: &str, value: &[u8], ttl_seconds: Option<u32>) -> Result<(), KvError> {
+        kv::set(key, value, ttl_seconds)
+    }
+
+    fn kv_add(&self, key: &str, value: &[u8], ttl_seconds: Option<u32>) -> Result<bool, KvError> {
+        kv::add(key, value, ttl_seconds)
+    }
+
+    fn kv_delete(&self, key: &str) -> Result<bool, KvError> {
+        kv::delete(key)
+    }
+
+    fn kv_increment(&self, key: &str, by: i64, ttl_seconds: Option<u32>) -> Result<i64, KvError> {
+        kv::increment(key, by, ttl_seconds)
     }
 }

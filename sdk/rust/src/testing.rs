@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use crate::{Algorithm, Event, Header, Host, Level, Request};
+use crate::{Algorithm, Arrival, Attempt, Event, Header, Host, KvError, Level, Request};
 
 /// A `POST` with this body, `content-type: application/json`, and fixed id and time.
 pub fn event(body: impl Into<Vec<u8>>) -> Event {
@@ -17,6 +17,26 @@ pub fn event(body: impl Into<Vec<u8>>) -> Event {
             headers: vec![Header { name: "content-type".into(), value: b"application/json".to_vec() }],
             body: body.into(),
         },
+        attributes: Vec::new(),
+    }
+}
+
+/// The request of [`event`], as it comes in.
+pub fn arrival(body: impl Into<Vec<u8>>) -> Arrival {
+    let Event { accepted_at, request, .. } = event(body);
+    Arrival { request, received_at: accepted_at, attributes: Vec::new() }
+}
+
+/// A first attempt to deliver [`event`] to `https://api.example.com/hook`.
+pub fn attempt(body: impl Into<Vec<u8>>) -> Attempt {
+    let Event { id, accepted_at, request, .. } = event(body);
+    Attempt {
+        delivery_id: "dlv_00000000000000000000000000".into(),
+        event_id: id,
+        number: 1,
+        started_at: accepted_at,
+        origin: "https://api.example.com".into(),
+        request: Request { path: "/hook".into(), ..request },
         attributes: Vec::new(),
     }
 }
@@ -41,6 +61,7 @@ pub struct FakeHost {
     now: u64,
     random: Cell<u64>,
     logs: RefCell<Vec<(Level, String)>>,
+    table: RefCell<BTreeMap<String, Vec<u8>>>,
 }
 
 impl FakeHost {
@@ -65,6 +86,17 @@ impl FakeHost {
     pub fn with_signer(mut self, signer: impl Fn(Algorithm, &[u8], &[u8]) -> Vec<u8> + 'static) -> Self {
         self.signer = Some(Box::new(signer));
         self
+    }
+
+    /// Puts an entry into the plugin's table. Nothing in it goes by its time to live.
+    pub fn with_entry(self, key: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.table.borrow_mut().insert(key.into(), value.into());
+        self
+    }
+
+    /// What is in the plugin's table.
+    pub fn table(&self) -> BTreeMap<String, Vec<u8>> {
+        self.table.borrow().clone()
     }
 
     /// What the plugin logged.
@@ -103,5 +135,42 @@ impl Host for FakeHost {
     fn hmac(&self, algorithm: Algorithm, secret_name: &str, message: &[u8]) -> Option<Vec<u8>> {
         let key = self.secrets.get(secret_name)?;
         Some(self.signer.as_ref().map_or_else(Vec::new, |sign| sign(algorithm, key, message)))
+    }
+
+    fn hmac_verify(&self, algorithm: Algorithm, secret_name: &str, message: &[u8], tag: &[u8]) -> Option<bool> {
+        self.hmac(algorithm, secret_name, message).map(|expected| expected == tag)
+    }
+
+    fn kv_get(&self, key: &str) -> Result<Option<Vec<u8>>, KvError> {
+        Ok(self.table.borrow().get(key).cloned())
+    }
+
+    fn kv_set(&self, key: &str, value: &[u8], _: Option<u32>) -> Result<(), KvError> {
+        self.table.borrow_mut().insert(key.into(), value.into());
+        Ok(())
+    }
+
+    fn kv_add(&self, key: &str, value: &[u8], _: Option<u32>) -> Result<bool, KvError> {
+        let mut table = self.table.borrow_mut();
+        let new = !table.contains_key(key);
+        if new {
+            table.insert(key.into(), value.into());
+        }
+        Ok(new)
+    }
+
+    fn kv_delete(&self, key: &str) -> Result<bool, KvError> {
+        Ok(self.table.borrow_mut().remove(key).is_some())
+    }
+
+    fn kv_increment(&self, key: &str, by: i64, _: Option<u32>) -> Result<i64, KvError> {
+        let mut table = self.table.borrow_mut();
+        let number = match table.get(key) {
+            Some(value) => std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok()).ok_or(KvError::NotANumber)?,
+            None => 0,
+        };
+        let sum = number.saturating_add(by);
+        table.insert(key.into(), sum.to_string().into_bytes());
+        Ok(sum)
     }
 }

@@ -163,7 +163,7 @@ impl Stage<'_> {
     /// Waits until the measured process has recorded what it did.
     async fn rest(&self) -> Result<(), BenchError> {
         let Some(&(_, pid)) = self.processes.first() else { return Ok(()) };
-        at_rest(pid, RECORDED).await
+        at_rest(pid, 1, RECORDED).await
     }
 
     async fn arrived(&self) -> Result<u64, BenchError> {
@@ -178,16 +178,15 @@ impl Stage<'_> {
     }
 }
 
-/// Waits until a process has nothing to do, at most this long.
-pub(super) async fn at_rest(pid: u32, within: Duration) -> Result<(), BenchError> {
+/// Waits until a process has been at rest so many times in a row, at most this long.
+pub(super) async fn at_rest(pid: u32, in_a_row: u32, within: Duration) -> Result<(), BenchError> {
     let until = clock::monotonic() + within;
     let mut before = cpu::used_by(pid)?;
-    while clock::monotonic() < until {
+    let mut quiet = 0;
+    while quiet < in_a_row && clock::monotonic() < until {
         sleep(REST).await;
         let now = cpu::used_by(pid)?;
-        if now.saturating_sub(before) <= Duration::from_millis(10) {
-            break;
-        }
+        quiet = if now.saturating_sub(before) <= Duration::from_millis(10) { quiet + 1 } else { 0 };
         before = now;
     }
     Ok(())

@@ -28,6 +28,9 @@ const OF_A_TENANT: usize = 1_000;
 /// Tenants whose connections all stay open.
 const SOME_TENANTS: usize = 300;
 
+/// What catches up is paced, and pauses: it is done when the gateway has been at rest so many times in a row.
+const PAUSES: u32 = 20;
+
 /// How long it may take until what is queued only waits.
 const PARKED: Duration = Duration::from_secs(180);
 
@@ -154,7 +157,7 @@ impl Runs {
                 queued += lab::send(&mut fill, FILL.min(lab.time), None).await?.some("the queue")?.accepted;
             }
             // What was accepted is parked in the store before it only waits; that is not measured here.
-            lab::at_rest(site.gateway.pid(), PARKED).await?;
+            lab::at_rest(site.gateway.pid(), PAUSES, PARKED).await?;
             let name = format!("cost, {}, {size} queued", self.store.described());
             let mut processes = vec![("gateway", site.gateway.pid()), ("load", load.pid()), ("receiver", receiver.pid())];
             processes.extend(site.server.as_ref().map(|server| ("redis", server.pid())));

@@ -21,7 +21,7 @@ use super::super::statistics::Spread;
 use super::{COMPONENT, Findings, progress};
 use crate::clock::{self, Timestamp};
 use crate::event::{EventId, Header, SharedRequest, TenantId, VersionHash};
-use crate::plugin::{Call, Components, Limits, PluginConfig, Runtime};
+use crate::plugin::{Call, Components, Limits, PluginConfig, Runtime, Table};
 
 const GOAL: Goal = Goal::RatioAtMost(1.2);
 
@@ -119,6 +119,7 @@ async fn sandboxed(lab: &Lab, component: Bytes) -> Result<Cost, BenchError> {
         config: "{}".into(),
         secrets: Arc::default(),
         limits: Limits::default(),
+        table: Table::default(),
     };
     many(&runtime, &call, lab.time / 4).await?;
     let before = own_cpu()?;

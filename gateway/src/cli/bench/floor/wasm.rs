@@ -20,7 +20,7 @@ wasmtime::component::bindgen!({
         package tidegate:floor;
 
         world bare {
-            export tidegate:plugin/transform@1.0.0;
+            export tidegate:plugin/transform@1.1.0;
         }
     ",
     world: "bare",
@@ -47,7 +47,7 @@ impl Guest {
         let component = Component::new(&engine, bytes)?;
         let mut linker = Linker::new(&engine);
         let config = |_: StoreContextMut<'_, StoreLimits>, (): ()| Ok(("{}",));
-        linker.instance("tidegate:plugin/config@1.0.0")?.func_wrap("get", config)?;
+        linker.instance("tidegate:plugin/config@1.1.0")?.func_wrap("get", config)?;
         linker.define_unknown_imports_as_traps(&component)?;
         let pre = linker.instantiate_pre(&component)?;
         let transform = GuestIndices::new(&pre)?;
