@@ -230,8 +230,8 @@ impl Planner<'_> {
             table: plugin::Table::default(),
         };
         let started_at = self.shared.clock.now();
-        // What is planned again was compared the first time.
-        let split = stage.split.as_ref().filter(|_| self.past.attempts == 0);
+        // What is planned again was compared the first time, and a shadow is compared with the alias' own version.
+        let split = stage.split.as_ref().filter(|_| self.past.attempts == 0 && !stage.is_canary(version));
         let shadow = split.and_then(|split| Some((split, split.shadow_for(self.event.id)?, call.clone())));
         let Report { result, run, .. } = self.shared.plugins.ask(kind, call).await;
         let result = result.map_err(|error| error.to_failure());

@@ -109,15 +109,23 @@ impl Shadows {
     }
 
     /// What was counted since it was said last; forgets what the store has forgotten too.
-    fn to_say(&self, now: Timestamp) -> Vec<(String, Bytes)> {
+    fn to_say(&self, now: Timestamp) -> Vec<(Key, Bytes)> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.retain(|_, one| now.since(one.touched) < KEPT);
         let news = counted.iter_mut().filter(|(_, one)| !one.is_said);
-        news.map(|((plugin, alias, since), one)| {
+        news.map(|(key, one)| {
             one.is_said = true;
-            (topic(*plugin, alias, *since), one.tally.encode().into())
+            (key.clone(), one.tally.encode().into())
         })
         .collect()
+    }
+
+    /// The store did not take it.
+    fn not_said(&self, key: &Key) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(one) = counted.get_mut(key) {
+            one.is_said = false;
+        }
     }
 }
 
@@ -140,10 +148,11 @@ pub(super) async fn keep(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 async fn say(shared: &Shared) {
-    for (topic, tally) in shared.shadows.to_say(shared.clock.now()) {
+    for (key, tally) in shared.shadows.to_say(shared.clock.now()) {
+        let topic = topic(key.0, &key.1, key.2);
         if let Err(error) = shared.store.say(&topic, &shared.config.node, tally, KEPT).await {
-            // The next count says it all again.
-            tracing::warn!(%error, topic, "what a shadow gave is not kept");
+            shared.shadows.not_said(&key);
+            tracing::warn!(%error, topic, "what a shadow gave is not kept, trying again");
         }
     }
 }

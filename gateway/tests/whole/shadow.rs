@@ -67,6 +67,45 @@ async fn shadow(engine: Engine) {
 }
 
 #[tokio::test]
+async fn a_shadow_that_is_too_slow_is_dropped_and_holds_nobody_up() {
+    let world = World::start(EMBEDDED).await;
+    let keep = "(i32.store8 (i32.const 8) (i32.const 0)) (i32.store8 (i32.const 12) (i32.const 1)) (i32.const 8)";
+    let live = world.api.keep(filter("", keep)).await;
+    world.with_plugin(&live, json!({"limits": {"memory": "32MiB"}})).await;
+    let spinning = world.push(filter("", "(loop (br 0)) (unreachable)")).await;
+    world.alias(json!({"shadow": {"version": spinning, "percent": 100}})).await;
+    for _ in 0..12 {
+        world.post("{}").await;
+    }
+    world.receiver.wait_for(12, SOON).await;
+    let path = format!("/v1/plugins/shape/aliases/live/shadow?tenant={TENANT}");
+    let told = eventually("all are counted", SOON, async || {
+        let told = world.api.get(&path).await;
+        (told["runs"] == 12).then_some(told)
+    })
+    .await;
+    assert_eq!((&told["failed"], &told["last"][0]["shadow_failure"]), (&json!(12), &json!("fuel_exhausted")), "{told:#}");
+
+    // Nine requests of 900 KiB each, and the event: more than may wait.
+    let nine = |before: &str| {
+        let code = "(i32.store (i32.const 12) (i32.const 2048)) (i32.store (i32.const 16) (i32.const 9)) (i32.const 8)";
+        transform("", &format!("{before} {code}"))
+    };
+    let (live, shadow) = (world.push(nine("")).await, world.push(nine("(nop)")).await);
+    world.alias(json!({"version": live, "shadow": {"version": shadow, "percent": 100}})).await;
+    let event = world.post(&"x".repeat(900 << 10)).await;
+    assert_eq!(world.api.settled(&event, SOON).await["state"], "delivered");
+    assert_eq!(world.receiver.count(), 12 + 9);
+    let told = eventually("it is counted", SOON, async || {
+        let told = world.api.get(&path).await;
+        (told["dropped"] == 1).then_some(told)
+    })
+    .await;
+    assert_eq!((&told["runs"], &told["last"]), (&json!(0), &json!([])), "{told:#}");
+    assert!(world.api.all("/v1/events").await.iter().all(|event| event["state"] == "delivered"));
+}
+
+#[tokio::test]
 async fn a_replay_shows_what_would_change_and_sends_nothing() {
     let world = World::start(EMBEDDED).await;
     let live = world.api.keep(giving(r#"{"text": "old", "n": 1}"#)).await;

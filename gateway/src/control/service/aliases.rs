@@ -62,7 +62,7 @@ impl Control {
             let entry = find_alias(draft, owner, plugin, alias)?;
             let mut record = entry.parts.clone();
             let split = record.splits.get(alias).copied().unwrap_or_default();
-            let canary = split.canary.ok_or_else(|| Error::State("the alias has no canary to promote: set one first"))?;
+            let canary = split.canary.ok_or(Error::State("the alias has no canary to promote: set one first"))?;
             record.point(alias, canary.version, by, now);
             let shadow = split.shadow.filter(|shadow| shadow.version != canary.version);
             record.split(alias, SplitRecord { canary: None, shadow });
@@ -83,8 +83,7 @@ impl Control {
                 return draft.put::<Plugins>(owner, entry.id, record);
             }
             let before = record.past.get_mut(alias).and_then(Vec::pop);
-            let before =
-                before.ok_or_else(|| Error::State("the alias has no canary, and nothing is known that it pointed to before"))?;
+            let before = before.ok_or(Error::State("the alias has no canary, and nothing is known that it pointed to before"))?;
             record.past.retain(|_, past| !past.is_empty());
             record.aliases.insert(alias.to_owned(), before.version);
             let fits = |version: VersionHash| {
