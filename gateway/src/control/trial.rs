@@ -269,7 +269,7 @@ fn decode(text: &str, field: &str, faults: &mut Faults) -> Bytes {
 impl Tried {
     fn of(event: EventId, kind: StageKind, report: Report<Option<Vec<Request>>>, given: &Given) -> Self {
         let secrets = &given.secrets;
-        let Report { result, mut run, backtrace } = report;
+        let Report { result, mut run, backtrace, .. } = report;
         let answer = match result {
             Ok(Some(outputs)) => Ok(Some(outputs.into_iter().map(|output| as_sent(output, &given.withheld, secrets)).collect())),
             Ok(None) => Ok(None),
