@@ -8,6 +8,8 @@ pub mod events;
 mod files;
 pub mod init;
 pub mod plugin;
+mod plugin_replay;
+mod plugin_versions;
 pub mod serve;
 mod table;
 pub mod traffic;

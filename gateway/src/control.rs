@@ -18,14 +18,17 @@ pub mod model;
 mod parts;
 mod prepare;
 pub mod refresh;
+pub mod replay;
 mod schema;
 pub mod seal;
 pub mod service;
+pub mod shadow;
 pub mod signals;
 pub mod snapshot;
 pub mod sorted;
 pub mod state;
 pub mod steering;
+pub mod trial;
 pub mod waiting;
 
 pub use prepare::{Prepare, Preparer};

@@ -15,6 +15,7 @@ mod owner;
 mod plan;
 mod record;
 pub mod schedule;
+mod shadow;
 mod share;
 mod wait;
 mod window;
@@ -84,6 +85,7 @@ struct Shared {
     outputs: output::Outputs,
     pressure: overload::Pressure,
     share: share::Share,
+    shadows: shadow::Shadows,
     returned: Returned,
 }
 
@@ -136,6 +138,7 @@ impl Dispatcher {
             outputs,
             pressure,
             share,
+            shadows: shadow::Shadows::new(),
             returned,
         };
         Self { shared: Arc::new(shared) }
@@ -149,6 +152,7 @@ impl Dispatcher {
         let shards = TaskTracker::new();
         shards.spawn(share::keep(self.shared.clone(), stop.clone()));
         shards.spawn(overload::keep(self.shared.clone(), stop.clone()));
+        shards.spawn(shadow::keep(self.shared.clone(), stop.clone()));
         for shard in 0..self.shared.config.shards {
             shards.spawn(owner::keep_owning(self.shared.clone(), Shard(shard), stop.clone()));
         }

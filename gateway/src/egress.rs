@@ -23,7 +23,7 @@ mod sign;
 mod target;
 
 pub use client::{Egress, EgressConfig, EgressError, MAX_RESPONSE_HEAD, OutRequest, Sent};
-pub use request::{MAX_HEADERS, RequestError};
+pub use request::{MAX_HEADERS, RequestError, ends_here};
 pub use resolver::MAX_ADDRESSES;
 pub use sign::{MAX_SECRETS, SignError, Signer};
 pub use target::{MAX_URL, Target, TargetConfig, TargetError, TlsOptions};

@@ -11,6 +11,7 @@ mod artifact;
 mod bindings;
 pub mod build;
 mod call;
+pub mod compare;
 mod compile;
 mod engine;
 mod error;

@@ -642,6 +642,12 @@ pub trait Store: Send + Sync + 'static {
     /// Remembers `value` under `key` for `ttl`, unless something is remembered there: then returns that.
     async fn remember(&self, key: &str, value: Bytes, ttl: Duration) -> Result<Option<Bytes>, StoreError>;
 
+    /// Keeps what a node says under `topic` for `ttl`, in place of what it said there before.
+    async fn say(&self, topic: &str, node: &str, value: Bytes, ttl: Duration) -> Result<(), StoreError>;
+
+    /// What nodes say under `topic`, one value each, in no order.
+    async fn said(&self, topic: &str) -> Result<Vec<Bytes>, StoreError>;
+
     /// Whether the store can take a write now. Cheap: answers from the last check.
     fn ready(&self) -> Result<(), StoreError>;
 

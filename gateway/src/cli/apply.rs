@@ -58,16 +58,18 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
 async fn send_components(client: &Client, spec: &mut ApplySpec, dry_run: bool) -> anyhow::Result<()> {
     for tenant in &mut spec.tenants {
         for plugin in &mut tenant.plugins {
-            let path = PathBuf::from(&plugin.component);
-            let component =
-                read_bytes(&path, MAX_COMPONENT).with_context(|| format!("plugin `{}`: {}", plugin.name, path.display()))?;
-            let hash = VersionHash::of(&component).to_string();
-            if !has_version(client, &tenant.name, &plugin.name, &hash).await? {
-                let query: &[(&str, &str)] = if dry_run { &[("dry_run", "true")] } else { &[] };
-                let sent = client.upload("/v1/components", query, Bytes::from(component)).await;
-                sent.with_context(|| format!("plugin `{}`: {}", plugin.name, path.display()))?;
+            let name = plugin.name.clone();
+            for (_, component) in plugin.components() {
+                let path = PathBuf::from(&*component);
+                let context = || format!("plugin `{name}`: {}", path.display());
+                let bytes = read_bytes(&path, MAX_COMPONENT).with_context(context)?;
+                let hash = VersionHash::of(&bytes).to_string();
+                if !has_version(client, &tenant.name, &name, &hash).await? {
+                    let query: &[(&str, &str)] = if dry_run { &[("dry_run", "true")] } else { &[] };
+                    client.upload("/v1/components", query, Bytes::from(bytes)).await.with_context(context)?;
+                }
+                *component = hash;
             }
-            plugin.component = hash;
         }
     }
     Ok(())

@@ -84,6 +84,11 @@ impl Client {
         self.send(Method::PUT, path, query, Some(("application/json", Bytes::from(body.to_string())))).await
     }
 
+    /// PATCH, with JSON.
+    pub(super) async fn patch(&self, path: &str, query: &[(&str, &str)], body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::PATCH, path, query, Some(("application/json", Bytes::from(body.to_string())))).await
+    }
+
     /// DELETE.
     pub(super) async fn delete(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
         self.send(Method::DELETE, path, query, None).await

@@ -21,6 +21,7 @@ use super::serve::told_to_stop;
 use crate::app::{App, Role};
 use crate::config::{Config, LogFormat, SecretRef, Store};
 use crate::control::apply::{ApplySpec, Mode};
+use crate::control::model::Who;
 use crate::control::seal;
 use crate::control::service::Access;
 use crate::telemetry;
@@ -163,7 +164,7 @@ async fn set_up(app: &App, receiver: SocketAddr) -> anyhow::Result<crate::event:
             "plugins": [{"plugin": "github-push-to-chat", "version": "live", "config": {"channel": "#deploys", "format": "markdown"}}],
         }],
     }]}))?;
-    control.apply(Access::Operator, &spec, Mode { dry_run: false, prune: false }).await?;
+    control.apply(Access::Operator, &Who::Operator, &spec, Mode { dry_run: false, prune: false }).await?;
     let state = control.state();
     let source = state.find_tenant("dev").and_then(|tenant| tenant.sources.named("github").map(|source| source.id));
     source.context("the sample source is not there")

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::{ApiArgs, Client, TenantArgs, part};
+use super::plugin_versions;
 use crate::config::read_bytes;
 use crate::control::inspect::Inspection;
 use crate::event::VersionHash;
@@ -43,6 +44,8 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Versions(plugin_versions::Command),
     /// Upload a component as a new version of a plugin
     Push {
         /// The component
@@ -67,6 +70,7 @@ enum Command {
 pub async fn run(args: PluginArgs) -> anyhow::Result<()> {
     match args.command {
         Command::Check { file, json } => check(&file, json).await,
+        Command::Versions(command) => plugin_versions::run(command).await,
         Command::Build { source, output } => make(&source, output).await,
         Command::Push { file, name, alias, json, tenant, api } => {
             let component = read(&file)?;

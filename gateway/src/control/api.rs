@@ -12,6 +12,7 @@
 
 #![allow(clippy::result_large_err, reason = "a problem is made once, for a request that failed")]
 
+mod aliases;
 mod apply;
 mod auth;
 mod events;
@@ -116,8 +117,10 @@ struct Times {
 
 async fn limit_time(axum::extract::State(times): axum::extract::State<Times>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let is_upload = path.ends_with("/versions") || path == "/v1/components" || path == "/v1/apply";
-    let limit = if is_upload { times.upload } else { times.request };
+    // What may have to be compiled first.
+    let compiles =
+        ["/versions", "/try", "/replay"].iter().any(|end| path.ends_with(end)) || path == "/v1/components" || path == "/v1/apply";
+    let limit = if compiles { times.upload } else { times.request };
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 use super::draft::{Draft, Owned};
 use super::model::{
     ConnectionSpec, Connections, DestinationSpec, Destinations, Faults, FieldError, Kind, PlanSpec, Plugins, SourceSpec, Sources,
-    TenantRecord, Tenants, VersionRecord, check_alias,
+    TenantRecord, Tenants, VersionRecord, Who, check_alias,
 };
-use super::service::{Access, Control, Error, add_version};
+use super::service::{Access, AliasChange, Control, Error, PortionChange, add_version, change_alias};
 use super::snapshot::StageKind;
 use crate::event::{PluginId, TenantId, VersionHash};
 
@@ -59,9 +59,35 @@ pub struct ApplyPlugin {
     pub name: String,
     /// The hash of a component that was kept before; in a file, the component's path.
     pub component: String,
-    /// Aliases that point to this version from now on.
+    /// Aliases that point to this version from now on, and run beside it what `canary` and `shadow` say, or nothing.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// Takes its share of the aliases' events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<ApplyPortion>,
+    /// Runs along with its share of the aliases' events, and is only compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ApplyPortion>,
+}
+
+/// A component that is to run for a share of an alias' events.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyPortion {
+    /// The hash of a component that was kept before; in a file, the component's path.
+    pub component: String,
+    /// Of the events, in steps of 0.01.
+    #[schema(minimum = 0.01, maximum = 100)]
+    pub percent: f64,
+}
+
+impl ApplyPlugin {
+    /// Each component that it names, with the field that does.
+    pub fn components(&mut self) -> impl Iterator<Item = (&'static str, &mut String)> {
+        let portions = [("canary.component", self.canary.as_mut()), ("shadow.component", self.shadow.as_mut())];
+        let portions = portions.into_iter().filter_map(|(field, portion)| Some((field, &mut portion?.component)));
+        std::iter::once(("component", &mut self.component)).chain(portions)
+    }
 }
 
 /// How to apply.
@@ -111,10 +137,11 @@ pub enum Action {
 
 impl Control {
     /// Brings the declared tenants to the declared state.
-    pub async fn apply(&self, access: Access, spec: &ApplySpec, mode: Mode) -> Result<ApplyReport, Error> {
+    pub async fn apply(&self, access: Access, by: &Who, spec: &ApplySpec, mode: Mode) -> Result<ApplyReport, Error> {
         let versions = self.find_versions(spec, mode).await?;
         let make = |draft: &mut Draft| {
-            let mut run = Run { control: self, draft, access, mode, versions: &versions, changes: Vec::new(), faults: Vec::new() };
+            let (changes, faults) = (Vec::new(), Vec::new());
+            let mut run = Run { control: self, draft, access, by, mode, versions: &versions, changes, faults };
             for (index, tenant) in spec.tenants.iter().enumerate() {
                 let at = format!("tenants[{index}]");
                 if let Some(id) = run.tenant(&at, tenant)? {
@@ -134,25 +161,30 @@ impl Control {
         let mut faults = Faults::default();
         for (index, tenant) in spec.tenants.iter().enumerate() {
             for (number, plugin) in tenant.plugins.iter().enumerate() {
-                let field = format!("tenants[{index}].plugins[{number}].component");
-                let Ok(hash) = plugin.component.parse::<VersionHash>() else {
-                    faults.add(field, "must be a component's hash, 64 hex digits");
-                    continue;
-                };
-                if versions.contains_key(&hash) {
-                    continue;
-                }
                 let known = state.find_tenant(&tenant.name).and_then(|tenant| tenant.plugins.named(&plugin.name));
-                let version = match known.and_then(|plugin| plugin.parts.version(hash)) {
-                    Some(version) => Ok(version.clone()),
-                    None => self.kept(hash).await,
-                };
-                match version {
-                    Ok(version) => drop(versions.insert(hash, version)),
-                    Err(Error::NotFound { .. }) if mode.dry_run => drop(versions.insert(hash, self.unseen(hash))),
-                    Err(Error::NotFound { .. }) => faults.add(field, "is not kept here: send it to POST /v1/components first"),
-                    Err(Error::Component(error)) => faults.add(field, error.to_string()),
-                    Err(error) => return Err(error),
+                for (part, component) in plugin.clone().components() {
+                    let field = format!("tenants[{index}].plugins[{number}].{part}");
+                    let Ok(hash) = component.parse::<VersionHash>() else {
+                        faults.add(field, "must be a component's hash, 64 hex digits");
+                        continue;
+                    };
+                    if versions.contains_key(&hash) {
+                        continue;
+                    }
+                    let version = match known.and_then(|plugin| plugin.parts.version(hash)) {
+                        Some(version) => Ok(version.clone()),
+                        None => self.kept(hash).await,
+                    };
+                    match version {
+                        Ok(version) => drop(versions.insert(hash, version)),
+                        Err(Error::NotFound { .. }) if mode.dry_run => {
+                            let kind = known.and_then(|plugin| plugin.parts.versions.last()).map(|version| version.kind);
+                            versions.insert(hash, self.unseen(hash, kind.unwrap_or(StageKind::Transform)));
+                        }
+                        Err(Error::NotFound { .. }) => faults.add(field, "is not kept here: send it to POST /v1/components first"),
+                        Err(Error::Component(error)) => faults.add(field, error.to_string()),
+                        Err(error) => return Err(error),
+                    }
                 }
             }
         }
@@ -160,8 +192,8 @@ impl Control {
     }
 
     /// Stands for a component that a dry run has not been given; nothing of it is written.
-    fn unseen(&self, hash: VersionHash) -> VersionRecord {
-        VersionRecord { hash, size: 0, kind: StageKind::Transform, exports: Vec::new(), uploaded_at: self.clock.now() }
+    fn unseen(&self, hash: VersionHash, kind: StageKind) -> VersionRecord {
+        VersionRecord { hash, size: 0, kind, exports: Vec::new(), uploaded_at: self.clock.now() }
     }
 }
 
@@ -170,6 +202,7 @@ struct Run<'a> {
     control: &'a Control,
     draft: &'a mut Draft,
     access: Access,
+    by: &'a Who,
     mode: Mode,
     versions: &'a HashMap<VersionHash, VersionRecord>,
     changes: Vec<Change>,
@@ -232,14 +265,33 @@ impl Run<'_> {
         for (index, alias) in spec.aliases.iter().enumerate() {
             check_alias(&format!("{at}.aliases[{index}]"), alias, &mut faults);
         }
+        if spec.aliases.is_empty() && (spec.canary.is_some() || spec.shadow.is_some()) {
+            faults.add(format!("{at}.aliases"), "is needed: a canary or a shadow takes its share of an alias' events");
+        }
         self.faults.extend(faults.0);
         let version = spec.component.parse::<VersionHash>().ok().and_then(|hash| self.versions.get(&hash));
         let Some(version) = version else { return Ok(()) };
         let before = self.draft.tenant(id)?.plugins.named(&spec.name).cloned();
         let new = (PluginId::new(self.control.clock.now(), self.control.random_id()?), spec.name.as_str());
+        let portion = |portion: &Option<ApplyPortion>| {
+            Some(portion.as_ref().map(|portion| PortionChange { version: portion.component.clone(), percent: portion.percent }))
+        };
+        let (canary, shadow) = (portion(&spec.canary), portion(&spec.shadow));
+        let to = AliasChange { version: Some(version.hash.to_string()), canary, shadow };
+        let beside: Vec<&VersionRecord> = [&spec.canary, &spec.shadow]
+            .into_iter()
+            .filter_map(|portion| portion.as_ref()?.component.parse().ok())
+            .filter_map(|hash: VersionHash| self.versions.get(&hash))
+            .collect();
+        let (by, now) = (self.by, self.control.clock.now());
         let added = add_version(self.draft, id, before.as_deref(), new, version).and_then(|entry| {
             let mut record = entry.parts.clone();
-            record.aliases.extend(spec.aliases.iter().map(|alias| (alias.clone(), version.hash)));
+            for version in beside {
+                record.add(version);
+            }
+            for alias in &spec.aliases {
+                change_alias(&mut record, alias, &to, by, now)?;
+            }
             if record == entry.parts { Ok(entry) } else { self.draft.put::<Plugins>(id, entry.id, record) }
         });
         if let Some(after) = self.note(at, added)? {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::model::{Connections, Sources};
-use super::snapshot::{Connection, Snapshot, Source, Stage};
+use super::model::{Connections, Plugins, PortionRecord, Sources};
+use super::snapshot::{CanaryPin, Connection, Portion, Snapshot, Source, Split, Stage};
 use super::state::{Entry, State, TenantState};
 use crate::event::{ConnectionId, DestinationId, Pin, SourceId};
 
@@ -82,7 +82,8 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
             name: plugin.name.clone(),
             version: version.hash,
             kind: version.kind,
-            versions: plugin.parts.versions.iter().map(|version| (version.hash, version.kind)).collect(),
+            split: split(plugin, &stage.version),
+            versions: plugin.parts.runnable().collect(),
             config: Arc::clone(&stage.config),
             secrets: Arc::clone(&stage.secrets),
             limits: stage.limits.clone(),
@@ -104,11 +105,26 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
     })
 }
 
+/// What an alias runs beside its own version.
+fn split(plugin: &Entry<Plugins>, alias: &str) -> Option<Arc<Split>> {
+    let record = plugin.parts.splits.get(alias)?;
+    let portion = |portion: Option<PortionRecord>| {
+        let PortionRecord { version, share, since } = portion?;
+        Some(Portion { version, kind: plugin.parts.version(version)?.kind, share, since })
+    };
+    let (canary, shadow) = (portion(record.canary), portion(record.shadow));
+    Some(Arc::new(Split { plugin: plugin.id, alias: alias.to_owned(), canary, shadow }))
+}
+
 fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Connection>>) -> Source {
-    let pins = connections.iter().filter(|connection| !connection.chain.is_empty()).map(|connection| Pin {
-        connection: connection.id,
-        versions: connection.chain.iter().map(|stage| stage.version).collect(),
-    });
+    let mut pins = Vec::new();
+    let mut canaries = Vec::new();
+    for connection in connections.iter().filter(|connection| !connection.chain.is_empty()) {
+        let splits = connection.chain.iter().enumerate().filter_map(|(stage, one)| Some((stage, one.split.as_ref()?)));
+        let taken = splits.filter(|(_, split)| split.canary.is_some());
+        canaries.extend(taken.map(|(stage, split)| CanaryPin { pin: pins.len(), stage, split: Arc::clone(split) }));
+        pins.push(Pin { connection: connection.id, versions: connection.chain.iter().map(|stage| stage.version).collect() });
+    }
     let parts = &entry.parts;
     Source {
         id: entry.id,
@@ -120,7 +136,8 @@ fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Con
         dedup: parts.dedup.clone(),
         max_body: parts.max_body,
         trust_trace: parts.trust_trace,
-        pins: pins.collect(),
+        pins,
+        canaries,
         connections,
     }
 }

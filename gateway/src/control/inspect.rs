@@ -1,10 +1,11 @@
-//! What control asks of the plugin runtime: whether a component can be used, and for what.
+//! What control asks of the plugin runtime: whether a component can be used, and for what; and what it makes of an event.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::snapshot::StageKind;
-use crate::plugin::{Interface, LoadError, Runtime, Screen};
+use crate::event::Request;
+use crate::plugin::{Call, CallError, Interface, LoadError, Report, Runtime, Screen};
 
 /// What an inspection found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,11 @@ pub enum InspectError {
 pub trait Inspector: Send + Sync + 'static {
     /// Whether the component can be used.
     async fn inspect(&self, component: Bytes) -> Result<Inspection, InspectError>;
+
+    /// What a version makes of a request: the requests to send, or none if it keeps the request as it is.
+    async fn ask(&self, _: StageKind, call: Call) -> Report<Option<Vec<Request>>> {
+        Report::failed(call.version, CallError::Gateway("plugins are not run here".into()))
+    }
 }
 
 #[async_trait]
@@ -55,6 +61,13 @@ impl Inspector for Runtime {
                 Err(InspectError::Unusable { code: refusal.code().to_owned(), reason: refusal.to_string() })
             }
             Err(error) => Err(InspectError::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn ask(&self, kind: StageKind, call: Call) -> Report<Option<Vec<Request>>> {
+        match kind {
+            StageKind::Filter => self.filter(call).await.map(|keep| if keep { None } else { Some(Vec::new()) }),
+            StageKind::Transform => self.transform(call).await.map(Some),
         }
     }
 }

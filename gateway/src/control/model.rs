@@ -3,7 +3,8 @@
 //! # In the store
 //! One JSON record each, `{"v": 1, "created_at": ms, "updated_at": ms, "spec": {...}}` with its secrets sealed, under
 //! `ten/<id>`, `key/<owner>/<id>`, `src/<tenant>/<id>`, `dst/<tenant>/<id>`, `con/<tenant>/<id>` or `plg/<tenant>/<id>`;
-//! `<owner>` is a tenant, or `-` for an operator. A tenant that is spread over several shards is in format 2. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
+//! `<owner>` is a tenant, or `-` for an operator. A tenant that is spread over several shards is in format 2, and so
+//! is a plugin with an alias that is split. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
 //!
 //! # Limits
 //! Names 64 bytes; descriptions and other short texts 1 KiB; the numbers of things beside each other are constants here.
@@ -27,7 +28,10 @@ pub use connection::{ConnectionSpec, Connections, LimitsSpec, StageSpec};
 pub use destination::{DestinationAuth, DestinationSpec, Destinations, HeaderSpec, RetrySpec, SigningSpec, TlsSpec};
 pub use key::{KEY_PREFIX, KeyRecord, Keys, Minted, digest_of, parse_key};
 pub use name::check_name;
-pub use plugin::{LATEST, MAX_VERSIONS, PluginRecord, Plugins, VersionRecord, check_alias};
+pub use plugin::{
+    LATEST, MAX_RETIRED, MAX_VERSIONS, PastRecord, PluginRecord, Plugins, PortionRecord, RetiredRecord, SplitRecord, VersionRecord,
+    check_alias,
+};
 pub use source::{DedupSpec, SourceSpec, Sources};
 pub use tenant::{PlanSpec, TenantRecord, TenantSpec, Tenants};
 pub use traffic::{Change, Knob, Level, MAX_CHANGES, MAX_DIVERTED, MAX_REASON, Setting, Who, check_percent, check_reason};

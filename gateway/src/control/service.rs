@@ -3,6 +3,7 @@
 //! Each change is made on a copy of the state, checked there as a whole, written with one compare-and-set, and published before
 //! the caller hears of it. When another node was first, the configuration is read again and the change made anew.
 
+mod aliases;
 mod crud;
 mod deletion;
 mod error;
@@ -18,6 +19,8 @@ use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Mutex;
 
+pub(in crate::control) use aliases::change_alias;
+pub use aliases::{AliasChange, PortionChange};
 pub(in crate::control) use crud::parse_cursor;
 pub use crud::{Idempotency, Listed, MAX_LIMIT};
 pub use error::Error;

@@ -1,6 +1,7 @@
 //! The snapshot that both wings read.
 
 mod shards;
+mod split;
 mod traffic;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use shards::Shards;
+pub use split::{CanaryPin, NoShare, Portion, Share, Split};
 pub use traffic::{Diversion, Diverted, Percent, Traffic};
 
 use super::sorted::Sorted;
@@ -95,8 +97,10 @@ pub struct Source {
     pub trust_trace: bool,
     /// Enabled connections, in the order of their names.
     pub connections: Vec<Arc<Connection>>,
-    /// Ready to be copied into an event.
+    /// Ready to be copied into an event: see [`Source::pins_for`].
     pub pins: Pins,
+    /// Where canaries take their share.
+    pub canaries: Vec<CanaryPin>,
 }
 
 /// What makes an event a duplicate of an earlier one.
@@ -155,7 +159,9 @@ pub struct Stage {
     pub version: VersionHash,
     /// What it does.
     pub kind: StageKind,
-    /// All versions of the plugin, with what each does: an event may be pinned to an older one.
+    /// What the alias that the connection names runs beside its own version.
+    pub split: Option<Arc<Split>>,
+    /// All versions of the plugin, deleted ones too, with what each does: an event may be pinned to an older one.
     pub versions: Arc<[(VersionHash, StageKind)]>,
     /// Its configuration: JSON text.
     pub config: Arc<str>,
@@ -168,6 +174,11 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Whether `version` is the one that takes its share of the events from the alias' own.
+    pub fn is_canary(&self, version: VersionHash) -> bool {
+        self.split.as_ref().and_then(|split| split.canary).is_some_and(|canary| canary.version == version)
+    }
+
     /// The version that an event runs, and what it does: the one that it is pinned to, as long as that is one of this plugin.
     pub fn version_for(&self, pinned: Option<VersionHash>) -> (VersionHash, StageKind) {
         let known = pinned.and_then(|pinned| self.versions.iter().find(|(version, _)| *version == pinned));
@@ -183,6 +194,15 @@ pub enum StageKind {
     Filter,
     /// Makes zero, one or many requests of an event.
     Transform,
+}
+
+impl std::fmt::Display for StageKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Filter => "filter",
+            Self::Transform => "transform",
+        })
+    }
 }
 
 /// What happens when a plugin's run fails.

@@ -8,10 +8,12 @@ use super::filter::View;
 use super::output::Made;
 use super::schedule::{History, Next, Outcome};
 use crate::clock::{Timestamp, monotonic};
+use crate::control::inspect::Inspector;
 use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage, StageKind};
 use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest, VersionHash};
-use crate::plugin::{self, Call};
+use crate::plugin::{self, Call, Report};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
+use crate::telemetry::metrics::{PluginOutcome, Track};
 use crate::telemetry::trace;
 
 /// What a plan gives.
@@ -228,21 +230,19 @@ impl Planner<'_> {
             table: plugin::Table::default(),
         };
         let started_at = self.shared.clock.now();
-        let plugins = &self.shared.plugins;
-        let (result, run) = match kind {
-            StageKind::Filter => {
-                let report = plugins.filter(call).await;
-                (report.result.map(|keep| if keep { None } else { Some(Vec::new()) }), report.run)
-            }
-            StageKind::Transform => {
-                let report = plugins.transform(call).await;
-                (report.result.map(Some), report.run)
-            }
-        };
-        self.shared.metrics.plugin_run((&run).into());
+        // What is planned again was compared the first time, and a shadow is compared with the alias' own version.
+        let split = stage.split.as_ref().filter(|_| self.past.attempts == 0 && !stage.is_canary(version));
+        let shadow = split.and_then(|split| Some((split, split.shadow_for(self.event.id)?, call.clone())));
+        let Report { result, run, .. } = self.shared.plugins.ask(kind, call).await;
+        let result = result.map_err(|error| error.to_failure());
+        if let Some((split, portion, call)) = shadow {
+            self.shared.shadows.offer(self.shared, split, portion, call, &result);
+        }
+        let track = if stage.is_canary(version) { Track::Canary } else { Track::Stable };
+        self.shared.metrics.plugin_run(PluginOutcome { track, ..(&run).into() });
         self.shared.spans.plugin_run(self.event, connection, &stage.name, started_at, &run);
         runs.push(run);
-        result.map_err(|error| error.to_failure())
+        result
     }
 
     /// The outcome of a connection whose plugin failed.

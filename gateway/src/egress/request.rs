@@ -185,7 +185,8 @@ fn headers(lines: &[Header]) -> Result<HeaderMap, RequestError> {
     Ok(map)
 }
 
-fn ends_here(name: &str) -> bool {
+/// Whether a header (lower case) ends at the gateway.
+pub fn ends_here(name: &str) -> bool {
     DROPPED.binary_search(&name).is_ok() || name.starts_with(SIGNATURE_PREFIX)
 }
 

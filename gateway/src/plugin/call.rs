@@ -54,6 +54,24 @@ pub struct Report<T> {
     pub(super) asked: Option<TableOp>,
 }
 
+impl<T> Report<T> {
+    /// Of a call that never ran.
+    pub fn failed(version: VersionHash, error: CallError) -> Self {
+        let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
+        Self { result: Err(error), run, backtrace: Vec::new(), asked: None }
+    }
+
+    /// Of a call with this answer.
+    pub fn answered(answer: T, run: PluginRun) -> Self {
+        Self { result: Ok(answer), run, backtrace: Vec::new(), asked: None }
+    }
+
+    /// With what `make` makes of the answer.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Report<U> {
+        Report { result: self.result.map(make), run: self.run, backtrace: self.backtrace, asked: self.asked }
+    }
+}
+
 /// A function of the guest that had not returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -161,8 +179,7 @@ impl<T> Report<T> {
 
 /// A report of a call that never ran.
 pub(super) fn failed<T>(version: VersionHash, error: CallError) -> Report<T> {
-    let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
-    Report { result: Err(error), run, backtrace: Vec::new(), asked: None }
+    Report::failed(version, error)
 }
 
 /// What a guest gives back, or why it could not.

@@ -44,6 +44,43 @@ impl Secrets {
     }
 }
 
+impl Secrets {
+    /// `bytes` with the secrets' values replaced by their names, if there are any in it. Found are values of at least [`CONCEALED`] bytes as
+    /// they are, and as a log shows them; what a plugin makes of a value can't be.
+    pub(crate) fn conceal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut values: Vec<(Vec<u8>, &str)> = Vec::new();
+        for (name, secret) in self.0.iter().filter(|(_, secret)| secret.value.len() >= CONCEALED) {
+            let logged = one_line(&String::from_utf8_lossy(&secret.value), usize::MAX).into_bytes();
+            if logged != secret.value {
+                values.push((logged, name));
+            }
+            values.push((secret.value.to_vec(), name));
+        }
+        // One may be a part of another.
+        values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+        let mut concealed: Option<Vec<u8>> = None;
+        for (value, name) in values {
+            let text = concealed.as_deref().unwrap_or(bytes);
+            let places: Vec<usize> = memchr::memmem::find_iter(text, &value).collect();
+            if places.is_empty() {
+                continue;
+            }
+            let (mut shown, mut end) = (Vec::with_capacity(text.len()), 0);
+            for place in places {
+                shown.extend_from_slice(&text[end..place]);
+                shown.extend_from_slice(format!("[secret {name}]").as_bytes());
+                end = place + value.len();
+            }
+            shown.extend_from_slice(&text[end..]);
+            concealed = Some(shown);
+        }
+        concealed
+    }
+}
+
+/// The shortest value that is worth to be concealed.
+const CONCEALED: usize = 4;
+
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -375,6 +412,8 @@ fn charge(store: &mut StoreContextMut<'_, State>, fuel: u64) -> wasmtime::Result
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
+
     use super::*;
 
     #[test]
@@ -406,6 +445,18 @@ mod tests {
         assert_eq!(stop.downcast_ref(), Some(&Stop::Memory(100)));
         assert!(usage.table_growing(0, 10, None).unwrap());
         assert!(usage.table_growing(0, 1, None).unwrap_err().is::<Stop>());
+    }
+
+    #[test]
+    fn values_of_secrets_are_replaced_by_their_names() {
+        let mut secrets = Secrets::default();
+        for (name, value) in [("token", "hunter2"), ("long", "hunter2-and-more"), ("key", "first\nsecond"), ("short", "a")] {
+            secrets.insert(name.into(), Bytes::from_static(value.as_bytes()), Access::Read);
+        }
+        let concealed = |text: &str| secrets.conceal(text.as_bytes()).map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(concealed("a hunter and nothing more"), None);
+        let shown = concealed("hunter2hunter2-and-more, first\nsecond, first second").unwrap();
+        assert_eq!(shown, "[secret token][secret long], [secret key], [secret key]");
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl Table {
     pub fn trial(place: Place) -> Self {
         Self { trial: true, ..Self::live(place) }
     }
+
+    /// The same table for a run beside the one that counts: as a trial, from the start.
+    pub fn beside(&self) -> Self {
+        self.place.map_or_else(Self::default, Self::trial)
+    }
 }
 
 /// One operation on an entry.

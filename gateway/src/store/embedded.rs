@@ -34,6 +34,7 @@
 //! | index | `w` shard, lane | how far the lane is claimed |
 //! | index | `c` shard, lane, place | how often an entry was claimed, from the second time on |
 //! | index | `k` tenant, key; `m` key; `e` time, key | dedup keys; remembered values; when they end |
+//! | index | `t` topic, 0, node; `e` time, key | what nodes say; when it ends |
 //! | index | `b` shard, tenant | bytes of what is queued |
 //! | index | `u` tenant | what its purge has removed |
 //! | index | `r`; `v` key; `n`; `f` | revision; configuration; reserved numbers; the directory's format |
@@ -451,6 +452,15 @@ impl Store for Embedded {
 
     async fn remember(&self, key: &str, value: Bytes, ttl: Duration) -> Result<Option<Bytes>, StoreError> {
         self.ask(|reply| Command::Remember(key.to_owned(), value, ttl, reply)).await
+    }
+
+    async fn say(&self, topic: &str, node: &str, value: Bytes, ttl: Duration) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Say(keys::said_by(topic, node), value, ttl, reply)).await
+    }
+
+    async fn said(&self, topic: &str) -> Result<Vec<Bytes>, StoreError> {
+        let topic = topic.to_owned();
+        self.look(move |shared| listing::said(&shared.disk, &topic, shared.clock.now())).await
     }
 
     fn ready(&self) -> Result<(), StoreError> {

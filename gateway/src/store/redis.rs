@@ -26,6 +26,7 @@
 //! | `{ns:c}:nodes` | ZSET by expiry | the nodes that take shards |
 //! | `{ns:c}:cfg`, `{ns:c}:rev` | hash, number | the configuration; its revision |
 //! | `{ns:w:<hash>}`, `ns:m:<key>` | string | components; what is remembered |
+//! | `ns:t:<topic>` | hash, lifetime | what each node says under a topic, with when it ends |
 //! | `{ns:S}:wake` | channel | wakes the owner of a shard |
 //!
 //! # Costs, in round trips
@@ -33,7 +34,7 @@
 //! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
 //! trim 2, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
-//! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · queued bytes 1 · depth 1, and 2 to 3 for each lane that is not empty.
+//! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · queued bytes, say, said 1 · depth 1, and 2 to 3 for each lane that is not empty.
 //!
 //! # Why it is like this
 //! - **History is found by the event's id alone**: the id carries its time, the time names the bucket. A log of outcomes in order of
@@ -467,6 +468,14 @@ impl Store for RedisStore {
 
     async fn remember(&self, key: &str, value: Bytes, ttl: Duration) -> Result<Option<Bytes>, StoreError> {
         registry::remember(&self.inner, key, value, ttl).await
+    }
+
+    async fn say(&self, topic: &str, node: &str, value: Bytes, ttl: Duration) -> Result<(), StoreError> {
+        registry::say(&self.inner, topic, node, value, ttl).await
+    }
+
+    async fn said(&self, topic: &str) -> Result<Vec<Bytes>, StoreError> {
+        registry::said(&self.inner, topic).await
     }
 
     fn ready(&self) -> Result<(), StoreError> {

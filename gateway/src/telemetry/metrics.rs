@@ -118,6 +118,8 @@ pub struct QueueSample {
 /// What a plugin run is told of.
 #[derive(Clone, Copy, Debug)]
 pub struct PluginOutcome<'a> {
+    /// What it ran for.
+    pub track: Track,
     /// `ok`, or the failure's code.
     pub code: &'a str,
     /// Fuel used.
@@ -129,9 +131,58 @@ pub struct PluginOutcome<'a> {
 impl<'a> From<&'a PluginRun> for PluginOutcome<'a> {
     fn from(run: &'a PluginRun) -> Self {
         Self {
+            track: Track::Stable,
             code: run.outcome.as_ref().err().map_or("ok", |failure| failure.code.as_str()),
             fuel: run.fuel,
             took: Duration::from_micros(run.took_us),
+        }
+    }
+}
+
+/// What a plugin ran for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Track {
+    /// A connection, with the version that it names.
+    Stable,
+    /// A connection, with the version that takes a share of an alias' events.
+    Canary,
+    /// To be compared alone.
+    Shadow,
+}
+
+impl Track {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Canary => "canary",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+/// What became of an event that was to be run by a shadow too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shadowed {
+    /// Both gave the same.
+    Same,
+    /// Both gave the same JSON, written in another way.
+    Formatting,
+    /// They gave something else.
+    Different,
+    /// The shadow failed where the other did not.
+    Failed,
+    /// There was no room to run it.
+    Dropped,
+}
+
+impl Shadowed {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Formatting => "formatting",
+            Self::Different => "different",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -150,6 +201,7 @@ struct Instruments {
     attempts: Counter<u64>,
     attempt_duration: Histogram<f64>,
     plugin_runs: Counter<u64>,
+    plugin_shadows: Counter<u64>,
     plugin_fuel: BoundHistogram<u64>,
     plugin_duration: BoundHistogram<f64>,
     leases: Counter<u64>,
@@ -213,7 +265,12 @@ impl Metrics {
             delivery_latency: bind_latency(&latency),
             attempts: counter(meter, "tidegate.attempts", "HTTP attempts by outcome, party that failed, and status class."),
             attempt_duration: seconds(meter, "tidegate.attempt.duration", "How long one attempt took.", &LONG),
-            plugin_runs: counter(meter, "tidegate.plugin.runs", "Plugin runs by outcome: `ok`, or the failure's code."),
+            plugin_runs: counter(meter, "tidegate.plugin.runs", "Plugin runs by outcome (`ok`, or the failure's code) and track."),
+            plugin_shadows: counter(
+                meter,
+                "tidegate.plugin.shadows",
+                "Events that a shadow was to run too, by what the comparison gave.",
+            ),
             plugin_fuel: histogram(meter, "tidegate.plugin.fuel", "{fuel}", "Fuel used by one plugin run.", &FUEL).bind(&[]),
             plugin_duration: seconds(meter, "tidegate.plugin.duration", "How long one plugin run took.", &SHORT).bind(&[]),
             leases: counter(meter, "tidegate.lease.changes", "Shard leases acquired, released and lost."),
@@ -256,9 +313,15 @@ impl Metrics {
 
     /// A plugin ran.
     pub fn plugin_run(&self, run: PluginOutcome<'_>) {
-        self.0.plugin_runs.add(1, &[KeyValue::new("outcome", run.code.to_owned())]);
+        let track = KeyValue::new("track", run.track.as_str());
+        self.0.plugin_runs.add(1, &[KeyValue::new("outcome", run.code.to_owned()), track]);
         self.0.plugin_fuel.record(run.fuel);
         self.0.plugin_duration.record(run.took.as_secs_f64());
+    }
+
+    /// A shadow was compared, or dropped.
+    pub fn plugin_shadow(&self, shadowed: Shadowed) {
+        self.0.plugin_shadows.add(1, &[KeyValue::new("result", shadowed.as_str())]);
     }
 
     /// How full a shard is now; its owner says so now and then.

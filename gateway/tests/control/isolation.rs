@@ -25,8 +25,11 @@ fn fill(path: &str, tenant: &Tenant) -> String {
 /// A body that would do for the request if it were allowed.
 fn body(path: &str, method: &str) -> Option<Value> {
     match (method, path) {
+        ("patch", path) if path.contains("/aliases/") => Some(json!({"version": "latest"})),
         ("patch", _) => Some(json!({"name": "mine-now"})),
         ("put", _) => Some(json!({"version": "latest"})),
+        ("post", path) if path.ends_with("/try") => Some(json!({"request": {}})),
+        ("post", path) if path.ends_with("/replay") => Some(json!({"version": "latest", "connection": "through"})),
         ("post", "/v1/sources") => Some(json!({"name": "x"})),
         ("post", "/v1/destinations") => Some(json!({"name": "x", "url": "https://example.com/"})),
         ("post", "/v1/connections") => Some(json!({"name": "x", "source": "in", "destination": "out"})),

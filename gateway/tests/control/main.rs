@@ -14,5 +14,6 @@ mod secrets;
 mod signals;
 mod spread;
 mod traffic;
+mod versions;
 mod waiting;
 mod world;

@@ -39,6 +39,27 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
             "/v1/plugins/shape/aliases/stable?tenant=acme".into(),
             Some(json!({"version": "latest"})),
         ),
+        (
+            "patch_plugins_plugin_aliases_alias",
+            "/v1/plugins/shape/aliases/stable?tenant=acme".into(),
+            Some(
+                json!({"canary": {"version": tenant.version, "percent": 12.5}, "shadow": {"version": tenant.version, "percent": 0.01}}),
+            ),
+        ),
+        ("get_plugins_plugin_aliases_alias_shadow", "/v1/plugins/shape/aliases/stable/shadow?tenant=acme".into(), None),
+        (
+            "post_plugins_plugin_replay",
+            "/v1/plugins/shape/replay?tenant=acme".into(),
+            Some(json!({"version": "latest", "against": tenant.version, "connection": "through", "since": "2026-01-01T00:00:00Z"})),
+        ),
+        ("get_plugins_plugin_aliases_alias", "/v1/plugins/shape/aliases/stable?tenant=acme".into(), None),
+        ("post_plugins_plugin_aliases_alias_promote", "/v1/plugins/shape/aliases/stable/promote?tenant=acme".into(), None),
+        ("post_plugins_plugin_aliases_alias_rollback", "/v1/plugins/shape/aliases/stable/rollback?tenant=acme".into(), None),
+        (
+            "post_plugins_plugin_versions_version_try",
+            "/v1/plugins/shape/versions/stable/try?tenant=acme".into(),
+            Some(json!({"request": {"headers": [{"name": "X-Raw", "value_base64": "/w=="}], "json": {"a": 1}}})),
+        ),
         ("delete_plugins_plugin_aliases_alias", "/v1/plugins/shape/aliases/stable?tenant=acme".into(), None),
         ("delete_plugins_plugin_versions_version", alias, None),
         ("post_components", "/v1/components".into(), None),

@@ -16,7 +16,8 @@ use tidegate::control::seal::{Sealer, generate_key};
 use tidegate::control::service::{Control, Options};
 use tidegate::control::snapshot::StageKind;
 use tidegate::egress::policy::AddressPolicy;
-use tidegate::plugin::Limits;
+use tidegate::event::{Header, PluginRun, Request};
+use tidegate::plugin::{Call, Limits, Report};
 use tidegate::secret::Secret;
 use tidegate::store::Store;
 use tidegate::store::embedded::{self, Embedded};
@@ -38,6 +39,18 @@ impl Inspector for ByPrefix {
             _ => return Err(InspectError::Unusable { code: "missing_export".into(), reason: "it exports nothing".into() }),
         };
         Ok(Inspection { kind, exports: vec!["tidegate:plugin/test@1.0.0".into()] })
+    }
+
+    /// Filters keep everything; transforms give what they got, with their version's hash in a header.
+    async fn ask(&self, kind: StageKind, call: Call) -> Report<Option<Vec<Request>>> {
+        let mut request = Request::clone(&call.request);
+        request.headers.push(Header { name: "x-version".into(), value: call.version.to_string().into() });
+        let (answer, outputs) = match kind {
+            StageKind::Filter => (None, 1),
+            StageKind::Transform => (Some(vec![request]), 1),
+        };
+        let run = PluginRun { version: call.version, fuel: 1, memory: 2, took_us: 3, outcome: Ok(outputs), logs: Vec::new() };
+        Report::answered(answer, run)
     }
 }
 

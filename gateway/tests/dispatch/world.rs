@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::clock::Clock;
 use tidegate::control::apply::{ApplySpec, Mode};
+use tidegate::control::model::Who;
 use tidegate::control::service::{Access, Control, Options};
 use tidegate::control::snapshot::{Diverted, Traffic};
 use tidegate::control::{Preparer, seal};
@@ -99,7 +100,7 @@ impl World {
     pub(crate) async fn declare(&self, tenant: &str, mut more: Value) {
         more["name"] = json!(tenant);
         let spec: ApplySpec = serde_json::from_value(json!({ "tenants": [more] })).unwrap();
-        self.control.apply(Access::Operator, &spec, Mode { dry_run: false, prune: true }).await.unwrap();
+        self.control.apply(Access::Operator, &Who::Operator, &spec, Mode { dry_run: false, prune: true }).await.unwrap();
     }
 
     /// A dispatcher that runs until it is stopped or killed.

@@ -260,6 +260,14 @@ impl Store for Stub {
         unimplemented!()
     }
 
+    async fn say(&self, _: &str, _: &str, _: Bytes, _: Duration) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
+    async fn said(&self, _: &str) -> Result<Vec<Bytes>, StoreError> {
+        unimplemented!()
+    }
+
     fn ready(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -348,7 +348,7 @@ async fn every_metric_is_in_the_prometheus_text() {
         ("tidegate_attempts_total{outcome=\"failed\",party=\"destination\",status_class=\"5xx\"}", "1"),
         ("tidegate_attempts_total{outcome=\"failed\",party=\"network\",status_class=\"none\"}", "1"),
         ("tidegate_attempt_duration_seconds_count{outcome=\"failed\"}", "2"),
-        ("tidegate_plugin_runs_total{outcome=\"fuel_exhausted\"}", "1"),
+        ("tidegate_plugin_runs_total{outcome=\"fuel_exhausted\",track=\"stable\"}", "1"),
         ("tidegate_plugin_fuel_sum", "500"),
         ("tidegate_plugin_duration_seconds_count", "1"),
         ("tidegate_lease_changes_total{change=\"lost\"}", "1"),

@@ -75,6 +75,7 @@ pub(crate) fn source() -> Source {
         trust_trace: false,
         connections: Vec::new(),
         pins: Vec::new(),
+        canaries: Vec::new(),
     }
 }
 

@@ -153,6 +153,7 @@ macro_rules! contract_suite {
                 components_come_back_byte_exact
                 remembers_the_first_value_for_its_time
                 of_concurrent_remembers_one_is_first
+                tells_what_each_node_says_last_for_its_time
                 is_ready_and_answers_the_probe
             }
             concurrency {

@@ -29,6 +29,7 @@ struct State {
     config: BTreeMap<String, Bytes>,
     components: BTreeMap<VersionHash, Bytes>,
     remembered: BTreeMap<String, (Bytes, Timestamp)>,
+    said: BTreeMap<(String, String), (Bytes, Timestamp)>,
     signals: BTreeMap<Shard, Arc<Notify>>,
     purged: BTreeMap<(TenantId, Shard), Purged>,
 }
@@ -596,6 +597,19 @@ impl Store for Model {
         }
         state.remembered.insert(key.into(), (value, now.after(ttl)));
         Ok(None)
+    }
+
+    async fn say(&self, topic: &str, node: &str, value: Bytes, ttl: Duration) -> Result<(), StoreError> {
+        let until = self.clock.now().after(ttl);
+        self.state().said.insert((topic.into(), node.into()), (value, until));
+        Ok(())
+    }
+
+    async fn said(&self, topic: &str) -> Result<Vec<Bytes>, StoreError> {
+        let now = self.clock.now();
+        let state = self.state();
+        let said = state.said.iter().filter(|((of, _), (_, until))| of == topic && now < *until);
+        Ok(said.map(|(_, (value, _))| value.clone()).collect())
     }
 
     fn ready(&self) -> Result<(), StoreError> {

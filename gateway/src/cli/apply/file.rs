@@ -55,7 +55,9 @@ fn list(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn merge(whole: &mut ApplySpec, spec: ApplySpec, base: &Path) {
     for mut tenant in spec.tenants {
         for plugin in &mut tenant.plugins {
-            plugin.component = base.join(&plugin.component).display().to_string();
+            for (_, component) in plugin.components() {
+                *component = base.join(&*component).display().to_string();
+            }
         }
         match whole.tenants.iter_mut().find(|known| known.name == tenant.name) {
             Some(known) => {

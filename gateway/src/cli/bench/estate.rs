@@ -14,6 +14,7 @@ use super::gateway::{IN_FLIGHT, Planned, SECRET, wide_plan};
 use crate::app;
 use crate::control::apply::Mode;
 use crate::control::inspect::{InspectError, Inspection, Inspector};
+use crate::control::model::Who;
 use crate::control::service::{Access, Control};
 use crate::event::{ConnectionId, VersionHash};
 use crate::plugin::{self, CompileLimits, PluginConfig};
@@ -61,7 +62,7 @@ impl Estate {
         for some in numbers.chunks(REVISION.div_ceil(self.destinations)) {
             let tenants: Vec<Value> = some.iter().map(|&tenant| self.tenant(tenant, versions.get(tenant), receiver)).collect();
             let spec = serde_json::from_value(json!({"tenants": tenants})).map_err(|error| BenchError::Setup(error.to_string()))?;
-            let applied = control.apply(Access::Operator, &spec, Mode::default()).await;
+            let applied = control.apply(Access::Operator, &Who::Operator, &spec, Mode::default()).await;
             applied.map_err(|error| BenchError::Setup(format!("{error:?}")))?;
         }
         self.routes(&control)

@@ -2,7 +2,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::auth::Caller;
+use super::auth::Known;
 use super::extract::{Json, Query};
 use super::{Api, Problem};
 use crate::control::apply::{ApplySpec, Mode};
@@ -16,11 +16,11 @@ pub(super) struct ApplyQuery {
 
 pub(super) async fn apply(
     State(api): State<Api>,
-    Caller(access): Caller,
+    Known(access, by): Known,
     Query(query): Query<ApplyQuery>,
     body: Json<ApplySpec>,
 ) -> Result<Response, Problem> {
     let mode = Mode { dry_run: query.dry_run, prune: query.prune };
-    let report = api.0.control.apply(access, &body.value, mode).await?;
+    let report = api.0.control.apply(access, &by, &body.value, mode).await?;
     Ok(axum::Json(report).into_response())
 }

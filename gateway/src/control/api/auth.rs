@@ -15,6 +15,9 @@ use crate::control::service::Access;
 /// A request with a valid key.
 pub(super) struct Caller(pub(super) Access);
 
+/// The same, and whose key it is.
+pub(super) struct Known(pub(super) Access, pub(super) Who);
+
 /// A request with an operator's key, and whose that is.
 pub(super) struct Operator(pub(super) Who);
 
@@ -22,6 +25,7 @@ pub(super) struct Operator(pub(super) Who);
 pub(super) struct Scope {
     pub(super) access: Access,
     pub(super) homes: Homes,
+    pub(super) by: Who,
 }
 
 /// Whose data the request's key opens, and whose key it is.
@@ -49,6 +53,14 @@ impl FromRequestParts<Api> for Caller {
     }
 }
 
+impl FromRequestParts<Api> for Known {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        authenticate(parts, api).map(|(access, by)| Self(access, by))
+    }
+}
+
 impl FromRequestParts<Api> for Operator {
     type Rejection = Problem;
 
@@ -68,10 +80,10 @@ impl FromRequestParts<Api> for Scope {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let Caller(access) = Caller::from_request_parts(parts, api).await?;
+        let (access, by) = authenticate(parts, api)?;
         let query = axum::extract::Query::<Named>::try_from_uri(&parts.uri);
         let named = query.map_err(|error| Problem::bad_request("bad_query", "tenant", error.body_text()))?.0.tenant;
         let homes = api.0.control.homes(access, named.as_deref())?;
-        Ok(Self { access, homes })
+        Ok(Self { access, homes, by })
     }
 }

@@ -8,10 +8,12 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
 use super::routes::{Body, Reply, Route};
-use super::{Problem, events, plugins, tenants, traffic, views};
+use super::{Problem, aliases, events, tenants, traffic, views};
 use crate::control::apply::{ApplyReport, ApplySpec};
 use crate::control::model::{ConnectionSpec, DestinationSpec, SourceSpec, TenantSpec};
+use crate::control::replay::ReplaySpec;
 use crate::control::service::TenantPatch;
+use crate::control::trial::TrySpec;
 
 /// The document of these routes.
 pub(super) fn document(routes: &[Route]) -> Value {
@@ -146,7 +148,14 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<ApplySpec>(&mut found);
     add::<ApplyReport>(&mut found);
     add::<tenants::KeySpec>(&mut found);
-    add::<plugins::AliasSpec>(&mut found);
+    add::<aliases::AliasSpec>(&mut found);
+    add::<aliases::AliasPatch>(&mut found);
+    add::<views::AliasView>(&mut found);
+    add::<views::ShadowView>(&mut found);
+    add::<ReplaySpec>(&mut found);
+    add::<views::ReplayView>(&mut found);
+    add::<TrySpec>(&mut found);
+    add::<views::TriedView>(&mut found);
     add::<events::RetryDeadLettersSpec>(&mut found);
     add::<views::TenantView>(&mut found);
     add::<views::DeletionView>(&mut found);

@@ -4,14 +4,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::auth::{Caller, Scope};
 use super::extract::{Component, Json, Paging, Path, Query, TenantOnly};
 use super::resources::listing;
-use super::views::{ComponentView, PluginView, VersionView, to_json};
+use super::views::{ComponentView, PluginView, ReplayView, TriedView, VersionView, to_json};
 use super::{Api, Problem};
 use crate::control::model::Plugins;
+use crate::control::replay::ReplaySpec;
+use crate::control::trial::TrySpec;
 
 type Answer = Result<Response, Problem>;
 
@@ -69,33 +70,28 @@ pub(super) async fn delete_version(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Where an alias is to point.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AliasSpec {
-    /// A version's hash, or another alias.
-    version: String,
-}
-
-pub(super) async fn set_alias(
+/// Runs a version on one event, delivers nothing and stores nothing.
+pub(super) async fn try_version(
     State(api): State<Api>,
     scope: Scope,
-    Path([plugin, alias]): Path<2>,
+    Path([plugin, version]): Path<2>,
     _: Query<TenantOnly>,
-    body: Json<AliasSpec>,
+    body: Json<TrySpec>,
 ) -> Answer {
-    let entry = api.0.control.set_alias(scope.homes.tenant, &plugin, &alias, &body.value.version).await?;
-    Ok(axum::Json(PluginView::of(&entry)).into_response())
+    let tried = api.0.control.try_version(&scope.homes, &plugin, &version, &body.value).await?;
+    Ok(axum::Json(TriedView::of(&tried)).into_response())
 }
 
-pub(super) async fn delete_alias(
+/// Runs two versions over past events and tells what differs.
+pub(super) async fn replay(
     State(api): State<Api>,
     scope: Scope,
-    Path([plugin, alias]): Path<2>,
+    Path([plugin]): Path<1>,
     _: Query<TenantOnly>,
+    body: Json<ReplaySpec>,
 ) -> Answer {
-    api.0.control.delete_alias(scope.homes.tenant, &plugin, &alias).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let replayed = api.0.control.replay(&scope.homes, &plugin, &body.value).await?;
+    Ok(axum::Json(ReplayView::of(replayed)).into_response())
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,7 +4,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
-use super::{Api, apply, events, health, plugins, resources, signals, tenants, traffic};
+use super::{Api, aliases, apply, events, health, plugins, resources, signals, tenants, traffic};
 use crate::control::model::{Connections, Destinations, Sources};
 
 /// A request's body.
@@ -110,6 +110,7 @@ pub(super) fn routes() -> Vec<Route> {
         ["Connection", "ConnectionSpec", "ConnectionPatch"],
     ));
     routes.extend(plugin_routes());
+    routes.extend(alias_routes());
     routes.extend(event_routes());
     routes.extend(traffic_routes());
     routes
@@ -182,7 +183,6 @@ fn resource_routes<K: Shown>(paths: [&'static str; 2], schemas: [&'static str; 3
 
 fn plugin_routes() -> Vec<Route> {
     let (versions, version) = ("/v1/plugins/{plugin}/versions", "/v1/plugins/{plugin}/versions/{version}");
-    let alias = "/v1/plugins/{plugin}/aliases/{alias}";
     vec![
         Route::new(("get", "/v1/plugins"), "List plugins, oldest first", Reply::Page("PluginView"), plugins::list)
             .query(TENANT_PAGE),
@@ -204,11 +204,22 @@ fn plugin_routes() -> Vec<Route> {
             .query(TENANT),
         Route::new(("delete", version), "Delete a version that nothing names", Reply::Nothing, plugins::delete_version)
             .query(TENANT),
-        Route::new(("put", alias), "Point an alias at a version", Reply::Json("PluginView"), plugins::set_alias)
-            .query(TENANT)
-            .body(Body::Json("AliasSpec")),
-        Route::new(("delete", alias), "Delete an alias that no connection names", Reply::Nothing, plugins::delete_alias)
-            .query(TENANT),
+        Route::new(
+            ("post", "/v1/plugins/{plugin}/versions/{version}/try"),
+            "Run a version, by hash or alias, on one event; nothing is delivered or stored",
+            Reply::Json("TriedView"),
+            plugins::try_version,
+        )
+        .query(TENANT)
+        .body(Body::Json("TrySpec")),
+        Route::new(
+            ("post", "/v1/plugins/{plugin}/replay"),
+            "Run two versions over a connection's past events and show what would change; nothing is delivered",
+            Reply::Json("ReplayView"),
+            plugins::replay,
+        )
+        .query(TENANT)
+        .body(Body::Json("ReplaySpec")),
         Route::new(
             ("post", "/v1/components"),
             "Inspect a component and keep it for an apply",
@@ -217,6 +228,47 @@ fn plugin_routes() -> Vec<Route> {
         )
         .query(&["dry_run"])
         .body(Body::Wasm),
+    ]
+}
+
+fn alias_routes() -> Vec<Route> {
+    let alias = "/v1/plugins/{plugin}/aliases/{alias}";
+    vec![
+        Route::new(("get", alias), "Show where an alias points, and what runs beside", Reply::Json("AliasView"), aliases::show)
+            .query(TENANT),
+        Route::new(
+            ("put", alias),
+            "Point an alias at a version, with a canary or a shadow beside it, or none",
+            Reply::Json("PluginView"),
+            aliases::set,
+        )
+        .query(TENANT)
+        .body(Body::Json("AliasSpec")),
+        Route::new(("patch", alias), "Change what is named of an alias", Reply::Json("AliasView"), aliases::patch)
+            .query(TENANT)
+            .body(Body::Json("AliasPatch")),
+        Route::new(("delete", alias), "Delete an alias that no connection names", Reply::Nothing, aliases::delete).query(TENANT),
+        Route::new(
+            ("get", "/v1/plugins/{plugin}/aliases/{alias}/shadow"),
+            "Show what an alias' shadow gave, compared with its own version",
+            Reply::Json("ShadowView"),
+            aliases::shadow,
+        )
+        .query(TENANT),
+        Route::new(
+            ("post", "/v1/plugins/{plugin}/aliases/{alias}/promote"),
+            "Point an alias at its canary",
+            Reply::Json("AliasView"),
+            aliases::promote,
+        )
+        .query(TENANT),
+        Route::new(
+            ("post", "/v1/plugins/{plugin}/aliases/{alias}/rollback"),
+            "End an alias' canary; without one, point it where it pointed before",
+            Reply::Json("AliasView"),
+            aliases::roll_back,
+        )
+        .query(TENANT),
     ]
 }
 

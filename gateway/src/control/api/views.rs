@@ -1,15 +1,21 @@
 //! What the API shows.
 
+mod aliases;
+mod replay;
 mod signals;
 mod traffic;
+mod trial;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use aliases::{AliasView, ShadowView, SplitView};
+pub use replay::ReplayView;
 pub use signals::{LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
+pub use trial::TriedView;
 
 use crate::clock::Timestamp;
 use crate::control::model::{Keys, PlanSpec, Plugins, Tenants, VersionRecord};
@@ -17,7 +23,7 @@ use crate::control::service::Inspected;
 use crate::control::snapshot::StageKind;
 use crate::control::state::Entry;
 use crate::control::waiting::{Explainer, Waiting};
-use crate::event::{Attempt, Event, Failure, PluginRun};
+use crate::event::{Attempt, Failure, Header, PluginRun, Request};
 use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, Work};
 
 /// A view as JSON.
@@ -121,6 +127,8 @@ pub struct PluginView {
     versions: Vec<VersionView>,
     /// Hashes by alias; `latest` is always there.
     aliases: std::collections::BTreeMap<String, String>,
+    /// Aliases that run other versions beside their own.
+    splits: std::collections::BTreeMap<String, SplitView>,
     created_at: String,
     updated_at: String,
 }
@@ -132,6 +140,7 @@ impl PluginView {
             name: entry.name.clone(),
             versions: entry.parts.versions.iter().map(VersionView::of).collect(),
             aliases: entry.parts.aliases.iter().map(|(alias, hash)| (alias.clone(), hash.to_string())).collect(),
+            splits: entry.parts.splits.iter().map(|(alias, split)| (alias.clone(), SplitView::of(split))).collect(),
             created_at: shown(entry.created_at),
             updated_at: shown(entry.updated_at),
         }
@@ -222,7 +231,10 @@ impl EventView {
     }
 
     pub(super) fn full(history: &EventHistory, explainer: Explainer<'_>) -> Self {
-        Self { request: history.event.as_ref().map(RequestView::of), ..Self::summary(&history.summary, explainer) }
+        Self {
+            request: history.event.as_ref().map(|event| RequestView::of(&event.request)),
+            ..Self::summary(&history.summary, explainer)
+        }
     }
 }
 
@@ -268,21 +280,28 @@ pub struct HeaderView {
     name: String,
     /// Bytes that are not UTF-8 are shown as `U+FFFD`.
     value: String,
+    /// The value in base64, if it isn't text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+impl HeaderView {
+    fn of(header: &Header) -> Self {
+        let value = String::from_utf8_lossy(&header.value);
+        let is_text = matches!(value, std::borrow::Cow::Borrowed(_));
+        let value_base64 = (!is_text).then(|| STANDARD.encode(&header.value));
+        Self { name: header.name.clone(), value: value.into_owned(), value_base64 }
+    }
 }
 
 impl RequestView {
-    fn of(event: &Event) -> Self {
-        let request = &event.request;
+    fn of(request: &Request) -> Self {
         let text = std::str::from_utf8(&request.body).ok().map(str::to_owned);
-        let headers = request
-            .headers
-            .iter()
-            .map(|header| HeaderView { name: header.name.clone(), value: String::from_utf8_lossy(&header.value).into_owned() });
         Self {
             method: request.method.clone(),
             path: request.path.clone(),
             query: request.query.clone(),
-            headers: headers.collect(),
+            headers: request.headers.iter().map(HeaderView::of).collect(),
             size: request.body.len(),
             body_base64: text.is_none().then(|| STANDARD.encode(&request.body)),
             body: text,

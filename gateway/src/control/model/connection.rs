@@ -164,7 +164,7 @@ impl ConnectionSpec {
             faults.add("plugins", format!("there may be {MAX_STAGES} in a chain"));
         }
         let stages = self.plugins.iter().take(MAX_STAGES).enumerate();
-        let stages = stages.map(|(index, stage)| stage.prepare(index, ceilings, &mut faults)).collect();
+        let stages = stages.map(|(index, stage)| stage.prepare(&format!("plugins[{index}]"), ceilings, &mut faults)).collect();
         faults.or(ConnectionParts {
             enabled: self.enabled,
             source: self.source.clone(),
@@ -177,8 +177,8 @@ impl ConnectionSpec {
 }
 
 impl StageSpec {
-    fn prepare(&self, index: usize, ceilings: &Limits, faults: &mut Faults) -> StageParts {
-        let field = format!("plugins[{index}]");
+    /// Checks it, as what stands in `field`, and makes it ready for use.
+    pub(in crate::control) fn prepare(&self, field: &str, ceilings: &Limits, faults: &mut Faults) -> StageParts {
         let config = self.config.as_ref().map_or_else(|| "{}".to_owned(), Value::to_string);
         if config.len() > MAX_CONFIG {
             faults.add(format!("{field}.config"), format!("must be at most {MAX_CONFIG} bytes as JSON"));

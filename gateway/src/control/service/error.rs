@@ -39,6 +39,9 @@ pub enum Error {
         /// What refers to it.
         by: Vec<String>,
     },
+    /// It can't be done as things are.
+    #[error("{0}")]
+    State(&'static str),
     /// Its tenant is being deleted.
     #[error("the tenant is being deleted")]
     BeingDeleted,

@@ -1,15 +1,22 @@
 //! Plugins: uploads, versions, aliases.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{Control, Error};
 use crate::control::draft::{Draft, reference_users};
 use crate::control::inspect::Inspection;
-use crate::control::model::{Faults, LATEST, PluginRecord, Plugins, Tenants, VersionRecord, check_alias, check_name};
+use crate::control::model::{
+    Faults, LATEST, MAX_RETIRED, PluginRecord, Plugins, RetiredRecord, Tenants, VersionRecord, check_alias, check_name,
+};
 use crate::control::state::Entry;
 use crate::event::{PluginId, TenantId, VersionHash};
+
+/// How long a deleted version can still be run: longer than anything that was accepted with it waits, or can be retried by hand with the
+/// defaults.
+const RETIRED: Duration = Duration::from_secs(45 * 24 * 60 * 60);
 
 /// A component that was taken.
 #[derive(Debug)]
@@ -85,69 +92,71 @@ impl Control {
         Ok(VersionRecord { hash, size, kind, exports, uploaded_at: self.clock.now() })
     }
 
-    /// Takes a version away, unless an alias or a connection names it.
+    /// Takes a version away, unless an alias or a connection names it. What was accepted with it still runs it.
     pub async fn delete_version(&self, owner: TenantId, plugin: &str, version: &str) -> Result<(), Error> {
+        let now = self.clock.now();
         self.change(|draft| {
             let entry = find(draft, owner, plugin)?;
             let missing = || Error::NotFound { kind: "version", reference: version.chars().take(80).collect() };
             let hash: VersionHash = version.parse().map_err(|_| missing())?;
-            entry.parts.version(hash).ok_or_else(missing)?;
-            let aliases = entry.parts.aliases.iter().filter(|(_, to)| **to == hash).map(|(alias, _)| format!("alias `{alias}`"));
-            let users = reference_users(draft.tenant(owner)?, &entry.id.to_string(), &hash.to_string());
-            let by: Vec<String> = aliases.chain(users).collect();
+            let kind = entry.parts.version(hash).ok_or_else(missing)?.kind;
+            let mut by = entry.parts.aliases_of(hash);
+            by.extend(reference_users(draft.tenant(owner)?, &entry.id.to_string(), &hash.to_string()));
             if !by.is_empty() {
                 return Err(Error::InUse { kind: "version", by });
             }
             let mut record = entry.parts.clone();
             record.versions.retain(|version| version.hash != hash);
-            draft.put::<Plugins>(owner, entry.id, record).map(drop)
-        })
-        .await
-    }
-
-    /// Points an alias at a version, given by its hash or by another alias.
-    pub async fn set_alias(&self, owner: TenantId, plugin: &str, alias: &str, version: &str) -> Result<Arc<Entry<Plugins>>, Error> {
-        let mut faults = Faults::default();
-        check_alias("alias", alias, &mut faults);
-        faults.or(()).map_err(Error::Invalid)?;
-        self.change(|draft| {
-            let entry = find(draft, owner, plugin)?;
-            let hash = entry.parts.resolve(version).map(|version| version.hash);
-            let hash = hash.ok_or_else(|| Error::field("version", "is neither a version nor an alias of this plugin"))?;
-            if entry.parts.aliases.get(alias) == Some(&hash) {
-                return Ok(entry);
+            record.past.values_mut().for_each(|past| past.retain(|past| past.version != hash));
+            record.retired.retain(|old| now < old.at.after(RETIRED));
+            if record.retired.len() >= MAX_RETIRED {
+                let days = RETIRED.as_secs() / 86_400;
+                let message = format!("{MAX_RETIRED} versions of this plugin were deleted in the last {days} days, and events may still be pinned to them: wait, or leave it");
+                return Err(Error::field("version", message));
             }
-            let mut record = entry.parts.clone();
-            record.aliases.insert(alias.to_owned(), hash);
-            draft.put::<Plugins>(owner, entry.id, record)
+            record.retired.push(RetiredRecord { hash, kind, at: now });
+            draft.put::<Plugins>(owner, entry.id, record).map(drop)
         })
         .await
     }
 
     /// Takes an alias away, unless a connection names it.
     pub async fn delete_alias(&self, owner: TenantId, plugin: &str, alias: &str) -> Result<(), Error> {
-        let mut faults = Faults::default();
-        check_alias("alias", alias, &mut faults);
-        faults.or(()).map_err(Error::Invalid)?;
+        check(alias)?;
         self.change(|draft| {
-            let entry = find(draft, owner, plugin)?;
-            if !entry.parts.aliases.contains_key(alias) {
-                return Err(Error::NotFound { kind: "alias", reference: alias.to_owned() });
-            }
+            let entry = find_alias(draft, owner, plugin, alias)?;
             let by = reference_users(draft.tenant(owner)?, &entry.id.to_string(), alias);
             if !by.is_empty() {
                 return Err(Error::InUse { kind: "alias", by });
             }
             let mut record = entry.parts.clone();
             record.aliases.remove(alias);
+            record.splits.remove(alias);
+            record.past.remove(alias);
             draft.put::<Plugins>(owner, entry.id, record).map(drop)
         })
         .await
     }
 }
 
-fn find(draft: &Draft, owner: TenantId, plugin: &str) -> Result<Arc<Entry<Plugins>>, Error> {
+pub(super) fn find(draft: &Draft, owner: TenantId, plugin: &str) -> Result<Arc<Entry<Plugins>>, Error> {
     draft.tenant(owner)?.plugins.find(plugin).cloned().ok_or_else(|| Error::missing::<Plugins>(plugin))
+}
+
+/// The plugin that has this alias.
+pub(super) fn find_alias(draft: &Draft, owner: TenantId, plugin: &str, alias: &str) -> Result<Arc<Entry<Plugins>>, Error> {
+    let entry = find(draft, owner, plugin)?;
+    if entry.parts.aliases.contains_key(alias) {
+        return Ok(entry);
+    }
+    Err(Error::NotFound { kind: "alias", reference: alias.chars().take(80).collect() })
+}
+
+/// Refuses what can't be an alias that is set by hand.
+pub(super) fn check(alias: &str) -> Result<(), Error> {
+    let mut faults = Faults::default();
+    check_alias("alias", alias, &mut faults);
+    faults.or(()).map_err(Error::Invalid)
 }
 
 /// Adds a version to `found`, or to a new plugin of that id and name; `latest` moves to it.
@@ -160,11 +169,9 @@ pub(in crate::control) fn add_version(
 ) -> Result<Arc<Entry<Plugins>>, Error> {
     let (id, mut record) = match found {
         Some(plugin) => (plugin.id, plugin.parts.clone()),
-        None => (new.0, PluginRecord { name: new.1.to_owned(), versions: Vec::new(), aliases: Default::default() }),
+        None => (new.0, PluginRecord { name: new.1.to_owned(), ..PluginRecord::default() }),
     };
-    if record.version(version.hash).is_none() {
-        record.versions.push(version.clone());
-    }
+    record.add(version);
     record.aliases.insert(LATEST.into(), version.hash);
     if let Some(plugin) = found.filter(|plugin| plugin.parts == record) {
         return draft.tenant(owner)?.plugins.get(plugin.id).cloned().ok_or_else(|| Error::missing::<Plugins>(&plugin.name));

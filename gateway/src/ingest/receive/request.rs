@@ -83,14 +83,15 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     let body = body::read(body, cap, seen.started, limits, &mut room).await.map_err(|error| refuse_body(error, cap, limits))?;
     seen.bytes = body.len();
 
+    let id = EventId::new(seen.now, rand::random());
     let event = Event {
-        id: EventId::new(seen.now, rand::random()),
+        id,
         tenant: source.tenant.id,
         source: source.id,
         revision,
         accepted_at: seen.now,
         request: copy(head, body),
-        pins: source.pins.clone(),
+        pins: source.pins_for(id),
         trace: seen.trace.context,
     };
     let dedup = source.dedup.as_ref().and_then(|rule| dedup::key(rule, source.id, &event.request));

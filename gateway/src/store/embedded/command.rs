@@ -31,6 +31,7 @@ pub(super) enum Command {
     Configure(Revision, Vec<ConfigChange>, Reply<Revision>),
     PutComponent(VersionHash, Bytes, Reply<()>),
     Remember(String, Bytes, Duration, Reply<Option<Bytes>>),
+    Say(Vec<u8>, Bytes, Duration, Reply<()>),
     Probe(Reply<Duration>),
 }
 

@@ -126,6 +126,10 @@ impl Committer {
                 let result = self.remember(&key, value, ttl);
                 self.answer(reply, Ok(result));
             }
+            Command::Say(key, value, ttl, reply) => {
+                self.say(key, value, ttl);
+                self.answer(reply, Ok(()));
+            }
             Command::Probe(reply) => {
                 self.put(Tree::Index, keys::single(kind::PROBE), encode(&()));
                 self.unit.probes.push(reply);

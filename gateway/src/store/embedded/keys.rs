@@ -18,6 +18,7 @@ pub(super) mod kind {
     pub(in crate::store::embedded) const DEAD_AGE: u8 = b'o';
     pub(in crate::store::embedded) const DEDUP: u8 = b'k';
     pub(in crate::store::embedded) const REMEMBERED: u8 = b'm';
+    pub(in crate::store::embedded) const SAID: u8 = b't';
     pub(in crate::store::embedded) const EXPIRY: u8 = b'e';
     pub(in crate::store::embedded) const REVISION: u8 = b'r';
     pub(in crate::store::embedded) const CONFIG: u8 = b'v';
@@ -223,6 +224,16 @@ pub(super) fn dedup(tenant: TenantId, key: &[u8; 32]) -> Vec<u8> {
 
 pub(super) fn remembered(key: &str) -> Vec<u8> {
     Key::of(kind::REMEMBERED).bytes(key.as_bytes()).0
+}
+
+/// What comes before every node's name under a topic.
+pub(super) fn said(topic: &str) -> Vec<u8> {
+    Key::of(kind::SAID).bytes(topic.as_bytes()).bytes(&[0]).0
+}
+
+/// What a node says under a topic.
+pub(super) fn said_by(topic: &str, node: &str) -> Vec<u8> {
+    Key(said(topic)).bytes(node.as_bytes()).0
 }
 
 /// The reminder that what is under `key` ends at `until`.

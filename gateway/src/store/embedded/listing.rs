@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::disk::{Disk, Tree};
 use super::keys::{self, LogKey, Parts, kind};
-use super::rows::{Place, Story, Waiting};
+use super::rows::{Place, Remembered, Story, Waiting};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, FORMAT, Revision, TenantId, VersionHash, decode, decode_event};
 use crate::store::{Burial, DeadLetter, EventHistory, EventSummary, Home, Job, MAX_PAGE, Page, PageRequest, StoreError, Work};
@@ -113,6 +113,20 @@ pub(super) fn config(disk: &Disk) -> Result<(Revision, Vec<(String, Bytes)>), St
         Ok((key, unversioned(value)?))
     };
     Ok((revision, rows.into_iter().map(record).collect::<Result<_, StoreError>>()?))
+}
+
+/// What nodes say under a topic and has not ended.
+pub(super) fn said(disk: &Disk, topic: &str, now: Timestamp) -> Result<Vec<Bytes>, StoreError> {
+    let prefix = keys::said(topic);
+    let to = keys::after(&prefix);
+    let mut said = Vec::new();
+    for row in disk.range(Tree::Index, prefix, to) {
+        let known: Remembered = decode(&row?.1)?;
+        if now < known.until {
+            said.push(known.value);
+        }
+    }
+    Ok(said)
 }
 
 pub(super) fn component(disk: &Disk, version: VersionHash) -> Result<Option<Bytes>, StoreError> {

@@ -51,6 +51,11 @@ impl Keys {
         format!("{}:m:{key}", self.namespace)
     }
 
+    /// Hash: what nodes say under a topic, each with when it ends.
+    pub(super) fn said(&self, topic: &str) -> String {
+        format!("{}:t:{topic}", self.namespace)
+    }
+
     /// Written by the probe.
     pub(super) fn probe(&self) -> String {
         format!("{{{}:c}}:probe", self.namespace)

@@ -1,4 +1,4 @@
-//! What belongs to no shard: the configuration, components, and what is remembered for a while.
+//! What belongs to no shard: the configuration, components, what is remembered for a while, and what nodes say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +73,21 @@ pub(super) async fn remember(inner: &Arc<Inner>, key: &str, value: Bytes, ttl: D
         bytes(inner.query.once(&set).await.map_err(Fault::into_store)?)
     })
     .await
+}
+
+pub(super) async fn say(inner: &Arc<Inner>, topic: &str, node: &str, value: Bytes, ttl: Duration) -> Result<(), StoreError> {
+    let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 52);
+    let mut call = scripts::SAY.call(&[&inner.names.said(topic)]);
+    call.arg(node).arg(&value[..]).arg(millis);
+    let inner = inner.clone();
+    super::detached(async move { inner.query.repeat(&call).await.map(drop).map_err(Fault::into_store) }).await
+}
+
+pub(super) async fn said(inner: &Arc<Inner>, topic: &str) -> Result<Vec<Bytes>, StoreError> {
+    let ask = scripts::SAID.call(&[&inner.names.said(topic)]);
+    let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
+    let said: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("what nodes say"))?;
+    Ok(said.into_iter().map(Bytes::from).collect())
 }
 
 fn bytes(answer: Value) -> Result<Option<Bytes>, StoreError> {

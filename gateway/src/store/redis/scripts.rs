@@ -57,6 +57,10 @@ scripts! {
     QUEUED = "queued.lua";
     /// Counts a shard's work.
     DEPTH = "depth.lua";
+    /// Keeps what a node says.
+    SAY = "say.lua";
+    /// Tells what nodes say.
+    SAID = "said.lua";
     /// Reads the configuration.
     CONFIG = "config.lua";
     /// Changes the configuration.

@@ -104,6 +104,28 @@ pub(crate) async fn of_concurrent_remembers_one_is_first(world: World) {
     assert_eq!(answers.iter().filter(|answer| answer.as_ref() == Some(&expected)).count(), 15);
 }
 
+pub(crate) async fn tells_what_each_node_says_last_for_its_time(mut world: World) {
+    let (long, short) = (world.fixture.span() * 100, world.fixture.span());
+    let store = world.store();
+    let said = async |topic: &str| {
+        let mut said = store.said(topic).await.unwrap();
+        said.sort();
+        said
+    };
+    assert_eq!(said("a").await, Vec::<Bytes>::new());
+    store.say("a", "one", "1".into(), long).await.unwrap();
+    store.say("a", "two", "2:\0\n".into(), short).await.unwrap();
+    store.say("ab", "one", "other".into(), long).await.unwrap();
+    assert_eq!(said("a").await, ["1", "2:\0\n"].map(Bytes::from));
+    store.say("a", "one", "3".into(), short).await.unwrap();
+    store.say("a", "three", "4".into(), short).await.unwrap();
+    store.say("a", "three", "5".into(), long).await.unwrap();
+    assert_eq!(said("a").await, ["2:\0\n", "3", "5"].map(Bytes::from));
+    world.fixture.pass(short).await;
+    assert_eq!(said("a").await, ["5"].map(Bytes::from), "the last word counts, for its own time");
+    assert_eq!(said("ab").await, ["other"].map(Bytes::from));
+}
+
 pub(crate) async fn is_ready_and_answers_the_probe(world: World) {
     world.store().ready().unwrap();
     world.store().probe().await.unwrap();

@@ -41,6 +41,16 @@ impl Committer {
         self.put(Tree::Index, key, encode(&Remembered { until, value }));
         None
     }
+
+    /// Keeps a value in place of the one before.
+    pub(super) fn say(&mut self, key: Vec<u8>, value: Bytes, ttl: Duration) {
+        if let Some(before) = self.read::<Remembered>(&key) {
+            self.remove(Tree::Index, keys::expiry(before.until, &key));
+        }
+        let until = self.shared.clock.now().after(ttl);
+        self.put(Tree::Index, keys::expiry(until, &key), encode(&()));
+        self.put(Tree::Index, key, encode(&Remembered { until, value }));
+    }
 }
 
 /// Bytes with the format version before them.

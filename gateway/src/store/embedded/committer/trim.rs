@@ -63,7 +63,7 @@ impl Committer {
         let Some(Some(value)) = self.sound(read) else { return };
         let until = match key.first() {
             Some(&kind::DEDUP) => decode::<First>(&value).map(|first| first.until),
-            Some(&kind::REMEMBERED) => decode::<Remembered>(&value).map(|known| known.until),
+            Some(&(kind::REMEMBERED | kind::SAID)) => decode::<Remembered>(&value).map(|known| known.until),
             _ => return,
         };
         if until.is_ok_and(|until| until <= now) {
