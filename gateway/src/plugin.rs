@@ -297,7 +297,7 @@ impl Runtime {
         call: Call,
         ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
     ) -> Report<T> {
-        match self.0.versions.get(call.version).await {
+        match self.0.versions.get(call.version, call.tenant).await {
             Ok(version) => self.run(pool, version, call, ask).await,
             Err(error) => call::failed(call.version, error.into()),
         }
