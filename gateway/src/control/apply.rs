@@ -161,7 +161,9 @@ impl Control {
 
     /// Stands for a component that a dry run has not been given; nothing of it is written.
     fn unseen(&self, hash: VersionHash) -> VersionRecord {
-        VersionRecord { hash, size: 0, kind: StageKind::Transform, exports: Vec::new(), uploaded_at: self.clock.now() }
+        // Of what it takes nothing is known either: its size counts for nothing.
+        let (kind, uploaded_at) = (StageKind::Transform, self.clock.now());
+        VersionRecord { hash, size: 0, compiled: 0, kind, exports: Vec::new(), uploaded_at }
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::Shared;
 use super::attempt::{Past, Planned};
 use super::filter::View;
+use super::gate::{Gate, Run, Stay, Turn};
 use super::output::Made;
 use super::schedule::{History, Next, Outcome};
 use crate::clock::{Timestamp, monotonic};
-use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage, StageKind};
-use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest, VersionHash};
+use crate::control::snapshot::{Connection, OnFailure, Snapshot, StageKind};
+use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest};
 use crate::plugin::{self, Call};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
 use crate::telemetry::trace;
@@ -32,14 +33,15 @@ impl Plan {
 
 /// Plans an event on one connection, or on all of its source. What stands in `recorded` is skipped: it has happened.
 pub(super) async fn plan(
-    shared: &Shared,
+    gate: Gate<'_>,
     event: Arc<Event>,
     only: Option<ConnectionId>,
     recorded: &[DeliveryRecord],
     past: Past,
 ) -> Plan {
+    let shared = gate.shared;
     let snapshot = shared.snapshots.at_least(event.revision).await;
-    let planner = Planner { shared, event: &event, past, now: shared.clock.now() };
+    let planner = Planner { shared, gate, event: &event, past, now: shared.clock.now() };
     let connections = match planner.connections(&snapshot, only) {
         Ok(connections) => connections,
         Err(settled) => {
@@ -91,6 +93,7 @@ pub(super) fn resume(shared: &Shared, delivery: Delivery, past: Past) -> Plan {
 
 struct Planner<'a> {
     shared: &'a Shared,
+    gate: Gate<'a>,
     event: &'a Arc<Event>,
     past: Past,
     now: Timestamp,
@@ -101,6 +104,7 @@ enum Chained {
     Outputs(Vec<SharedRequest>),
     DroppedBy(String),
     Failed { failure: Failure, policy: OnFailure },
+    Stays(Stay),
 }
 
 impl Planner<'_> {
@@ -146,7 +150,7 @@ impl Planner<'_> {
             }
         }
         let mut runs = Vec::new();
-        match self.chain(connection, &mut runs, &mut plan.made).await {
+        match self.entered(connection, &mut runs, &mut plan.made).await {
             Chained::Outputs(outputs) => {
                 let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
                 self.outputs(connection, outputs, runs, plan);
@@ -156,6 +160,17 @@ impl Planner<'_> {
                 let row = self.row(first, Some(connection.id), DeliveryState::Filtered { by });
                 plan.settled.push(DeliveryRecord { runs, ..row });
                 Ok(0)
+            }
+            Chained::Stays(Stay::In(queue, wait)) => {
+                self.gate.park(queue, wait);
+                let state = DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) };
+                let job = Some(Box::new(self.past.job(first, self.work(Some(connection.id)))));
+                plan.settled.push(DeliveryRecord { runs, job, ..self.row(first, Some(connection.id), state) });
+                Ok(0)
+            }
+            Chained::Stays(Stay::Out(reason)) => {
+                plan.settled.push(DeliveryRecord { runs, ..self.dead(first, Some(connection.id), reason.clone()) });
+                Err(reason)
             }
             Chained::Failed { failure, policy } => {
                 plan.settled.push(DeliveryRecord { runs, ..self.failed(connection, failure.clone(), policy) });
@@ -180,16 +195,42 @@ impl Planner<'_> {
         }
     }
 
+    /// The chain, if its plugins may run now.
+    async fn entered(&self, connection: &Connection, runs: &mut Vec<PluginRun>, made: &mut Made) -> Chained {
+        if connection.chain.is_empty() {
+            return Chained::Outputs(vec![SharedRequest::Event(self.event.clone())]);
+        }
+        let _fuel = match self.gate.enter(connection) {
+            Ok(fuel) => fuel,
+            Err(stay) => return Chained::Stays(stay),
+        };
+        let chained = self.chain(connection, runs, made).await;
+        self.gate.learn(runs);
+        chained
+    }
+
     async fn chain(&self, connection: &Connection, runs: &mut Vec<PluginRun>, made: &mut Made) -> Chained {
         let pinned = self.event.pins.iter().find(|pin| pin.connection == connection.id);
         let mut current = vec![SharedRequest::Event(self.event.clone())];
         for (position, stage) in connection.chain.iter().enumerate() {
             // The chain may be another one by now: then the position names another plugin.
-            let version = stage.version_for(pinned.and_then(|pin| pin.versions.get(position)).copied());
+            let pinned = stage.version_for(pinned.and_then(|pin| pin.versions.get(position)).copied());
             let mut next = Vec::with_capacity(current.len());
             for input in current {
                 made.room().await;
-                match self.stage(connection.id, stage, version, &input, runs).await {
+                let run = match self.gate.turn(connection, position, pinned) {
+                    Turn::Run(run) => run,
+                    Turn::PassThrough => {
+                        next.push(input);
+                        continue;
+                    }
+                    Turn::Stay(stay) => return Chained::Stays(stay),
+                };
+                let (result, stay) = self.stage(connection, position, run, &input, runs).await;
+                if let Some(stay) = stay {
+                    return Chained::Stays(stay);
+                }
+                match result {
                     Ok(None) => next.push(input),
                     Ok(Some(outputs)) => {
                         made.add(outputs.iter().map(Request::size).sum());
@@ -207,15 +248,16 @@ impl Planner<'_> {
         Chained::Outputs(current)
     }
 
-    /// Runs one plugin on one request: `None` keeps the request as it is.
+    /// Runs one plugin on one request: `None` keeps the request as it is. Says too where the event waits if the plugin is poisoned now.
     async fn stage(
         &self,
-        connection: ConnectionId,
-        stage: &Stage,
-        (version, kind): (VersionHash, StageKind),
+        connection: &Connection,
+        position: usize,
+        Run { version, kind, is_try }: Run,
         input: &SharedRequest,
         runs: &mut Vec<PluginRun>,
-    ) -> Result<Option<Vec<Request>>, Failure> {
+    ) -> (Result<Option<Vec<Request>>, Failure>, Option<Stay>) {
+        let stage = &connection.chain[position];
         let call = Call {
             tenant: self.event.tenant,
             version,
@@ -240,9 +282,10 @@ impl Planner<'_> {
             }
         };
         self.shared.metrics.plugin_run((&run).into());
-        self.shared.spans.plugin_run(self.event, connection, &stage.name, started_at, &run);
+        self.shared.spans.plugin_run(self.event, connection.id, &stage.name, started_at, &run);
+        let stay = self.gate.ran(connection, position, is_try, &run, result.as_ref().err());
         runs.push(run);
-        result.map_err(|error| error.to_failure())
+        (result.map_err(|error| error.to_failure()), stay)
     }
 
     /// The outcome of a connection whose plugin failed.

@@ -95,6 +95,7 @@ impl From<Error> for Problem {
                 Self { errors: vec![error], ..new(StatusCode::CONFLICT, "name_taken") }
             }
             Error::InUse { .. } => new(StatusCode::CONFLICT, "in_use"),
+            Error::OverPlan { code, .. } => new(StatusCode::UNPROCESSABLE_ENTITY, code),
             Error::BeingDeleted => new(StatusCode::CONFLICT, "being_deleted"),
             Error::OtherRequest => {
                 let message = "use a new key for a new request".into();

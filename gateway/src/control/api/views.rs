@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use signals::{LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
+pub use signals::{AilingView, LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
 
 use crate::clock::Timestamp;
@@ -18,6 +18,7 @@ use crate::control::snapshot::StageKind;
 use crate::control::state::Entry;
 use crate::control::waiting::{Explainer, Waiting};
 use crate::event::{Attempt, Event, Failure, PluginRun};
+use crate::plugin::poison::Poisoned;
 use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, Work};
 
 /// A view as JSON.
@@ -121,6 +122,9 @@ pub struct PluginView {
     versions: Vec<VersionView>,
     /// Hashes by alias; `latest` is always there.
     aliases: std::collections::BTreeMap<String, String>,
+    /// Where it was stopped again and again and is tried now and then, as the gateway that answers sees it; only when one plugin is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    poisoned: Vec<PoisonedView>,
     created_at: String,
     updated_at: String,
 }
@@ -132,8 +136,45 @@ impl PluginView {
             name: entry.name.clone(),
             versions: entry.parts.versions.iter().map(VersionView::of).collect(),
             aliases: entry.parts.aliases.iter().map(|(alias, hash)| (alias.clone(), hash.to_string())).collect(),
+            poisoned: Vec::new(),
             created_at: shown(entry.created_at),
             updated_at: shown(entry.updated_at),
+        }
+    }
+
+    pub(super) fn with(self, poisoned: &[Poisoned]) -> Self {
+        Self { poisoned: poisoned.iter().map(PoisonedView::of).collect(), ..self }
+    }
+}
+
+/// A version that was stopped again and again where it runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PoisonedView {
+    /// The connection.
+    connection: String,
+    /// Its place in the connection's `plugins`, from 0.
+    stage: usize,
+    /// The version's hash.
+    version: String,
+    since: String,
+    /// In a row.
+    stops: u64,
+    /// The last of them.
+    reason: FailureView,
+    /// When it is tried with one event, at the earliest.
+    next_try: String,
+}
+
+impl PoisonedView {
+    fn of(poisoned: &Poisoned) -> Self {
+        Self {
+            connection: poisoned.place.connection.to_string(),
+            stage: poisoned.place.stage,
+            version: poisoned.place.version.to_string(),
+            since: shown(poisoned.since),
+            stops: poisoned.stops,
+            reason: FailureView::of(&poisoned.reason),
+            next_try: shown(poisoned.next_try),
         }
     }
 }
@@ -145,6 +186,8 @@ pub struct VersionView {
     hash: String,
     /// Bytes.
     size: u64,
+    /// Bytes of its compiled code, which count against `plan.plugin_bytes`; 0 if that was not noted.
+    compiled: u64,
     kind: StageKind,
     /// The interfaces that it exports.
     exports: Vec<String>,
@@ -156,6 +199,7 @@ impl VersionView {
         Self {
             hash: version.hash.to_string(),
             size: version.size,
+            compiled: version.compiled,
             kind: version.kind,
             exports: version.exports.clone(),
             uploaded_at: shown(version.uploaded_at),

@@ -39,6 +39,14 @@ pub enum Error {
         /// What refers to it.
         by: Vec<String>,
     },
+    /// The tenant's plan has no room for it.
+    #[error("{detail}")]
+    OverPlan {
+        /// A stable name.
+        code: &'static str,
+        /// Which limit, and what can be done.
+        detail: String,
+    },
     /// Its tenant is being deleted.
     #[error("the tenant is being deleted")]
     BeingDeleted,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Control, Error};
+use super::{Control, Error, compiled};
 use crate::control::draft::{Draft, reference_users};
 use crate::control::inspect::Inspection;
 use crate::control::model::{Faults, LATEST, PluginRecord, Plugins, Tenants, VersionRecord, check_alias, check_name};
@@ -73,16 +73,16 @@ impl Control {
     pub async fn keep(&self, component: Bytes) -> Result<VersionRecord, Error> {
         let Inspected { hash, size, inspection } = self.inspect(component.clone()).await?;
         self.store.put_component(hash, component).await?;
-        let Inspection { kind, exports } = inspection;
-        Ok(VersionRecord { hash, size, kind, exports, uploaded_at: self.clock.now() })
+        let Inspection { kind, exports, compiled } = inspection;
+        Ok(VersionRecord { hash, size, compiled, kind, exports, uploaded_at: self.clock.now() })
     }
 
     /// Inspects a component that is in the store.
     pub async fn kept(&self, hash: VersionHash) -> Result<VersionRecord, Error> {
         let component = self.store.component(hash).await?;
         let component = component.ok_or_else(|| Error::NotFound { kind: "component", reference: hash.to_string() })?;
-        let Inspected { size, inspection: Inspection { kind, exports }, .. } = self.inspect(component).await?;
-        Ok(VersionRecord { hash, size, kind, exports, uploaded_at: self.clock.now() })
+        let Inspected { size, inspection: Inspection { kind, exports, compiled }, .. } = self.inspect(component).await?;
+        Ok(VersionRecord { hash, size, compiled, kind, exports, uploaded_at: self.clock.now() })
     }
 
     /// Takes a version away, unless an alias or a connection names it.
@@ -163,6 +163,7 @@ pub(in crate::control) fn add_version(
         None => (new.0, PluginRecord { name: new.1.to_owned(), versions: Vec::new(), aliases: Default::default() }),
     };
     if record.version(version.hash).is_none() {
+        compiled::check(draft.tenant(owner)?, version)?;
         record.versions.push(version.clone());
     }
     record.aliases.insert(LATEST.into(), version.hash);

@@ -78,12 +78,14 @@ impl<S: Clone + Default> Cache<S> {
     }
 
     fn first_to_go(&self, in_hand: VersionHash) -> Option<VersionHash> {
-        let others = self.tenants.len().max(1) as u64;
-        // Of entries too, for versions that are all small.
-        let (bytes, versions) = (self.bytes / others, self.entries.len() / self.tenants.len().max(1));
-        let is_over = |tenant| {
-            let part: Option<&Part> = self.tenants.get(tenant);
-            part.is_some_and(|part| if self.bytes > self.size.bytes { part.bytes >= bytes } else { part.by_use.len() >= versions })
+        let tenants = self.tenants.len();
+        let is_over = |tenant: &TenantId| {
+            let part = self.tenants.get(tenant);
+            part.is_some_and(|part| match self.bytes > self.size.bytes {
+                true => u128::from(part.bytes) * tenants as u128 >= self.bytes.into(),
+                // There are too many small ones.
+                false => part.by_use.len() * tenants >= self.entries.len(),
+            })
         };
         let mut oldest = self.by_use.values().filter(|version| **version != in_hand).take(LOOKED_AT);
         let by_use = oldest.find(|version| self.entries.get(*version).is_some_and(|entry| is_over(&entry.by)));
