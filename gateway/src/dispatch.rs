@@ -9,6 +9,8 @@ mod budget;
 mod claim;
 mod diversion;
 pub mod filter;
+mod fuel;
+mod gate;
 mod output;
 mod overload;
 mod owner;

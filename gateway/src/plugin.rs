@@ -18,15 +18,17 @@ mod error;
 mod host;
 pub mod limits;
 mod output;
+pub mod poison;
 mod pool;
 mod screen;
 pub mod table;
 mod versions;
 mod visit;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use async_trait::async_trait;
@@ -47,12 +49,13 @@ use artifact::Artifacts;
 use call::Ready;
 use compile::Compiler;
 use engine::Filling;
+use poison::Circuits;
 use pool::{Pool, Size, Work};
 use table::{NoTables, Overlay, Tables};
 use versions::{CacheSize, Side, Version, Versions};
 
 use crate::clock::Timestamp;
-use crate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
+use crate::event::{EventId, Header, Request, Shard, SharedRequest, TenantId, VersionHash};
 
 /// Where components come from.
 #[async_trait]
@@ -175,6 +178,9 @@ struct Inner {
     /// For what a sender waits for.
     gate: Pool,
     tables: Arc<dyn Tables>,
+    circuits: Circuits,
+    /// Who has used up its fuel, in which shards of this node.
+    fuel_waits: Mutex<BTreeMap<Shard, Vec<TenantId>>>,
 }
 
 impl Runtime {
@@ -209,7 +215,28 @@ impl Runtime {
             Pool::start(size).map_err(PluginError::Thread)
         };
         let (pool, gate) = (pool(config.threads, config.long_threads)?, pool(config.gate_threads, config.gate_threads)?);
-        Ok(Self(Arc::new(Inner { versions, pool, gate, tables })))
+        Ok(Self(Arc::new(Inner { versions, pool, gate, tables, circuits: Circuits::default(), fuel_waits: Mutex::default() })))
+    }
+
+    /// Which versions are poisoned on this node. Who runs them tells how they ended.
+    pub fn circuits(&self) -> &Circuits {
+        &self.0.circuits
+    }
+
+    /// Notes whose events wait for fuel in a shard of this node.
+    pub fn set_fuel_waits(&self, shard: Shard, tenants: Vec<TenantId>) {
+        let mut waits = self.0.fuel_waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if tenants.is_empty() {
+            waits.remove(&shard);
+        } else {
+            waits.insert(shard, tenants);
+        }
+    }
+
+    /// Whose events wait for fuel on this node.
+    pub fn fuel_waits(&self) -> Vec<TenantId> {
+        let waits = self.0.fuel_waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.values().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// A dry run of a component: screened, compiled, linked, instantiated with the default limits. What it compiles is kept, so
@@ -298,7 +325,7 @@ impl Runtime {
         call: Call,
         ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
     ) -> Report<T> {
-        match self.0.versions.get(call.version).await {
+        match self.0.versions.get(call.version, call.tenant).await {
             Ok(version) => self.run(pool, version, call, ask).await,
             Err(error) => call::failed(call.version, error.into()),
         }

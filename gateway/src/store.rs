@@ -194,7 +194,7 @@ impl Job {
     }
 }
 
-/// A parked sub-queue, in order of parking: work of one tenant, of one of its sources, or of one of its destinations. At its end a
+/// A parked sub-queue, in order of parking: work of one tenant, or of one of its sources, destinations or connections. At its end a
 /// variant may be added; those that are there are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum QueueKey {
@@ -206,13 +206,22 @@ pub enum QueueKey {
     Source(TenantId, SourceId),
     /// Deliveries that failed before, while retries are paused.
     Retries(TenantId),
+    /// Events whose plugins have to wait for their tenant's fuel.
+    Plugins(TenantId),
+    /// Events of a connection whose plugin is poisoned.
+    Connection(TenantId, ConnectionId),
 }
 
 impl QueueKey {
     /// Whose work it holds.
     pub fn tenant(self) -> TenantId {
         match self {
-            Self::Tenant(tenant) | Self::Destination(tenant, _) | Self::Source(tenant, _) | Self::Retries(tenant) => tenant,
+            Self::Tenant(tenant)
+            | Self::Destination(tenant, _)
+            | Self::Source(tenant, _)
+            | Self::Retries(tenant)
+            | Self::Plugins(tenant)
+            | Self::Connection(tenant, _) => tenant,
         }
     }
 }

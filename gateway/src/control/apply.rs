@@ -193,7 +193,8 @@ impl Control {
 
     /// Stands for a component that a dry run has not been given; nothing of it is written.
     fn unseen(&self, hash: VersionHash, kind: StageKind) -> VersionRecord {
-        VersionRecord { hash, size: 0, kind, exports: Vec::new(), uploaded_at: self.clock.now() }
+        // Of what it takes nothing is known: its size counts for nothing.
+        VersionRecord { hash, size: 0, compiled: 0, kind, exports: Vec::new(), uploaded_at: self.clock.now() }
     }
 }
 

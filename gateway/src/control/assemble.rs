@@ -88,6 +88,8 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
             secrets: Arc::clone(&stage.secrets),
             limits: stage.limits.clone(),
             on_failure: stage.on_failure,
+            poison_after: stage.poison_after,
+            on_poisoned: stage.on_poisoned,
         })
     });
     Ok(Connection {

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::snapshot::StageKind;
-use crate::event::Request;
+use crate::event::{Request, TenantId};
+use crate::plugin::poison::Poisoned;
 use crate::plugin::{Call, CallError, Interface, LoadError, Report, Runtime, Screen};
 
 /// What an inspection found.
@@ -14,13 +15,15 @@ pub struct Inspection {
     pub kind: StageKind,
     /// The interfaces that it exports, with their versions.
     pub exports: Vec<String>,
+    /// Bytes of its compiled code; 0 if it was not compiled.
+    pub compiled: u64,
 }
 
 impl Inspection {
     /// What a component's outside says. One that is both a filter and a transform runs as a transform, which can do both.
     pub fn of(screen: &Screen) -> Self {
         let kind = if screen.offers.contains(&Interface::Transform) { StageKind::Transform } else { StageKind::Filter };
-        Self { kind, exports: screen.exports.clone() }
+        Self { kind, exports: screen.exports.clone(), compiled: 0 }
     }
 }
 
@@ -50,13 +53,32 @@ pub trait Inspector: Send + Sync + 'static {
     async fn ask(&self, _: StageKind, call: Call) -> Report<Option<Vec<Request>>> {
         Report::failed(call.version, CallError::Gateway("plugins are not run here".into()))
     }
+
+    /// Versions of a tenant's plugins that are poisoned, as this node sees it.
+    fn poisoned(&self, _tenant: TenantId) -> Vec<Poisoned> {
+        Vec::new()
+    }
+
+    /// What waits on this node, or is tried now and then, for plugins' sake.
+    fn ailing(&self) -> Ailing {
+        Ailing::default()
+    }
+}
+
+/// What plugins' events wait for on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ailing {
+    /// Versions that are poisoned, each where it runs.
+    pub poisoned: usize,
+    /// Tenants that have used up their fuel.
+    pub fuel_waits: Vec<TenantId>,
 }
 
 #[async_trait]
 impl Inspector for Runtime {
     async fn inspect(&self, component: Bytes) -> Result<Inspection, InspectError> {
         match Self::inspect(self, component).await {
-            Ok(found) => Ok(Inspection::of(&found.screen)),
+            Ok(found) => Ok(Inspection { compiled: found.artifact_bytes, ..Inspection::of(&found.screen) }),
             Err(LoadError::Refused(refusal)) => {
                 Err(InspectError::Unusable { code: refusal.code().to_owned(), reason: refusal.to_string() })
             }
@@ -69,5 +91,13 @@ impl Inspector for Runtime {
             StageKind::Filter => self.filter(call).await.map(|keep| if keep { None } else { Some(Vec::new()) }),
             StageKind::Transform => self.transform(call).await.map(Some),
         }
+    }
+
+    fn poisoned(&self, tenant: TenantId) -> Vec<Poisoned> {
+        self.circuits().poisoned(tenant)
+    }
+
+    fn ailing(&self) -> Ailing {
+        Ailing { poisoned: self.circuits().open(), fuel_waits: self.fuel_waits() }
     }
 }

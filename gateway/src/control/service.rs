@@ -3,7 +3,9 @@
 //! Each change is made on a copy of the state, checked there as a whole, written with one compare-and-set, and published before
 //! the caller hears of it. When another node was first, the configuration is read again and the change made anew.
 
+mod ailing;
 mod aliases;
+mod compiled;
 mod crud;
 mod deletion;
 mod error;

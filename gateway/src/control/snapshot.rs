@@ -72,6 +72,10 @@ pub struct Plan {
     pub ceiling: f64,
     /// Bytes of queued work from which on no events are taken.
     pub queued_bytes: u64,
+    /// Fuel a second of its plugins, in all shards together; with 0 none run.
+    pub plugin_fuel: u64,
+    /// Bytes of compiled code of its plugins' versions.
+    pub plugin_bytes: u64,
 }
 
 /// An ingestion endpoint.
@@ -171,6 +175,10 @@ pub struct Stage {
     pub limits: Limits,
     /// What happens when a run fails.
     pub on_failure: OnFailure,
+    /// After so many stops in a row the version is poisoned.
+    pub poison_after: u32,
+    /// What happens to events while it is.
+    pub on_poisoned: OnPoisoned,
 }
 
 impl Stage {
@@ -216,6 +224,19 @@ pub enum OnFailure {
     PassThrough,
     /// The plan is tried again by the connection's retry policy.
     Retry,
+}
+
+/// What happens to events while a plugin's version is poisoned: it was stopped again and again, and is tried now and then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPoisoned {
+    /// They wait in the store until it answers again, or until another version takes its place.
+    #[default]
+    Hold,
+    /// They go on as they were before this plugin.
+    PassThrough,
+    /// Their deliveries are given up, and can be retried by hand.
+    DeadLetter,
 }
 
 /// Where deliveries go.

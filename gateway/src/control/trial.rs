@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::homes::Homes;
 use super::model::{Connections, Faults, LimitsSpec, Plugins, StageSpec};
 use super::service::{Control, Error};
-use super::snapshot::{Connection, OnFailure, Stage, StageKind};
+use super::snapshot::{Connection, OnFailure, OnPoisoned, Stage, StageKind};
 use super::state::Entry;
 use crate::clock::Timestamp;
 use crate::egress::{MAX_HEADERS, ends_here};
@@ -154,6 +154,8 @@ impl Control {
                 sign_only: sign_only.clone(),
                 limits: limits.clone(),
                 on_failure: OnFailure::default(),
+                poison_after: None,
+                on_poisoned: OnPoisoned::default(),
             };
             let mut faults = Faults::default();
             let parts = stage.prepare("", &self.preparer.ceilings, &mut faults);

@@ -40,6 +40,10 @@ pub enum Reason {
     DestinationDisabled,
     /// The time of its next attempt.
     Retry,
+    /// Fuel for its tenant's plugins.
+    PluginFuel,
+    /// A plugin that is poisoned.
+    PluginPoisoned,
 }
 
 impl Reason {
@@ -53,6 +57,8 @@ impl Reason {
             Self::DestinationWindow => "destination_window",
             Self::DestinationDisabled => "destination_disabled",
             Self::Retry => "retry",
+            Self::PluginFuel => "plugin_fuel",
+            Self::PluginPoisoned => "plugin_poisoned",
         }
     }
 }
@@ -156,6 +162,15 @@ fn recorded(row: &DeliveryRecord) -> Option<Waiting> {
             }
             "held" => waiting(Reason::Held, None, "an operator held it, and it is worked on in its turn".into()),
             "retries_paused" => waiting(Reason::Paused, None, "an operator paused retries, and it is worked on in its turn".into()),
+            "plugin_fuel" => waiting(
+                Reason::PluginFuel,
+                None,
+                "the tenant's plugins have used up their fuel: `plan.plugin_fuel`, a second".into(),
+            ),
+            "plugin_poisoned" => {
+                let detail = "a plugin was stopped again and again, and is tried now and then: upload a version that is not, see `poisoned` of the plugin";
+                waiting(Reason::PluginPoisoned, None, detail.into())
+            }
             other => waiting(Reason::Lane, None, format!("it was put aside: {other}")),
         },
         DeliveryState::Delivered

@@ -23,6 +23,7 @@ use self::older::Older;
 use super::Shared;
 use super::budget::{Amount, Class, Grant, Use};
 use super::diversion::Diversions;
+use super::gate::{self, Gates, Pass};
 use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
 use super::wait::{self, Wait};
@@ -320,14 +321,14 @@ impl ShardLoop {
     }
 
     pub(super) fn limit_of(&self, snapshot: &Snapshot, queue: QueueKey) -> Limit {
-        limit(&self.shared, snapshot, self.shared.in_flight.idle(), queue)
+        limit(&self.shared, &self.worker.gates, snapshot, self.shared.in_flight.idle(), queue)
     }
 }
 
 /// What a queue may have in flight in one shard. A tenant has no more than its plan says, and no more than its weight times what nobody
 /// uses: so there is always room for who comes next, however many are noisy, and one alone may use what its plan allows. One with several
 /// shards has its part of the plan in each of them, wherever they are owned, and of what nobody uses here in each that is owned here.
-fn limit(shared: &Shared, snapshot: &Snapshot, idle: Amount, queue: QueueKey) -> Limit {
+fn limit(shared: &Shared, gates: &Gates, snapshot: &Snapshot, idle: Amount, queue: QueueKey) -> Limit {
     let most = |events| Limit { events, bytes: usize::MAX, turn: BATCH };
     let is_paused = |who| is_held(snapshot, who) && snapshot.traffic.held == Percent::NONE;
     match queue {
@@ -347,6 +348,11 @@ fn limit(shared: &Shared, snapshot: &Snapshot, idle: Amount, queue: QueueKey) ->
         }
         QueueKey::Source(_, source) => most(if is_paused(Diverted::Source(source)) { 0 } else { usize::MAX }),
         QueueKey::Retries(_) => most(if snapshot.traffic.retries == Percent::NONE { 0 } else { usize::MAX }),
+        QueueKey::Plugins(tenant) => most(gates.chains(snapshot, tenant, shared.clock.now())),
+        QueueKey::Connection(_, connection) => {
+            let connection = snapshot.connections.get(&connection);
+            most(connection.map_or(usize::MAX, |connection| gate::tries(shared, connection, shared.clock.now())))
+        }
     }
 }
 
@@ -363,18 +369,27 @@ fn class_of(snapshot: &Snapshot, queue: QueueKey) -> Class {
     let tenant_is_held = |tenant: TenantId| is_held(snapshot, Diverted::Tenant(tenant));
     match queue {
         QueueKey::Source(tenant, source) if tenant_is_held(tenant) || is_held(snapshot, Diverted::Source(source)) => Class::Held,
-        QueueKey::Tenant(tenant) | QueueKey::Destination(tenant, _) if tenant_is_held(tenant) => Class::Held,
+        QueueKey::Tenant(tenant)
+        | QueueKey::Destination(tenant, _)
+        | QueueKey::Plugins(tenant)
+        | QueueKey::Connection(tenant, _)
+            if tenant_is_held(tenant) =>
+        {
+            Class::Held
+        }
         QueueKey::Retries(_) => Class::Retries,
         _ => Class::CatchUp,
     }
 }
 
-fn wait_of(queue: QueueKey) -> Wait {
+pub(super) fn wait_of(queue: QueueKey) -> Wait {
     match queue {
         QueueKey::Tenant(_) => Wait::TenantWindow,
         QueueKey::Destination(..) => Wait::DestinationWindow,
         QueueKey::Source(..) => Wait::Held,
         QueueKey::Retries(_) => Wait::RetriesPaused,
+        QueueKey::Plugins(_) => Wait::PluginFuel,
+        QueueKey::Connection(..) => Wait::PluginPoisoned,
     }
 }
 
@@ -418,12 +433,12 @@ pub(super) fn entry(claimed: Claimed, held: Held) -> Item {
     // What has begun waits for nothing any more.
     let wait = if ticket.lane == Lane::Low && progress.is_empty() { Wait::LowLane } else { Wait::Turn };
     let work = Work::Plan { event: Box::new(event), connection: None };
-    Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, wait }
+    Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, wait, pass: Pass::None }
 }
 
 pub(super) fn item_of(job: Job, held: Held, wait: Wait) -> Item {
     let Job { id, attempts, spent, since, work } = job;
-    Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, wait }
+    Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, wait, pass: Pass::None }
 }
 
 pub(super) fn size(job: &Job) -> usize {

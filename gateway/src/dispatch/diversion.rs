@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::budget::Class;
-use super::claim::{BATCH, BATCH_BYTES, ShardLoop, entry, item_of, size};
+use super::claim::{BATCH, BATCH_BYTES, ShardLoop, entry, item_of, size, wait_of};
 use super::record::Held;
 use super::wait::{self, Wait};
 use super::work::tenant_of;
@@ -181,7 +181,10 @@ impl ShardLoop {
         let queues: Vec<QueueKey> = fronts.queues.keys().copied().collect();
         for queue in queues {
             let Some(job) = fronts.queues.get(&queue) else { continue };
-            let wait = if matches!(queue, QueueKey::Retries(_)) { Wait::RetriesPaused } else { Wait::Held };
+            let wait = match queue {
+                QueueKey::Retries(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) => wait_of(queue),
+                _ => Wait::Held,
+            };
             let over = wait.over(&self.shared, job.since, now).or_else(|| wait::deleted(&self.shared, tenant_of(&job.work)));
             if over.is_none() && !self.is_served(snapshot, queue) {
                 continue;
@@ -190,7 +193,9 @@ impl ShardLoop {
             let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes, is_short) else { continue };
             let Some(job) = fronts.queues.remove(&queue) else { continue };
             self.windows.gone(queue);
-            let item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
+            // Out of the plugins' queues it does not go behind what came later.
+            let then = if matches!(queue, QueueKey::Plugins(_) | QueueKey::Connection(..)) { wait } else { Wait::Turn };
+            let item = item_of(job, Held::of(grant.split(bytes), None), then);
             match over {
                 Some(reason) => {
                     given_up += 1;

@@ -143,6 +143,7 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
         }
     }
     shared.metrics.queue_gone(shard);
+    shared.plugins.set_fuel_waits(shard, Vec::new());
     hold.lose();
     match result {
         Ok(()) => {

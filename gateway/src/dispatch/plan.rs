@@ -5,13 +5,15 @@ use std::sync::Arc;
 use super::Shared;
 use super::attempt::{Past, Planned};
 use super::filter::View;
+use super::gate::{Gate, Run, Stay, Turn};
 use super::output::Made;
 use super::schedule::{History, Next, Outcome};
 use crate::clock::{Timestamp, monotonic};
 use crate::control::inspect::Inspector;
-use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage, StageKind};
-use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest, VersionHash};
-use crate::plugin::{self, Call, Report};
+use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage};
+use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest};
+use crate::plugin::table::Place;
+use crate::plugin::{Call, Report, Table};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
 use crate::telemetry::metrics::{PluginOutcome, Track};
 use crate::telemetry::trace;
@@ -34,14 +36,15 @@ impl Plan {
 
 /// Plans an event on one connection, or on all of its source. What stands in `recorded` is skipped: it has happened.
 pub(super) async fn plan(
-    shared: &Shared,
+    gate: Gate<'_>,
     event: Arc<Event>,
     only: Option<ConnectionId>,
     recorded: &[DeliveryRecord],
     past: Past,
 ) -> Plan {
+    let shared = gate.shared;
     let snapshot = shared.snapshots.at_least(event.revision).await;
-    let planner = Planner { shared, event: &event, past, now: shared.clock.now() };
+    let planner = Planner { shared, gate, event: &event, past, now: shared.clock.now() };
     let connections = match planner.connections(&snapshot, only) {
         Ok(connections) => connections,
         Err(settled) => {
@@ -93,6 +96,7 @@ pub(super) fn resume(shared: &Shared, delivery: Delivery, past: Past) -> Plan {
 
 struct Planner<'a> {
     shared: &'a Shared,
+    gate: Gate<'a>,
     event: &'a Arc<Event>,
     past: Past,
     now: Timestamp,
@@ -103,6 +107,14 @@ enum Chained {
     Outputs(Vec<SharedRequest>),
     DroppedBy(String),
     Failed { failure: Failure, policy: OnFailure },
+    Stays(Stay),
+}
+
+/// How the plugins' runs went.
+#[derive(Default)]
+struct Ran {
+    runs: Vec<PluginRun>,
+    used_table: bool,
 }
 
 impl Planner<'_> {
@@ -147,17 +159,30 @@ impl Planner<'_> {
                 return Err(reason);
             }
         }
-        let mut runs = Vec::new();
-        match self.chain(connection, &mut runs, &mut plan.made).await {
+        let mut ran = Ran::default();
+        let chained = self.entered(connection, &mut ran, &mut plan.made).await;
+        let Ran { runs, used_table } = ran;
+        match chained {
             Chained::Outputs(outputs) => {
                 let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
-                self.outputs(connection, outputs, runs, plan);
+                self.outputs(connection, outputs, runs, used_table, plan);
                 Ok(count)
             }
             Chained::DroppedBy(by) => {
                 let row = self.row(first, Some(connection.id), DeliveryState::Filtered { by });
                 plan.settled.push(DeliveryRecord { runs, ..row });
                 Ok(0)
+            }
+            Chained::Stays(Stay::In(queue, wait)) => {
+                self.gate.park(queue, wait);
+                let state = DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) };
+                let job = Some(Box::new(self.past.job(first, self.work(Some(connection.id)))));
+                plan.settled.push(DeliveryRecord { runs, job, ..self.row(first, Some(connection.id), state) });
+                Ok(0)
+            }
+            Chained::Stays(Stay::Out(reason)) => {
+                plan.settled.push(DeliveryRecord { runs, ..self.dead(first, Some(connection.id), reason.clone()) });
+                Err(reason)
             }
             Chained::Failed { failure, policy } => {
                 plan.settled.push(DeliveryRecord { runs, ..self.failed(connection, failure.clone(), policy) });
@@ -167,14 +192,21 @@ impl Planner<'_> {
     }
 
     /// One output is attempted at once. Several are stored first, so that a crash can't give the event other outputs in another
-    /// number.
-    fn outputs(&self, connection: &Arc<Connection>, outputs: Vec<SharedRequest>, runs: Vec<PluginRun>, plan: &mut Plan) {
-        let several = outputs.len() > 1;
+    /// number; and so is what depends on a table, which may have changed by the time it were made again.
+    fn outputs(
+        &self,
+        connection: &Arc<Connection>,
+        outputs: Vec<SharedRequest>,
+        runs: Vec<PluginRun>,
+        used_table: bool,
+        plan: &mut Plan,
+    ) {
+        let stored_first = outputs.len() > 1 || used_table;
         let mut runs = Some(runs);
         for (output, request) in (0..).zip(outputs) {
             let mut planned = Planned::new(self.event, connection.clone(), output, request);
             planned.runs = runs.take().unwrap_or_default();
-            if several {
+            if stored_first {
                 plan.settled.push(planned.scheduled(self.past, self.now));
             } else {
                 plan.planned.push(planned);
@@ -182,16 +214,43 @@ impl Planner<'_> {
         }
     }
 
-    async fn chain(&self, connection: &Connection, runs: &mut Vec<PluginRun>, made: &mut Made) -> Chained {
+    /// The chain, if its plugins may run now.
+    async fn entered(&self, connection: &Connection, ran: &mut Ran, made: &mut Made) -> Chained {
+        if connection.chain.is_empty() {
+            return Chained::Outputs(vec![SharedRequest::Event(self.event.clone())]);
+        }
+        let _fuel = match self.gate.enter(connection) {
+            Ok(fuel) => fuel,
+            Err(stay) => return Chained::Stays(stay),
+        };
+        let chained = self.chain(connection, ran, made).await;
+        self.gate.learn(&ran.runs);
+        chained
+    }
+
+    async fn chain(&self, connection: &Connection, ran: &mut Ran, made: &mut Made) -> Chained {
         let pinned = self.event.pins.iter().find(|pin| pin.connection == connection.id);
         let mut current = vec![SharedRequest::Event(self.event.clone())];
         for (position, stage) in connection.chain.iter().enumerate() {
             // The chain may be another one by now: then the position names another plugin.
-            let version = stage.version_for(pinned.and_then(|pin| pin.versions.get(position)).copied());
+            let pinned = stage.version_for(pinned.and_then(|pin| pin.versions.get(position)).copied());
             let mut next = Vec::with_capacity(current.len());
-            for input in current {
+            for (number, input) in (0..).zip(current) {
                 made.room().await;
-                match self.stage(connection.id, stage, version, &input, runs).await {
+                let run = match self.gate.turn(connection, position, pinned) {
+                    Turn::Run(run) => run,
+                    Turn::PassThrough => {
+                        next.push(input);
+                        continue;
+                    }
+                    Turn::Stay(stay) => return Chained::Stays(stay),
+                };
+                let place = self.place(connection.id, stage, position, number);
+                let (result, stay) = self.stage(connection, position, run, (place, &input), ran).await;
+                if let Some(stay) = stay {
+                    return Chained::Stays(stay);
+                }
+                match result {
                     Ok(None) => next.push(input),
                     Ok(Some(outputs)) => {
                         made.add(outputs.iter().map(Request::size).sum());
@@ -209,15 +268,22 @@ impl Planner<'_> {
         Chained::Outputs(current)
     }
 
-    /// Runs one plugin on one request: `None` keeps the request as it is.
+    /// Where a run stands in this event's plans.
+    fn place(&self, connection: ConnectionId, stage: &Stage, position: usize, input: u32) -> Place {
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        Place { tenant: self.event.tenant, plugin: stage.plugin, event: self.event.id, connection, stage: position, input }
+    }
+
+    /// Runs one plugin on one request: `None` keeps the request as it is. Says too where the event waits if the plugin is poisoned now.
     async fn stage(
         &self,
-        connection: ConnectionId,
-        stage: &Stage,
-        (version, kind): (VersionHash, StageKind),
-        input: &SharedRequest,
-        runs: &mut Vec<PluginRun>,
-    ) -> Result<Option<Vec<Request>>, Failure> {
+        connection: &Connection,
+        position: usize,
+        Run { version, kind, is_try }: Run,
+        (place, input): (Place, &SharedRequest),
+        ran: &mut Ran,
+    ) -> (Result<Option<Vec<Request>>, Failure>, Option<Stay>) {
+        let stage = &connection.chain[position];
         let call = Call {
             tenant: self.event.tenant,
             version,
@@ -227,22 +293,24 @@ impl Planner<'_> {
             config: stage.config.clone(),
             secrets: stage.secrets.clone(),
             limits: stage.limits.clone(),
-            table: plugin::Table::default(),
+            table: Table::live(place),
         };
         let started_at = self.shared.clock.now();
         // What is planned again was compared the first time, and a shadow is compared with the alias' own version.
         let split = stage.split.as_ref().filter(|_| self.past.attempts == 0 && !stage.is_canary(version));
         let shadow = split.and_then(|split| Some((split, split.shadow_for(self.event.id)?, call.clone())));
-        let Report { result, run, .. } = self.shared.plugins.ask(kind, call).await;
+        let Report { result, run, used_table, .. } = self.shared.plugins.ask(kind, call).await;
+        let stay = self.gate.ran(connection, position, is_try, &run, result.as_ref().err());
         let result = result.map_err(|error| error.to_failure());
         if let Some((split, portion, call)) = shadow {
             self.shared.shadows.offer(self.shared, split, portion, call, &result);
         }
         let track = if stage.is_canary(version) { Track::Canary } else { Track::Stable };
         self.shared.metrics.plugin_run(PluginOutcome { track, ..(&run).into() });
-        self.shared.spans.plugin_run(self.event, connection, &stage.name, started_at, &run);
-        runs.push(run);
-        result
+        self.shared.spans.plugin_run(self.event, connection.id, &stage.name, started_at, &run);
+        ran.runs.push(run);
+        ran.used_table |= used_table;
+        (result, stay)
     }
 
     /// The outcome of a connection whose plugin failed.

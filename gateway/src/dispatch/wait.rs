@@ -26,6 +26,10 @@ pub(super) enum Wait {
     DestinationWindow,
     /// Its destination, which is disabled.
     DestinationDisabled,
+    /// Fuel for its tenant's plugins.
+    PluginFuel,
+    /// A plugin that is poisoned.
+    PluginPoisoned,
 }
 
 impl Wait {
@@ -39,6 +43,8 @@ impl Wait {
             Self::TenantWindow => "tenant_window",
             Self::DestinationWindow => "destination_window",
             Self::DestinationDisabled => "destination_disabled",
+            Self::PluginFuel => "plugin_fuel",
+            Self::PluginPoisoned => "plugin_poisoned",
         }
     }
 
@@ -66,6 +72,8 @@ impl Wait {
             Self::TenantWindow => "the tenant's window was full, and the event waited",
             Self::DestinationWindow => "the destination's window was full, and the delivery waited",
             Self::DestinationDisabled => "the destination was disabled",
+            Self::PluginFuel => "the tenant's plugins had used up their fuel, `plan.plugin_fuel`, and the event waited",
+            Self::PluginPoisoned => "a plugin was stopped again and again, and the event was held",
         }
     }
 }
@@ -103,7 +111,7 @@ fn id_of(item: &Item) -> DeliveryId {
 /// Moves a whole piece of work elsewhere, unattempted.
 pub(super) fn moved(item: Item, state: DeliveryState, at: Timestamp) -> Done {
     let id = id_of(&item);
-    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _ } = item;
+    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _, pass: _ } = item;
     let job = Job { id, attempts, spent, since, work };
     let (connection, destination, output) = match &job.work {
         Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output),

@@ -221,6 +221,11 @@ impl Windows {
         state.forget(key.tenant(), Some(key));
     }
 
+    /// Whether anything waits in the queue, or is on its way there.
+    pub(super) fn is_waiting(&self, key: QueueKey) -> bool {
+        self.state().queues.get(&key).is_some_and(|queue| queue.waiting > 0)
+    }
+
     /// Since when the oldest of all that is parked waits, as far as is known: of a queue that an earlier owner left, from its first
     /// turn on.
     pub(super) fn oldest(&self) -> Option<Timestamp> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::attempt::{self, Planned};
+use super::gate::{Gate, Gates, Pass};
 use super::owner::Hold;
 use super::plan::{self, Plan};
 use super::record::{Done, Held};
@@ -32,6 +33,8 @@ pub(super) struct Item {
     pub(super) held: Held,
     /// What it waited for. Out of its destination's sub-queue it has a place in that destination's window already.
     pub(super) wait: Wait,
+    /// What its plugins were let through with.
+    pub(super) pass: Pass,
 }
 
 /// What the tasks of one shard share.
@@ -39,13 +42,15 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) hold: Arc<Hold>,
     pub(super) windows: Windows,
+    pub(super) gates: Gates,
     records: mpsc::Sender<Done>,
     winding_up: CancellationToken,
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, records: mpsc::Sender<Done>) -> Self {
-        Self { shared, hold, windows, records, winding_up: CancellationToken::new() }
+        let gates = Gates::new(hold.lease.shard);
+        Self { shared, hold, windows, gates, records, winding_up: CancellationToken::new() }
     }
 
     /// Asks every task to write its progress and end.
@@ -63,20 +68,27 @@ impl Worker {
     /// Plans if need be, attempts, and records.
     pub(super) async fn run(&self, item: Item) {
         // How long a delivery is tried again is the retry policy's to say, wherever it waits meanwhile.
-        let is_retry = item.spent > 0 && matches!(item.wait, Wait::TenantWindow | Wait::DestinationWindow | Wait::RetriesPaused);
+        let is_retry = item.spent > 0
+            && matches!(item.wait, Wait::TenantWindow | Wait::DestinationWindow | Wait::RetriesPaused | Wait::PluginFuel);
         let over = item.wait.over(&self.shared, item.since, self.shared.clock.now()).filter(|_| !is_retry);
         if let Some(reason) = over.or_else(|| deleted(&self.shared, tenant_of(&item.work))) {
             return self.send(given_up(&self.shared, item, reason)).await;
         }
-        let Item { origin, attempts, spent, since, work, progress, held, wait } = item;
+        let Item { origin, attempts, spent, since, work, progress, held, wait, pass } = item;
         let admitted = wait == Wait::DestinationWindow;
         let (event, tenant) = (event_of(&work), tenant_of(&work));
         let parked = matches!(origin, Origin::Job(_));
         let past = attempt::Past { attempts, spent, since, admitted, parked, lane: lane_of(origin) };
         let Plan { settled, planned, made } = match work {
-            Work::Plan { event, connection } => plan::plan(&self.shared, Arc::from(event), connection, &progress, past).await,
+            Work::Plan { event, connection } => {
+                let (shared, gates, windows) = (&*self.shared, &self.gates, &self.windows);
+                let gate = Gate { shared, gates, windows, wait, pass: &pass, tenant, since };
+                plan::plan(gate, Arc::from(event), connection, &progress, past).await
+            }
             Work::Attempt(delivery) => plan::resume(&self.shared, *delivery, past),
         };
+        // What it did not use of its fuel is for others.
+        drop(pass);
         let records = Records { worker: self, origin, event, tenant };
         records.attempt_all(settled, planned, past, Held { _made: Some(made), ..held }).await;
     }

@@ -50,6 +50,8 @@ pub struct Report<T> {
     pub run: PluginRun,
     /// Where the guest was when it trapped or was stopped, innermost first; empty for all other ends. At most [`MAX_FRAMES`].
     pub backtrace: Vec<Frame>,
+    /// Whether it used its table: run again, it may find something else there.
+    pub used_table: bool,
     /// What it was stopped for: it is to run again with the answer.
     pub(super) asked: Option<TableOp>,
 }
@@ -58,17 +60,18 @@ impl<T> Report<T> {
     /// Of a call that never ran.
     pub fn failed(version: VersionHash, error: CallError) -> Self {
         let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
-        Self { result: Err(error), run, backtrace: Vec::new(), asked: None }
+        Self { result: Err(error), run, backtrace: Vec::new(), used_table: false, asked: None }
     }
 
     /// Of a call with this answer.
     pub fn answered(answer: T, run: PluginRun) -> Self {
-        Self { result: Ok(answer), run, backtrace: Vec::new(), asked: None }
+        Self { result: Ok(answer), run, backtrace: Vec::new(), used_table: false, asked: None }
     }
 
     /// With what `make` makes of the answer.
     pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Report<U> {
-        Report { result: self.result.map(make), run: self.run, backtrace: self.backtrace, asked: self.asked }
+        let Self { result, run, backtrace, used_table, asked } = self;
+        Report { result: result.map(make), run, backtrace, used_table, asked }
     }
 }
 
@@ -167,13 +170,13 @@ pub(super) fn wrong_type(interface: &str, error: &wasmtime::Error) -> wasmtime::
 impl<T> Report<T> {
     /// Makes something else of the answer; `count` is what is recorded of it.
     pub(super) fn and_then<U>(self, make: impl FnOnce(T) -> Result<U, Stop>, count: impl FnOnce(&U) -> usize) -> Report<U> {
-        let Self { result, run, backtrace, asked } = self;
+        let Self { result, run, backtrace, used_table, asked } = self;
         let result = result.and_then(|answer| Ok(make(answer)?));
         let outcome = match &result {
             Ok(made) => Ok(u32::try_from(count(made)).unwrap_or(u32::MAX)),
             Err(error) => Err(error.to_failure()),
         };
-        Report { result, run: PluginRun { outcome, ..run }, backtrace, asked }
+        Report { result, run: PluginRun { outcome, ..run }, backtrace, used_table, asked }
     }
 }
 
@@ -241,7 +244,8 @@ pub(super) fn run<T>(
         outcome: result.as_ref().map(outcome).map_err(CallError::to_failure),
         logs: state.log.into_lines(),
     };
-    Report { result, run, backtrace, asked: state.table.asked }
+    let used_table = !call.table.answers.is_empty();
+    Report { result, run, backtrace, used_table, asked: state.table.asked }
 }
 
 fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {

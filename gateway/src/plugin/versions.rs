@@ -1,6 +1,7 @@
 //! Versions that are ready to run: loaded when first needed, one at a time each, the least used let go.
 
-use std::collections::{BTreeMap, HashMap};
+mod cache;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use tokio::sync::OnceCell;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use self::cache::Cache;
+pub(super) use self::cache::CacheSize;
 use super::Components;
 use super::artifact::Artifacts;
 use super::call::{Offers, Ready};
@@ -20,7 +23,7 @@ use super::host::{State, one_line};
 use super::limits::CompileLimits;
 use super::screen::{Screen, screen};
 use crate::clock::monotonic;
-use crate::event::VersionHash;
+use crate::event::{TenantId, VersionHash};
 
 /// How long a refusal stands before the component is looked at again. A compiler that was stopped on a loaded machine may
 /// come through later; one that was stopped by a bomb must not be started for each event.
@@ -66,41 +69,7 @@ pub(super) struct Versions {
     compiler: Compiler,
     limits: CompileLimits,
     components: Arc<dyn Components>,
-    cache: Mutex<Cache>,
-}
-
-/// The cache's bounds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CacheSize {
-    pub(super) versions: usize,
-    pub(super) bytes: u64,
-}
-
-struct Cache {
-    entries: HashMap<VersionHash, Entry>,
-    /// By their last use, the longest ago first.
-    by_use: BTreeMap<u64, VersionHash>,
-    uses: u64,
-    /// Of all entries.
-    bytes: u64,
-    size: CacheSize,
-}
-
-#[derive(Default)]
-struct Entry {
-    slot: Slot,
-    used: u64,
-    /// Known once it is loaded.
-    bytes: u64,
-}
-
-impl Cache {
-    fn remove(&mut self, version: VersionHash) {
-        if let Some(entry) = self.entries.remove(&version) {
-            self.by_use.remove(&entry.used);
-            self.bytes -= entry.bytes;
-        }
-    }
+    cache: Mutex<Cache<Slot>>,
 }
 
 impl Side {
@@ -136,13 +105,13 @@ impl Versions {
         components: Arc<dyn Components>,
         size: CacheSize,
     ) -> Self {
-        let cache = Mutex::new(Cache { entries: HashMap::new(), by_use: BTreeMap::new(), uses: 0, bytes: 0, size });
-        Self { sides, compiler, limits, components, cache }
+        Self { sides, compiler, limits, components, cache: Mutex::new(Cache::new(size)) }
     }
 
     /// A version that can be run. Loads it, or compiles it, if need be; whoever else asks meanwhile waits for the same load.
-    pub(super) async fn get(&self, version: VersionHash) -> Result<Arc<Version>, LoadError> {
-        let slot = self.slot(version);
+    /// It counts for this tenant.
+    pub(super) async fn get(&self, version: VersionHash, by: TenantId) -> Result<Arc<Version>, LoadError> {
+        let slot = self.cache().used(version, by);
         if let Some(Ok(version)) = slot.get() {
             return Ok(Arc::clone(version));
         }
@@ -156,7 +125,8 @@ impl Versions {
                 }
             })
             .await;
-        self.shrink(version);
+        let bytes = slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes + BESIDE_CODE);
+        self.cache().loaded(version, bytes);
         match loaded? {
             Ok(version) => Ok(Arc::clone(version)),
             Err((refusal, since)) => {
@@ -208,40 +178,14 @@ impl Versions {
         Ok(blocking(move || screen(&component, &limits).map(|screen| (screen, VersionHash::of(&component)))).await??)
     }
 
-    fn slot(&self, version: VersionHash) -> Slot {
-        let mut cache = self.cache();
-        let Cache { entries, by_use, uses, .. } = &mut *cache;
-        *uses += 1;
-        let entry = entries.entry(version).or_default();
-        by_use.remove(&entry.used);
-        by_use.insert(*uses, version);
-        entry.used = *uses;
-        Arc::clone(&entry.slot)
-    }
-
     fn forget(&self, version: VersionHash, slot: &Slot) {
         let mut cache = self.cache();
-        if cache.entries.get(&version).is_some_and(|entry| Arc::ptr_eq(&entry.slot, slot)) {
+        if cache.get(version).is_some_and(|kept| Arc::ptr_eq(kept, slot)) {
             cache.remove(version);
         }
     }
 
-    /// Lets the least recently used go while there are too many, but not the one in hand. What is running keeps its own handle.
-    fn shrink(&self, in_hand: VersionHash) {
-        let mut cache = self.cache();
-        if let Some(entry) = cache.entries.get_mut(&in_hand) {
-            let bytes = entry.slot.get().and_then(|loaded| loaded.as_ref().ok()).map_or(0, |version| version.bytes + BESIDE_CODE);
-            let before = std::mem::replace(&mut entry.bytes, bytes);
-            cache.bytes = cache.bytes + bytes - before;
-        }
-        let CacheSize { versions, bytes } = cache.size;
-        while cache.entries.len() > versions || cache.bytes > bytes {
-            let Some(oldest) = cache.by_use.values().find(|version| **version != in_hand).copied() else { break };
-            cache.remove(oldest);
-        }
-    }
-
-    fn cache(&self) -> MutexGuard<'_, Cache> {
+    fn cache(&self) -> MutexGuard<'_, Cache<Slot>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -79,6 +79,15 @@ pub enum Write {
     Record,
 }
 
+/// For what an event waits whose plugins can't run now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PluginWait {
+    /// Its tenant's fuel.
+    Fuel,
+    /// A version that is poisoned.
+    Poisoned,
+}
+
 /// Whether a tenant was inside its throughput: delivery latency is promised to quiet ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -204,6 +213,8 @@ struct Instruments {
     plugin_shadows: Counter<u64>,
     plugin_fuel: BoundHistogram<u64>,
     plugin_duration: BoundHistogram<f64>,
+    plugin_waits: Counter<u64>,
+    plugin_circuits: Counter<u64>,
     leases: Counter<u64>,
     reload_failures: BoundCounter<u64>,
     refused_connections: Counter<u64>,
@@ -214,6 +225,9 @@ struct Instruments {
 #[derive(Debug, Default)]
 struct State {
     shards: Mutex<HashMap<Shard, QueueSample>>,
+    // Tenants whose events wait for fuel.
+    fuel_waits: Mutex<HashMap<Shard, u64>>,
+    poisoned: AtomicU64,
     // By `lane as usize`; none while nothing of the lane is finished.
     drain: Mutex<[Option<Duration>; Lane::ALL.len()]>,
     connections: AtomicU64,
@@ -273,6 +287,12 @@ impl Metrics {
             ),
             plugin_fuel: histogram(meter, "tidegate.plugin.fuel", "{fuel}", "Fuel used by one plugin run.", &FUEL).bind(&[]),
             plugin_duration: seconds(meter, "tidegate.plugin.duration", "How long one plugin run took.", &SHORT).bind(&[]),
+            plugin_waits: counter(
+                meter,
+                "tidegate.plugin.waits",
+                "Events parked for their tenant's fuel or for a poisoned version.",
+            ),
+            plugin_circuits: counter(meter, "tidegate.plugin.poisonings", "Versions that were poisoned, and that answered again."),
             leases: counter(meter, "tidegate.lease.changes", "Shard leases acquired, released and lost."),
             reload_failures: counter(meter, "tidegate.config.reload.failures", "Configurations that could not be applied.")
                 .bind(&[]),
@@ -324,6 +344,32 @@ impl Metrics {
         self.0.plugin_shadows.add(1, &[KeyValue::new("result", shadowed.as_str())]);
     }
 
+    /// An event was parked because its plugins can't run now.
+    pub fn plugin_waits(&self, wait: PluginWait) {
+        let name = match wait {
+            PluginWait::Fuel => "fuel",
+            PluginWait::Poisoned => "poisoned",
+        };
+        self.0.plugin_waits.add(1, &[KeyValue::new("for", name)]);
+    }
+
+    /// A version was poisoned, or answered again; so many are poisoned now.
+    pub fn plugin_circuit(&self, is_poisoned: bool, now: usize) {
+        let change = if is_poisoned { "poisoned" } else { "answered" };
+        self.0.plugin_circuits.add(1, &[KeyValue::new("change", change)]);
+        self.0.state.poisoned.store(now as u64, Ordering::Relaxed);
+    }
+
+    /// So many tenants of a shard have events that wait for fuel.
+    pub fn plugin_fuel_waits(&self, shard: Shard, tenants: usize) {
+        let mut waiting = self.0.state.fuel_waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if tenants == 0 {
+            waiting.remove(&shard);
+        } else {
+            waiting.insert(shard, tenants as u64);
+        }
+    }
+
     /// How full a shard is now; its owner says so now and then.
     pub fn queue(&self, shard: Shard, sample: QueueSample) {
         self.shards().insert(shard, sample);
@@ -332,6 +378,7 @@ impl Metrics {
     /// The shard is not ours any more.
     pub fn queue_gone(&self, shard: Shard) {
         self.shards().remove(&shard);
+        self.plugin_fuel_waits(shard, 0);
     }
 
     /// How long it takes until all that is in a lane of the whole gateway is finished, at the present rate; none if nothing is.
@@ -465,7 +512,7 @@ fn bind_latency(latency: &Histogram<f64>) -> Vec<BoundHistogram<f64>> {
 
 fn define_gauges(meter: &Meter, state: &Arc<State>) {
     type Read = fn(&State) -> u64;
-    let gauges: [(&'static str, &'static str, &'static str, Read); 9] = [
+    let gauges: [(&'static str, &'static str, &'static str, Read); 11] = [
         ("tidegate.ingest.connections", "{connection}", "Open ingest connections.", |s| s.connections.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight", "{event}", "Events that wait for the store.", |s| s.in_flight.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
@@ -478,6 +525,12 @@ fn define_gauges(meter: &Meter, state: &Arc<State>) {
             sum(s, |q| q.parked)
         }),
         ("tidegate.queue.dead_letters", "{job}", "Dead letters, owned shards.", |s| sum(s, |q| q.dead_letters)),
+        ("tidegate.plugin.poisoned", "{version}", "Plugin versions that are poisoned, each where it runs.", |s| {
+            s.poisoned.load(Ordering::Relaxed)
+        }),
+        ("tidegate.plugin.fuel.waits", "{tenant}", "Tenants whose events wait for fuel, owned shards.", |s| {
+            s.fuel_waits.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+        }),
         ("tidegate.queue.shards", "{shard}", "Shards owned.", |s| sum(s, |_| 1)),
     ];
     for (name, unit, help, read) in gauges {

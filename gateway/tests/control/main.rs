@@ -9,6 +9,7 @@ mod input;
 mod isolation;
 mod lifecycle;
 mod openapi;
+mod plugins;
 mod schema;
 mod secrets;
 mod signals;

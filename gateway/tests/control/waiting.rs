@@ -120,6 +120,18 @@ async fn a_delivery_says_what_it_waits_for_until_it_is_done() {
     let parked = DeliveryState::Parked { reason: "tenant_window".into(), queue: Some(queue) };
     queued.record(&lease, Origin::Entry(ticket), parked, Vec::new()).await;
     queued.waits_for("tenant_window", "plan.in_flight").await;
+    let mut queue = queue;
+    let connection = queued.tenant.connection.parse().unwrap();
+    for (next, reason, word) in [
+        (QueueKey::Plugins(queued.home.tenant), "plugin_fuel", "plan.plugin_fuel"),
+        (QueueKey::Connection(queued.home.tenant, connection), "plugin_poisoned", "stopped again and again"),
+    ] {
+        let job = world.store.unpark(&lease, queue, budget).await.unwrap().remove(0).id;
+        let parked = DeliveryState::Parked { reason: reason.into(), queue: Some(next) };
+        queued.record(&lease, Origin::Job(job), parked, Vec::new()).await;
+        queued.waits_for(reason, word).await;
+        queue = next;
+    }
 
     let job = world.store.unpark(&lease, queue, budget).await.unwrap().remove(0).id;
     let due = Timestamp(1);

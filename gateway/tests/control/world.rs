@@ -38,7 +38,8 @@ impl Inspector for ByPrefix {
             bytes if bytes.starts_with(b"transform") => StageKind::Transform,
             _ => return Err(InspectError::Unusable { code: "missing_export".into(), reason: "it exports nothing".into() }),
         };
-        Ok(Inspection { kind, exports: vec!["tidegate:plugin/test@1.0.0".into()] })
+        let compiled = component.len() as u64;
+        Ok(Inspection { kind, exports: vec!["tidegate:plugin/test@1.0.0".into()], compiled })
     }
 
     /// Filters keep everything; transforms give what they got, with their version's hash in a header.
@@ -86,7 +87,7 @@ impl World {
         Self::with(options(&store, &key, inspector), key).await
     }
 
-    async fn with(options: Options, key: Secret) -> Self {
+    pub(crate) async fn with(options: Options, key: Secret) -> Self {
         let store = Arc::clone(&options.store);
         let control = Control::load(options).await.unwrap();
         let admin = Admin { max_body: 64 << 10, max_component: 256 << 10, ..Admin::default() };

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
+#[path = "../plugin/guest.rs"]
+#[allow(dead_code, reason = "the plugins' own tests need more of it")]
+mod guest;
+mod plugins;
 mod spread;
 mod steer;
 mod wait;

@@ -18,6 +18,7 @@ use tidegate::egress::policy::AddressPolicy;
 use tidegate::egress::{Egress, EgressConfig};
 use tidegate::event::{Event, EventId, Lane, Request, Shard, SourceId, TenantId, VersionHash};
 use tidegate::ingest::verify::Verifier;
+use tidegate::plugin::poison::Poisoned;
 use tidegate::plugin::{Components, Limits, PluginConfig, Runtime};
 use tidegate::store::embedded::{Embedded, Options as StoreOptions};
 use tidegate::store::{Acceptance, DeliveryState, EventSummary, Home, Retention, Store};
@@ -184,6 +185,16 @@ impl World {
         let acceptance = Acceptance { event, shard, lane, dedup: None };
         self.store.accept(vec![acceptance]).await.unwrap();
         id
+    }
+
+    /// Keeps a component, so that what is declared can name it.
+    pub(crate) async fn keep(&self, component: Bytes) -> String {
+        self.control.keep(component).await.unwrap().hash.to_string()
+    }
+
+    /// Versions that are poisoned on this node.
+    pub(crate) fn poisoned(&self, tenant: &str) -> Vec<Poisoned> {
+        self.plugins.circuits().poisoned(self.home(tenant).tenant)
     }
 
     pub(crate) fn home(&self, tenant: &str) -> Home {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
+mod ailing;
 mod api;
 mod bad_input;
 mod deletion;

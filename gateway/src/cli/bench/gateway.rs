@@ -337,7 +337,9 @@ fn settings(ingest: SocketAddr, admin: SocketAddr, backend: Backend<'_>, tuning:
 
 /// A plan that nothing is over, however much is queued.
 pub(super) fn wide_plan() -> Value {
-    json!({"rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096, "queued_bytes": "1TiB"})
+    json!({
+        "rate": 1_000_000.0, "burst": 1_000_000, "in_flight": 4096, "queued_bytes": "1TiB", "plugin_fuel": 1_000_000_000_000_u64
+    })
 }
 
 fn make_key() -> Result<Secret, BenchError> {

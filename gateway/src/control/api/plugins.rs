@@ -23,7 +23,8 @@ pub(super) async fn list(State(api): State<Api>, scope: Scope, Query(paging): Qu
 
 pub(super) async fn show(State(api): State<Api>, scope: Scope, Path([plugin]): Path<1>, _: Query<TenantOnly>) -> Answer {
     let entry = api.0.control.get::<Plugins>(scope.homes.tenant, &plugin)?;
-    Ok(axum::Json(PluginView::of(&entry)).into_response())
+    let poisoned = api.0.control.poisoned(scope.homes.tenant, entry.id);
+    Ok(axum::Json(PluginView::of(&entry).with(&poisoned)).into_response())
 }
 
 pub(super) async fn delete(State(api): State<Api>, scope: Scope, Path([plugin]): Path<1>, _: Query<TenantOnly>) -> Answer {

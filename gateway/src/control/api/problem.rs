@@ -96,6 +96,7 @@ impl From<Error> for Problem {
             }
             Error::InUse { .. } => new(StatusCode::CONFLICT, "in_use"),
             Error::State(_) => new(StatusCode::CONFLICT, "conflict"),
+            Error::OverPlan { code, .. } => new(StatusCode::UNPROCESSABLE_ENTITY, code),
             Error::BeingDeleted => new(StatusCode::CONFLICT, "being_deleted"),
             Error::OtherRequest => {
                 let message = "use a new key for a new request".into();

@@ -29,7 +29,7 @@ pub(super) struct TargetQuery {
 
 pub(super) async fn show(State(api): State<Api>, Operator(_): Operator, _: Query<Nothing>) -> Answer {
     let measured = api.0.control.signals().await?;
-    Ok(axum::Json(SignalsView::of(&measured, &api.0.control.snapshots().load())).into_response())
+    Ok(axum::Json(SignalsView::of(&measured, &api.0.control.ailing(), &api.0.control.snapshots().load())).into_response())
 }
 
 pub(super) async fn scaling(State(api): State<Api>, Operator(_): Operator, Query(query): Query<TargetQuery>) -> Answer {

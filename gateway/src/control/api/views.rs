@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 pub use aliases::{AliasView, ShadowView, SplitView};
 pub use replay::ReplayView;
-pub use signals::{LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
+pub use signals::{AilingView, LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
 pub use trial::TriedView;
 
@@ -24,6 +24,7 @@ use crate::control::snapshot::StageKind;
 use crate::control::state::Entry;
 use crate::control::waiting::{Explainer, Waiting};
 use crate::event::{Attempt, Failure, Header, PluginRun, Request};
+use crate::plugin::poison::Poisoned;
 use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, Work};
 
 /// A view as JSON.
@@ -129,6 +130,9 @@ pub struct PluginView {
     aliases: std::collections::BTreeMap<String, String>,
     /// Aliases that run other versions beside their own.
     splits: std::collections::BTreeMap<String, SplitView>,
+    /// Where it was stopped again and again and is tried now and then, as the gateway that answers sees it; only when one plugin is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    poisoned: Vec<PoisonedView>,
     created_at: String,
     updated_at: String,
 }
@@ -141,8 +145,45 @@ impl PluginView {
             versions: entry.parts.versions.iter().map(VersionView::of).collect(),
             aliases: entry.parts.aliases.iter().map(|(alias, hash)| (alias.clone(), hash.to_string())).collect(),
             splits: entry.parts.splits.iter().map(|(alias, split)| (alias.clone(), SplitView::of(split))).collect(),
+            poisoned: Vec::new(),
             created_at: shown(entry.created_at),
             updated_at: shown(entry.updated_at),
+        }
+    }
+
+    pub(super) fn with(self, poisoned: &[Poisoned]) -> Self {
+        Self { poisoned: poisoned.iter().map(PoisonedView::of).collect(), ..self }
+    }
+}
+
+/// A version that was stopped again and again where it runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PoisonedView {
+    /// The connection.
+    connection: String,
+    /// Its place in the connection's `plugins`, from 0.
+    stage: usize,
+    /// The version's hash.
+    version: String,
+    since: String,
+    /// In a row.
+    stops: u64,
+    /// The last of them.
+    reason: FailureView,
+    /// When it is tried with one event, at the earliest.
+    next_try: String,
+}
+
+impl PoisonedView {
+    fn of(poisoned: &Poisoned) -> Self {
+        Self {
+            connection: poisoned.place.connection.to_string(),
+            stage: poisoned.place.stage,
+            version: poisoned.place.version.to_string(),
+            since: shown(poisoned.since),
+            stops: poisoned.stops,
+            reason: FailureView::of(&poisoned.reason),
+            next_try: shown(poisoned.next_try),
         }
     }
 }
@@ -154,6 +195,8 @@ pub struct VersionView {
     hash: String,
     /// Bytes.
     size: u64,
+    /// Bytes of its compiled code, which count against `plan.plugin_bytes`; 0 if that was not noted.
+    compiled: u64,
     kind: StageKind,
     /// The interfaces that it exports.
     exports: Vec<String>,
@@ -165,6 +208,7 @@ impl VersionView {
         Self {
             hash: version.hash.to_string(),
             size: version.size,
+            compiled: version.compiled,
             kind: version.kind,
             exports: version.exports.clone(),
             uploaded_at: shown(version.uploaded_at),

@@ -11,7 +11,7 @@ use super::{Faults, FieldError, Kind, LATEST, check_name, yes};
 use crate::clock::Timestamp;
 use crate::config::units;
 use crate::control::parts;
-use crate::control::snapshot::OnFailure;
+use crate::control::snapshot::{OnFailure, OnPoisoned};
 use crate::dispatch::filter::Filter;
 use crate::dispatch::schedule::RetryPolicy;
 use crate::event::ConnectionId;
@@ -24,6 +24,9 @@ const MAX_STAGES: usize = 8;
 const MAX_CONFIG: usize = 64 << 10;
 /// Secrets of one stage.
 const MAX_SECRETS: usize = 32;
+/// Stops in a row before a version is poisoned, of a stage that says nothing of it, and the most.
+const POISON_AFTER: u32 = 10;
+const MAX_POISON_AFTER: u32 = 1_000_000;
 
 /// Connections.
 #[derive(Debug)]
@@ -101,6 +104,19 @@ pub struct StageSpec {
     /// What happens when a run fails. Default `dead_letter`.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// A version that is stopped so many times in a row on this stage (by a trap or a limit, not by a failure that it returns) is
+    /// poisoned: it is tried with single events only, after 5 seconds first and then half as often each time, down to once in 10 minutes,
+    /// until it answers. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub poison_after: Option<u32>,
+    /// What happens to events while the version is poisoned. Default `hold`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_poisoned: OnPoisoned,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn latest() -> String {
@@ -148,6 +164,8 @@ pub(in crate::control) struct StageParts {
     pub(in crate::control) secrets: Arc<Secrets>,
     pub(in crate::control) limits: Limits,
     pub(in crate::control) on_failure: OnFailure,
+    pub(in crate::control) poison_after: u32,
+    pub(in crate::control) on_poisoned: OnPoisoned,
 }
 
 impl ConnectionSpec {
@@ -193,6 +211,8 @@ impl StageSpec {
             faults
                 .add(format!("{field}.sign_only[{number}]"), format!("there is no secret `{}` in this stage", name.escape_debug()));
         }
+        let poison_after = self.poison_after.unwrap_or(POISON_AFTER);
+        faults.range(&format!("{field}.poison_after"), poison_after, 1, MAX_POISON_AFTER);
         StageParts {
             plugin: self.plugin.clone(),
             version: self.version.clone(),
@@ -200,6 +220,8 @@ impl StageSpec {
             secrets: Arc::new(parts::secrets(&self.secrets, &self.sign_only)),
             limits: parts::limits(&self.limits, ceilings, &format!("{field}.limits"), faults),
             on_failure: self.on_failure,
+            poison_after,
+            on_poisoned: self.on_poisoned,
         }
     }
 }

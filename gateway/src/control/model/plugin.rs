@@ -116,12 +116,19 @@ pub struct VersionRecord {
     pub hash: VersionHash,
     /// The component's size in bytes.
     pub size: u64,
+    /// Bytes of its compiled code, as the node that took it compiled it; 0 if that was not noted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub compiled: u64,
     /// What it does.
     pub kind: StageKind,
     /// The interfaces that it exports.
     pub exports: Vec<String>,
     /// When it was uploaded.
     pub uploaded_at: Timestamp,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl PluginRecord {

@@ -94,6 +94,15 @@ pub struct PlanSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub shards: Option<u16>,
+    /// Fuel a second that its plugins may use, in all its shards together; each has its part, and saves up what comes in in five seconds.
+    /// Who has used up more than that waits in the store until as much has come in; nobody else does. 0 forbids plugins. Default 10 billion,
+    /// about what a core does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin_fuel: Option<u64>,
+    /// Compiled code of all versions of its plugins; an upload that would exceed it is refused. Default 512 MiB.
+    #[serde(with = "units::size_option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "512MiB")]
+    pub plugin_bytes: Option<u64>,
 }
 
 /// The ceiling of a plan that says nothing of it, unless its rate is above.
@@ -101,10 +110,26 @@ const DEFAULT_CEILING: f64 = 100_000.0;
 /// The highest rate, and the highest ceiling.
 const MAX_RATE: f64 = 10_000_000.0;
 const MAX_QUEUED: u64 = 1 << 50;
+/// Fuel a second of a plan that says nothing of it.
+const DEFAULT_FUEL: u64 = 10_000_000_000;
+const MAX_FUEL: u64 = 1_000_000_000_000_000;
+/// Compiled code of a plan that says nothing of it.
+const DEFAULT_COMPILED: u64 = 512 << 20;
+const MAX_COMPILED: u64 = 1 << 40;
 
 impl Default for PlanSpec {
     fn default() -> Self {
-        Self { rate: 1000.0, burst: 2000, weight: 1, in_flight: 512, ceiling: None, queued_bytes: 1 << 30, shards: None }
+        Self {
+            rate: 1000.0,
+            burst: 2000,
+            weight: 1,
+            in_flight: 512,
+            ceiling: None,
+            queued_bytes: 1 << 30,
+            shards: None,
+            plugin_fuel: None,
+            plugin_bytes: None,
+        }
     }
 }
 
@@ -112,7 +137,7 @@ impl TenantRecord {
     /// Checks it and makes it ready for use.
     pub(in crate::control) fn prepare(&self, id: TenantId) -> Result<Arc<Tenant>, Vec<FieldError>> {
         let mut faults = Faults::default();
-        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, shards: _ } = self.plan;
+        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, shards: _, plugin_fuel, plugin_bytes } = self.plan;
         check_name("name", &self.name, &mut faults);
         faults.range("plan.rate", rate, 0.001, MAX_RATE);
         faults.range("plan.burst", burst, 1, 100_000_000);
@@ -125,7 +150,10 @@ impl TenantRecord {
             faults.range("plan.ceiling", ceiling, 0.001, MAX_RATE);
         }
         faults.range("plan.queued_bytes", queued_bytes, 1, MAX_QUEUED);
-        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes };
+        let (plugin_fuel, plugin_bytes) = (plugin_fuel.unwrap_or(DEFAULT_FUEL), plugin_bytes.unwrap_or(DEFAULT_COMPILED));
+        faults.range("plan.plugin_fuel", plugin_fuel, 0, MAX_FUEL);
+        faults.range("plan.plugin_bytes", plugin_bytes, 0, MAX_COMPILED);
+        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes, plugin_fuel, plugin_bytes };
         let shards = Shards::new(self.shard, self.further.clone());
         faults.or(Arc::new(Tenant { id, name: self.name.clone(), shards, plan, deleting: self.deleting }))
     }

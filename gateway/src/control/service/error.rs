@@ -42,6 +42,14 @@ pub enum Error {
     /// It can't be done as things are.
     #[error("{0}")]
     State(&'static str),
+    /// The tenant's plan has no room for it.
+    #[error("{detail}")]
+    OverPlan {
+        /// A stable name.
+        code: &'static str,
+        /// Which limit, and what can be done.
+        detail: String,
+    },
     /// Its tenant is being deleted.
     #[error("the tenant is being deleted")]
     BeingDeleted,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Control, Error};
+use super::{Control, Error, compiled};
 use crate::control::draft::{Draft, reference_users};
 use crate::control::inspect::Inspection;
 use crate::control::model::{
@@ -80,16 +80,16 @@ impl Control {
     pub async fn keep(&self, component: Bytes) -> Result<VersionRecord, Error> {
         let Inspected { hash, size, inspection } = self.inspect(component.clone()).await?;
         self.store.put_component(hash, component).await?;
-        let Inspection { kind, exports } = inspection;
-        Ok(VersionRecord { hash, size, kind, exports, uploaded_at: self.clock.now() })
+        let Inspection { kind, exports, compiled } = inspection;
+        Ok(VersionRecord { hash, size, compiled, kind, exports, uploaded_at: self.clock.now() })
     }
 
     /// Inspects a component that is in the store.
     pub async fn kept(&self, hash: VersionHash) -> Result<VersionRecord, Error> {
         let component = self.store.component(hash).await?;
         let component = component.ok_or_else(|| Error::NotFound { kind: "component", reference: hash.to_string() })?;
-        let Inspected { size, inspection: Inspection { kind, exports }, .. } = self.inspect(component).await?;
-        Ok(VersionRecord { hash, size, kind, exports, uploaded_at: self.clock.now() })
+        let Inspected { size, inspection: Inspection { kind, exports, compiled }, .. } = self.inspect(component).await?;
+        Ok(VersionRecord { hash, size, compiled, kind, exports, uploaded_at: self.clock.now() })
     }
 
     /// Takes a version away, unless an alias or a connection names it. What was accepted with it still runs it.
@@ -171,7 +171,10 @@ pub(in crate::control) fn add_version(
         Some(plugin) => (plugin.id, plugin.parts.clone()),
         None => (new.0, PluginRecord { name: new.1.to_owned(), ..PluginRecord::default() }),
     };
-    record.add(version);
+    if record.version(version.hash).is_none() {
+        compiled::check(draft.tenant(owner)?, version)?;
+        record.add(version);
+    }
     record.aliases.insert(LATEST.into(), version.hash);
     if let Some(plugin) = found.filter(|plugin| plugin.parts == record) {
         return draft.tenant(owner)?.plugins.get(plugin.id).cloned().ok_or_else(|| Error::missing::<Plugins>(&plugin.name));

@@ -12,7 +12,7 @@ use crate::control::snapshot::Diverted;
 use crate::dispatch::budget::Class;
 use crate::dispatch::record::Held;
 use crate::dispatch::wait::Wait;
-use crate::dispatch::work::{source_of, tenant_of};
+use crate::dispatch::work::{Item, source_of, tenant_of};
 use crate::event::Lane;
 use crate::store::{QueueKey, StoreError};
 
@@ -29,6 +29,8 @@ pub(super) struct Older {
     reclaimed_at: Timestamp,
     /// Whether work was left because its class may have no more now.
     throttled: bool,
+    /// When the next of what waits for plugins may go on, as far as the last look told.
+    plugins_at: Option<Instant>,
 }
 
 impl Round for Older {
@@ -51,7 +53,9 @@ impl Round for Older {
             self.low_missed = true;
         }
         if look {
-            self.looked_at = Some(monotonic());
+            let now = monotonic();
+            self.looked_at = Some(now);
+            self.plugins_at = of.worker.gates.ready_in(&of.shared, &of.windows).and_then(|ready| now.checked_add(ready));
         }
         read += of.held(now, &mut self.throttled).await?;
         Ok(read)
@@ -61,6 +65,10 @@ impl Round for Older {
         let now = of.shared.clock.now();
         let due = Timestamp(of.table.next_due.load(Ordering::Acquire)).since(now);
         let longest = if self.throttled { THROTTLED } else { self.low_in().unwrap_or(SLOW_POLL).max(TICK) };
+        // Queues are not looked at again before that.
+        let looked = self.looked_at.map_or(LOOK, |at| LOOK.saturating_sub(at.elapsed()));
+        let plugins = self.plugins_at.map_or(longest, |at| at.saturating_duration_since(monotonic()).max(looked));
+        let longest = longest.min(plugins).max(TICK);
         let budget = &of.shared.in_flight;
         tokio::select! {
             () = of.stirred.notified() => {}
@@ -77,6 +85,7 @@ impl Older {
     pub(super) async fn take_over(&mut self, of: &ShardLoop) -> Result<(), StoreError> {
         for (queue, length) in of.shared.store.queues(&of.hold.lease).await? {
             of.windows.found(queue, length);
+            of.worker.gates.found(&of.shared, queue);
         }
         while self.reclaim(of).await? > 0 {}
         Ok(())
@@ -145,7 +154,7 @@ impl Older {
         while count < BATCH {
             let snapshot = of.shared.snapshots.current();
             let idle = of.shared.in_flight.idle();
-            let limits = |queue| limit(&of.shared, &snapshot, idle, queue);
+            let limits = |queue| limit(&of.shared, &of.worker.gates, &snapshot, idle, queue);
             let Some(mut turn) = of.windows.next(&limits) else { break };
             let (queue, bytes) = (turn.queue, turn.bytes.min(BATCH_BYTES));
             let Some(mut grant) = of.take(class_of(&snapshot, queue), turn.permits.len(), bytes, &mut self.throttled) else {
@@ -170,8 +179,9 @@ impl Older {
                     permit.weigh(bytes);
                 }
                 let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
-                let item = item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue));
-                match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_))) {
+                let pass = of.worker.gates.pass(&of.shared, &snapshot, queue, of.shared.clock.now());
+                let item = Item { pass, ..item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue)) };
+                match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_) | QueueKey::Plugins(_) | QueueKey::Connection(..))) {
                     Some(source) => {
                         let queue = QueueKey::Source(tenant_of(&item.work), source);
                         of.park(item, queue, Wait::Held).await;

@@ -1,7 +1,7 @@
 //! Keys. All integers are big endian, so that keys sort as their numbers do.
 
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, DestinationId, EventId, Lane, Shard, SourceId, TenantId};
+use crate::event::{ConnectionId, DeliveryId, DestinationId, EventId, Lane, Shard, SourceId, TenantId};
 use crate::store::{Home, QueueKey, StoreError};
 
 /// Prefixes in the `index` tree.
@@ -65,6 +65,8 @@ impl Key {
             QueueKey::Destination(tenant, destination) => self.bytes(&[1]).u128(tenant.0).u128(destination.0),
             QueueKey::Source(tenant, source) => self.bytes(&[2]).u128(tenant.0).u128(source.0),
             QueueKey::Retries(tenant) => self.bytes(&[3]).u128(tenant.0),
+            QueueKey::Plugins(tenant) => self.bytes(&[4]).u128(tenant.0),
+            QueueKey::Connection(tenant, connection) => self.bytes(&[5]).u128(tenant.0).u128(connection.0),
         }
     }
 }
@@ -106,6 +108,8 @@ impl Parts<'_> {
             1 => Ok(QueueKey::Destination(TenantId(self.u128()?), DestinationId(self.u128()?))),
             2 => Ok(QueueKey::Source(TenantId(self.u128()?), SourceId(self.u128()?))),
             3 => Ok(QueueKey::Retries(TenantId(self.u128()?))),
+            4 => Ok(QueueKey::Plugins(TenantId(self.u128()?))),
+            5 => Ok(QueueKey::Connection(TenantId(self.u128()?), ConnectionId(self.u128()?))),
             _ => Err(StoreError::Damaged("a key names no queue".into())),
         }
     }

@@ -1,6 +1,6 @@
 //! The names of keys. All of a shard's keys carry its hash tag, so that they share a Cluster slot.
 
-use crate::event::{DestinationId, Lane, Shard, SourceId, TenantId};
+use crate::event::{ConnectionId, DestinationId, Lane, Shard, SourceId, TenantId};
 use crate::store::{Allowance, QueueKey};
 
 /// How wide a bucket of history is.
@@ -190,6 +190,8 @@ pub(super) fn queue_name(queue: QueueKey) -> String {
         QueueKey::Destination(tenant, destination) => format!("d:{:032x}:{:032x}", tenant.0, destination.0),
         QueueKey::Source(tenant, source) => format!("s:{:032x}:{:032x}", tenant.0, source.0),
         QueueKey::Retries(tenant) => format!("r:{:032x}", tenant.0),
+        QueueKey::Plugins(tenant) => format!("p:{:032x}", tenant.0),
+        QueueKey::Connection(tenant, connection) => format!("c:{:032x}:{:032x}", tenant.0, connection.0),
     }
 }
 
@@ -202,6 +204,8 @@ pub(super) fn parse_queue(name: &str) -> Option<QueueKey> {
         ("d", tenant, Some(destination)) => QueueKey::Destination(TenantId(id(tenant)?), DestinationId(id(destination)?)),
         ("s", tenant, Some(source)) => QueueKey::Source(TenantId(id(tenant)?), SourceId(id(source)?)),
         ("r", tenant, None) => QueueKey::Retries(TenantId(id(tenant)?)),
+        ("p", tenant, None) => QueueKey::Plugins(TenantId(id(tenant)?)),
+        ("c", tenant, Some(connection)) => QueueKey::Connection(TenantId(id(tenant)?), ConnectionId(id(connection)?)),
         _ => return None,
     };
     Some(queue)
@@ -218,6 +222,8 @@ mod tests {
             QueueKey::Destination(TenantId(u128::MAX), DestinationId(3)),
             QueueKey::Source(TenantId(7), SourceId(u128::MAX)),
             QueueKey::Retries(TenantId(7)),
+            QueueKey::Plugins(TenantId(7)),
+            QueueKey::Connection(TenantId(7), ConnectionId(u128::MAX)),
         ];
         for queue in queues {
             assert_eq!(parse_queue(&queue_name(queue)), Some(queue));

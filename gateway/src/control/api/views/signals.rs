@@ -5,7 +5,8 @@ use utoipa::ToSchema;
 
 use super::shown;
 use crate::clock::Timestamp;
-use crate::control::signals::{LaneQueue, Measured, Queues, Scaling};
+use crate::control::inspect::Ailing;
+use crate::control::signals::{LaneQueue, Measured, Queues, Scaling, TOP};
 use crate::control::snapshot::{Snapshot, Traffic};
 use crate::event::{Shard, TenantId};
 
@@ -20,6 +21,18 @@ pub struct SignalsView {
     shards: Vec<ShardView>,
     /// Who has most queued, most first; at most ten.
     tenants: Vec<QueuedView>,
+    /// What waits for plugins' sake, as the gateway that answers sees it.
+    plugins: AilingView,
+}
+
+/// What waits for plugins' sake on one gateway, in the shards that it owns.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AilingView {
+    /// Versions that are poisoned, each where it runs.
+    poisoned: usize,
+    /// Tenants whose events wait for fuel (`plan.plugin_fuel`); at most ten are named.
+    waiting_for_fuel: usize,
+    tenants: Vec<String>,
 }
 
 /// How much of a tenant is queued.
@@ -33,7 +46,7 @@ pub struct QueuedView {
 }
 
 impl SignalsView {
-    pub(in crate::control::api) fn of(measured: &Measured, snapshot: &Snapshot) -> Self {
+    pub(in crate::control::api) fn of(measured: &Measured, ailing: &Ailing, snapshot: &Snapshot) -> Self {
         let traffic = &snapshot.traffic;
         let tenant = |(tenant, bytes): &(TenantId, u64)| QueuedView {
             tenant: tenant.to_string(),
@@ -50,6 +63,11 @@ impl SignalsView {
             gateway: QueuesView::of(&measured.whole, measured.at, traffic),
             shards: (0..).zip(&measured.shards).map(shard).collect(),
             tenants: measured.top.iter().map(tenant).collect(),
+            plugins: AilingView {
+                poisoned: ailing.poisoned,
+                waiting_for_fuel: ailing.fuel_waits.len(),
+                tenants: ailing.fuel_waits.iter().take(TOP).map(ToString::to_string).collect(),
+            },
         }
     }
 }
