@@ -72,6 +72,8 @@ pub struct Plan {
     pub ceiling: f64,
     /// Bytes of queued work from which on no events are taken.
     pub queued_bytes: u64,
+    /// Bytes that the tables of its plugins may take; 0 forbids them.
+    pub table_bytes: u64,
 }
 
 /// An ingestion endpoint.

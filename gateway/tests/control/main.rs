@@ -13,6 +13,7 @@ mod schema;
 mod secrets;
 mod signals;
 mod spread;
+mod tables;
 mod traffic;
 mod versions;
 mod waiting;

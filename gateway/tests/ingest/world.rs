@@ -28,7 +28,8 @@ pub(crate) const TENANT: TenantId = TenantId(7);
 pub(crate) const REVISION: Revision = Revision(3);
 
 /// A plan that allows next to nothing but what is queued.
-pub(crate) const PLAN: Plan = Plan { rate: 1.0, burst: 1, weight: 1, in_flight: 1, ceiling: 1000.0, queued_bytes: 1 << 30 };
+pub(crate) const PLAN: Plan =
+    Plan { rate: 1.0, burst: 1, weight: 1, in_flight: 1, ceiling: 1000.0, queued_bytes: 1 << 30, table_bytes: 0 };
 
 /// How a server is set up.
 pub(crate) struct Setup {

@@ -88,6 +88,10 @@ pub struct PlanSpec {
     #[serde(with = "units::size")]
     #[schema(value_type = String, example = "1GiB")]
     pub queued_bytes: u64,
+    /// Bytes that the tables of all its plugins may take: keys, values, and 128 for each entry. 0 forbids tables. Default 16 MiB.
+    #[serde(with = "units::size")]
+    #[schema(value_type = String, example = "16MiB")]
+    pub table_bytes: u64,
     /// Shards that its events are spread over, at most as many as the gateway has: for a tenant that is too big for one. May grow later,
     /// never shrink; left out, it stays as it is. A new tenant has one. When it grows, a part of the dedup keys moves to the new shards: a
     /// repeat of an event from before, inside its source's window, may be taken once more.
@@ -101,10 +105,20 @@ const DEFAULT_CEILING: f64 = 100_000.0;
 /// The highest rate, and the highest ceiling.
 const MAX_RATE: f64 = 10_000_000.0;
 const MAX_QUEUED: u64 = 1 << 50;
+const MAX_TABLES: u64 = 1 << 40;
 
 impl Default for PlanSpec {
     fn default() -> Self {
-        Self { rate: 1000.0, burst: 2000, weight: 1, in_flight: 512, ceiling: None, queued_bytes: 1 << 30, shards: None }
+        Self {
+            rate: 1000.0,
+            burst: 2000,
+            weight: 1,
+            in_flight: 512,
+            ceiling: None,
+            queued_bytes: 1 << 30,
+            table_bytes: 16 << 20,
+            shards: None,
+        }
     }
 }
 
@@ -112,7 +126,7 @@ impl TenantRecord {
     /// Checks it and makes it ready for use.
     pub(in crate::control) fn prepare(&self, id: TenantId) -> Result<Arc<Tenant>, Vec<FieldError>> {
         let mut faults = Faults::default();
-        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, shards: _ } = self.plan;
+        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, shards: _ } = self.plan;
         check_name("name", &self.name, &mut faults);
         faults.range("plan.rate", rate, 0.001, MAX_RATE);
         faults.range("plan.burst", burst, 1, 100_000_000);
@@ -125,7 +139,8 @@ impl TenantRecord {
             faults.range("plan.ceiling", ceiling, 0.001, MAX_RATE);
         }
         faults.range("plan.queued_bytes", queued_bytes, 1, MAX_QUEUED);
-        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes };
+        faults.range("plan.table_bytes", table_bytes, 0, MAX_TABLES);
+        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes };
         let shards = Shards::new(self.shard, self.further.clone());
         faults.or(Arc::new(Tenant { id, name: self.name.clone(), shards, plan, deleting: self.deleting }))
     }
