@@ -28,6 +28,7 @@ pub mod snapshot;
 pub mod sorted;
 pub mod state;
 pub mod steering;
+pub mod tables;
 pub mod trial;
 pub mod waiting;
 

@@ -27,12 +27,23 @@
 //! - **Tenants and shards are apart**: what is asked for with a [`Home`] finds that tenant's data in that shard and nothing else. Which
 //!   shards a tenant has is for others to know; a dedup key counts in the shard that its event goes to, or further.
 //!
+//! - **Tables of plugins** ([`Store::table`]) are in their tenant's home shard, and anybody may ask, without a lease. The operations of a call
+//!   are done in order and in one atomic unit, durable as an accept is; one that fails ([`TableFault`]) changes nothing and stops no
+//!   other. What has ended (its time to live is over at the call's `now`) is never seen. A tenant's entries, of all its plugins, count in
+//!   bytes ([`table_entry_bytes`](table::table_entry_bytes)) in the unit that changes them; a write that would make them more than the call's quota is a
+//!   fault, one that makes an entry no larger is not. What has ended counts until it is taken away: some by each call that
+//!   writes, more by one that finds no room, the rest by [`Store::trim`].
+//! - **A call that writes is done once** for its [`Once`], the plugin and what it writes: made again, by whomever and after a crash too, it
+//!   answers as it did the first time and changes nothing, for [`TABLE_CALL_AGE`](table::TABLE_CALL_AGE) or until [`MAX_TABLE_CALLS`](table::MAX_TABLE_CALLS) later ones of its tenant.
+//!   What it only reads is read anew.
+//!
 //! Every stored record starts with a format version (`event::FORMAT`).
 
 pub mod embedded;
 mod purge;
 pub mod redis;
 mod row;
+pub mod table;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -46,11 +57,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use purge::Purged;
+pub use table::{
+    Once, Table, TableAnswer, TableEntry, TableFault, TableKey, TableKeyError, TableOp, TablePage, TableResult, TableUse,
+};
 
 use crate::clock::Timestamp;
 use crate::event::{
-    Attempt, ConnectionId, DecodeError, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, Revision,
-    Shard, SourceId, TenantId, VersionHash,
+    Attempt, ConnectionId, DecodeError, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginId, PluginRun,
+    Revision, Shard, SourceId, TenantId, VersionHash,
 };
 use crate::ingest::verify::VerifiedEvent;
 
@@ -599,9 +613,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes what is terminal and beyond its retention; a bounded step of it.
     async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError>;
 
-    /// Removes a bounded step of all that the shard holds of a tenant: its jobs and dead letters, and its finished events with their
-    /// history. What is claimed, taken or was never claimed stays until it is recorded; the owner does that meanwhile. Another
-    /// tenant is not touched. Answers what has been removed since the first step, over restarts.
+    /// Removes a bounded step of all that the shard holds of a tenant: its plugins' tables, its jobs and dead letters, and its finished
+    /// events with their history. What is claimed, taken or was never claimed stays until it is recorded; the owner does that
+    /// meanwhile. Another tenant is not touched. Answers what has been removed since the first step, over restarts.
     async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError>;
 
     /// What a purge has removed so far in a shard; none before its first step.
@@ -656,6 +670,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// What nodes say under `topic`, one value each, in no order.
     async fn said(&self, topic: &str) -> Result<Vec<Bytes>, StoreError>;
+
+    /// Does at most [`MAX_TABLE_OPS`](table::MAX_TABLE_OPS) operations on a plugin's table, and answers each in order. `quota` is what
+    /// the tenant's tables may take. See the contract above.
+    async fn table(
+        &self,
+        table: Table,
+        once: Option<Once>,
+        ops: &[(TableKey, TableOp)],
+        quota: u64,
+        now: Timestamp,
+    ) -> Result<Vec<TableResult>, StoreError>;
+
+    /// A page of a plugin's table, in order of keys. A place stays good while entries come and go.
+    async fn table_page(&self, table: Table, page: &TablePage, now: Timestamp) -> Result<Page<TableEntry, TableKey>, StoreError>;
+
+    /// What a tenant's tables take.
+    async fn table_use(&self, home: Home) -> Result<TableUse, StoreError>;
+
+    /// Takes a bounded step of a plugin's table away, or of all tables of a tenant and what is remembered for them. Answers how much it
+    /// took away; 0 once there is nothing left.
+    async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError>;
 
     /// Whether the store can take a write now. Cheap: answers from the last check.
     fn ready(&self) -> Result<(), StoreError>;

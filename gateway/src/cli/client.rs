@@ -100,6 +100,18 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<(&str, Bytes)>) -> anyhow::Result<Value> {
+        let answer = self.bytes(method, path, query, body).await?;
+        if answer.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&answer)?) }
+    }
+
+    /// Any request, with a body and its type or with nothing; the answer as it is.
+    pub(super) async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<(&str, Bytes)>,
+    ) -> anyhow::Result<Bytes> {
         let target = target(&self.base, path, query);
         let authority = self.base.authority().context("the URL has no host")?;
         let mut request = Request::builder()
@@ -116,7 +128,7 @@ impl Client {
         let sent = tokio::time::timeout(TIMEOUT, self.exchange(request)).await;
         let (status, answer) = sent.with_context(|| format!("{} did not answer in time", self.base))??;
         if status.is_success() {
-            return if answer.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&answer)?) };
+            return Ok(answer);
         }
         Err(Refused { status: status.as_u16(), problem: serde_json::from_slice(&answer).unwrap_or_default() }.into())
     }

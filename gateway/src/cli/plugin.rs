@@ -1,5 +1,7 @@
 //! `tidegate plugin`: check, build and push components.
 
+mod table;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,6 +66,8 @@ enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Look at and fill the table that a plugin keeps
+    Table(table::TableArgs),
 }
 
 /// Does what was asked for.
@@ -71,6 +75,7 @@ pub async fn run(args: PluginArgs) -> anyhow::Result<()> {
     match args.command {
         Command::Check { file, json } => check(&file, json).await,
         Command::Versions(command) => plugin_versions::run(command).await,
+        Command::Table(args) => table::run(args).await,
         Command::Build { source, output } => make(&source, output).await,
         Command::Push { file, name, alias, json, tenant, api } => {
             let component = read(&file)?;

@@ -25,6 +25,7 @@ mod resources;
 mod routes;
 mod serve;
 mod signals;
+mod tables;
 mod tenants;
 mod traffic;
 pub mod views;
@@ -117,10 +118,11 @@ struct Times {
 
 async fn limit_time(axum::extract::State(times): axum::extract::State<Times>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    // What may have to be compiled first.
-    let compiles =
-        ["/versions", "/try", "/replay"].iter().any(|end| path.ends_with(end)) || path == "/v1/components" || path == "/v1/apply";
-    let limit = if compiles { times.upload } else { times.request };
+    // What may have to be compiled first, and bulk loads.
+    let is_long = ["/versions", "/try", "/replay", "/table"].iter().any(|end| path.ends_with(end))
+        || path == "/v1/components"
+        || path == "/v1/apply";
+    let limit = if is_long { times.upload } else { times.request };
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

@@ -37,9 +37,10 @@ use super::prepare::Preparer;
 use super::signals::Signals;
 use super::snapshot::{Snapshot, Snapshots};
 use super::state::{RecordError, State};
+use super::tables::deleted_plugins;
 use crate::clock::Clock;
-use crate::event::Revision;
-use crate::store::{Store, StoreError};
+use crate::event::{PluginId, Revision};
+use crate::store::{Home, Store, StoreError};
 
 /// How often a change is made anew because another node was first.
 const MAX_TRIES: usize = 10;
@@ -155,6 +156,13 @@ impl Control {
 
     /// Makes a change. `make` may run several times, each time on the newest state.
     pub(super) async fn change<T>(&self, make: impl Fn(&mut Draft) -> Result<T, Error>) -> Result<T, Error> {
+        let (made, deleted) = self.try_change(make).await?;
+        self.drop_tables_of(deleted).await;
+        Ok(made)
+    }
+
+    /// The same, with the plugins that it deleted.
+    async fn try_change<T>(&self, make: impl Fn(&mut Draft) -> Result<T, Error>) -> Result<(T, Vec<(Home, PluginId)>), Error> {
         let _changing = self.changing.lock().await;
         for _ in 0..MAX_TRIES {
             let before = self.state.load_full();
@@ -162,16 +170,17 @@ impl Control {
             let made = make(&mut draft)?;
             let (mut state, changes, steered) = draft.into_parts();
             if changes.is_empty() {
-                return Ok(made);
+                return Ok((made, Vec::new()));
             }
             let records = changes.len();
+            let deleted = deleted_plugins(&state, &changes);
             match self.store.configure(before.revision, changes).await {
                 Ok(revision) => {
                     tracing::info!(revision = revision.0, records, "configuration changed");
                     state.revision = revision;
                     self.publish(&before, state)?;
                     traffic::log(&steered);
-                    return Ok(made);
+                    return Ok((made, deleted));
                 }
                 Err(StoreError::Conflict(_)) => self.reload().await?,
                 Err(error) => return Err(error.into()),

@@ -76,6 +76,8 @@ pub struct Plan {
     pub plugin_fuel: u64,
     /// Bytes of compiled code of its plugins' versions.
     pub plugin_bytes: u64,
+    /// Bytes that the tables of its plugins may take; 0 forbids them.
+    pub table_bytes: u64,
 }
 
 /// An ingestion endpoint.

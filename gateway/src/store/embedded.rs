@@ -17,7 +17,7 @@
 //! - **Listings** read what is committed.
 //!
 //! # Layout
-//! Five trees. Keys are of fixed width and big endian; each value starts with the format version.
+//! Six trees. Keys are of fixed width and big endian; each value starts with the format version.
 //!
 //! | tree | key | value |
 //! |---|---|---|
@@ -37,6 +37,10 @@
 //! | index | `t` topic, 0, node; `e` time, key | what nodes say; when it ends |
 //! | index | `b` shard, tenant | bytes of what is queued |
 //! | index | `u` tenant | what its purge has removed |
+//! | tables | `e` shard, tenant, plugin, key | an entry of a plugin's table |
+//! | tables | `x` shard, tenant, time, plugin, key | when it ends |
+//! | tables | `u` shard, tenant | what the tenant's tables take, and which calls are remembered |
+//! | tables | `q` shard, tenant, n; `o` shard, tenant, name | a remembered call; its answers |
 //! | index | `r`; `v` key; `n`; `f` | revision; configuration; reserved numbers; the directory's format |
 //!
 //! A lane's places have no gaps, so its length is arithmetic: what is between the claim cursor and its end is unclaimed, and below
@@ -55,6 +59,9 @@
 //! | event | 1 scan, 1 | none |
 //! | listing | 1 scan | none |
 //! | trim | the outcomes of at most [`retention::STEP`] events | 2 removals for each event and 1 for each outcome |
+//! | table, reading | 1 for each operation | none |
+//! | table, writing | 3, 1 for each operation, and what has ended | 3, and 1 for each operation that changes something, 2 if it has an end |
+//! | page of a table | 1 scan | none |
 //! | purge | [`purge`] says how many jobs, or rows of history, are looked at | 4 removals for each job, and as trim for each event |
 //! | open | one look at each lane, keys of parked jobs, events in flight; of a shard with empty lanes all jobs but for their requests | none |
 
@@ -69,6 +76,7 @@ mod purge;
 mod retention;
 mod rows;
 mod state;
+mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -82,15 +90,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use self::command::{Command, Entry, Note, Reply};
+use self::command::{Command, Entry, Note, Reply, TableCall};
 use self::disk::{Disk, Tree, Unit};
 use self::state::{Cell, State};
+use super::table::{call_name, check_count};
 use super::{
     Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease,
-    Page, PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed,
+    Once, Page, PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Table, TableAnswer, TableEntry, TableKey,
+    TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed,
 };
 use crate::clock::{Clock, Timestamp, monotonic};
-use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
+use crate::event::{DeliveryId, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
 
 /// Calls that may wait for the committer; more wait for a place.
 const MAX_WAITING: usize = 4096;
@@ -461,6 +471,40 @@ impl Store for Embedded {
     async fn said(&self, topic: &str) -> Result<Vec<Bytes>, StoreError> {
         let topic = topic.to_owned();
         self.look(move |shared| listing::said(&shared.disk, &topic, shared.clock.now())).await
+    }
+
+    async fn table(
+        &self,
+        table: Table,
+        once: Option<Once>,
+        ops: &[(TableKey, TableOp)],
+        quota: u64,
+        now: Timestamp,
+    ) -> Result<Vec<TableResult>, StoreError> {
+        check_count(ops)?;
+        let ops = ops.to_vec();
+        if ops.iter().any(|(_, op)| op.writes()) {
+            let name = call_name(table.plugin, once.as_ref(), &ops);
+            return self.ask(|reply| Command::Table(TableCall { table, name, ops, quota, now }, reply)).await;
+        }
+        let read = move |shared: &Shared| {
+            let value = |(key, _): &(TableKey, TableOp)| table::value(&shared.disk, table, key, now);
+            ops.iter().map(|op| Ok(Ok(TableAnswer::Value(value(op)?)))).collect()
+        };
+        self.look(read).await
+    }
+
+    async fn table_page(&self, table: Table, page: &TablePage, now: Timestamp) -> Result<Page<TableEntry, TableKey>, StoreError> {
+        let page = page.clone();
+        self.look(move |shared| table::page(&shared.disk, table, &page, now)).await
+    }
+
+    async fn table_use(&self, home: Home) -> Result<TableUse, StoreError> {
+        self.look(move |shared| table::usage(&shared.disk, home)).await
+    }
+
+    async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError> {
+        self.ask(|reply| Command::DropTables(home, plugin, reply)).await
     }
 
     fn ready(&self) -> Result<(), StoreError> {

@@ -21,6 +21,10 @@
 //! | `{ns:S}:q:<queue>`, `{ns:S}:tq` | ZSET | parked jobs by sequence; those that are taken |
 //! | `{ns:S}:qs`, `{ns:S}:sq` | hash, number | lengths of the queues; the last sequence |
 //! | `{ns:S}:dl`, `{ns:S}:dl:<tenant>` | ZSET in order of their members | dead letters by time: of the shard, of a tenant |
+//! | `{ns:S}:kv:<tenant>:<plugin>`, `{ns:S}:kk:<tenant>:<plugin>` | hash, ZSET in order of its members | a plugin's table; its keys |
+//! | `{ns:S}:ku:<tenant>` | hash | what the tenant's tables take: bytes, entries, and entries by plugin |
+//! | `{ns:S}:kx:<tenant>`, `{ns:S}:ke` | ZSET | entries by when they end; tenants by when the first of theirs may |
+//! | `{ns:S}:km:<tenant>`, `{ns:S}:ka:<tenant>` | ZSET by time, hash; lifetime | calls that wrote to tables, by name; what they answered |
 //! | `{ns:S}:pu:<tenant>` | hash | what a deleted tenant's purge has removed |
 //! | `{ns:c}:seq:<committer>` | number, lifetime | the last batch that this committer got through |
 //! | `{ns:c}:nodes` | ZSET by expiry | the nodes that take shards |
@@ -32,7 +36,8 @@
 //! # Costs, in round trips
 //! accept 1 (cluster: one for each shard in the batch) · spend 1 (cluster: the same) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
 //! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
-//! trim 2, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
+//! table, page of a table, use of tables 1 · a step of dropping tables 1 ·
+//! trim 3, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
 //! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · queued bytes, say, said 1 · depth 1, and 2 to 3 for each lane that is not empty.
 //!
@@ -83,6 +88,7 @@ mod record;
 mod registry;
 mod scripts;
 mod share;
+mod table;
 mod tls;
 mod trim;
 mod wake;
@@ -113,10 +119,11 @@ use self::lease::{RELEASE, RENEW, Sightings, Vacant};
 use self::link::{Connector, Link};
 use super::{
     Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease,
-    Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
+    Once, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Table, TableEntry, TableKey, TableOp,
+    TablePage, TableResult, TableUse, Ticket, Trimmed,
 };
 use crate::clock::{self, Clock, Timestamp};
-use crate::event::{DeliveryId, EventId, Lane, Revision, Shard, TenantId, VersionHash};
+use crate::event::{DeliveryId, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
 
 /// How long a check waits for the next while the server is away. How often it is dialled is the connection's to say.
 const AWAY_PAUSE: Duration = Duration::from_millis(100);
@@ -139,6 +146,8 @@ struct Inner {
     ingest: Arc<Ingest>,
     /// For the owner's reads and writes.
     owner: Link,
+    /// For plugins' tables.
+    tables: Link,
     /// For the API.
     query: Link,
     /// For checks, so that they never wait behind work.
@@ -159,7 +168,7 @@ impl RedisStore {
         let connector = Arc::new(Connector::new(&config));
         let names = Keys::new(&config.namespace);
         let shards: Arc<[ShardKeys]> = (0..config.shards).map(|shard| names.shard(Shard(shard))).collect();
-        let [ingesting, owner, query, watch] = std::array::from_fn(|_| Link::new(connector.clone()));
+        let [ingesting, owner, tables, query, watch] = std::array::from_fn(|_| Link::new(connector.clone()));
         let health = health::check(&watch, &config, 0).await?;
         health.settings.clone().map_err(|error| match error {
             StoreError::Unavailable(text) => StoreError::Refused(text),
@@ -182,6 +191,7 @@ impl RedisStore {
             shards,
             ingest,
             owner,
+            tables,
             query,
             watch,
             holds: Mutex::default(),
@@ -476,6 +486,29 @@ impl Store for RedisStore {
 
     async fn said(&self, topic: &str) -> Result<Vec<Bytes>, StoreError> {
         registry::said(&self.inner, topic).await
+    }
+
+    async fn table(
+        &self,
+        table: Table,
+        once: Option<Once>,
+        ops: &[(TableKey, TableOp)],
+        quota: u64,
+        now: Timestamp,
+    ) -> Result<Vec<TableResult>, StoreError> {
+        table::table(&self.inner, table, once, ops, quota, now).await
+    }
+
+    async fn table_page(&self, table: Table, page: &TablePage, now: Timestamp) -> Result<Page<TableEntry, TableKey>, StoreError> {
+        table::page(&self.inner, table, page, now).await
+    }
+
+    async fn table_use(&self, home: Home) -> Result<TableUse, StoreError> {
+        table::usage(&self.inner, home).await
+    }
+
+    async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError> {
+        table::drop_tables(&self.inner, home, plugin).await
     }
 
     fn ready(&self) -> Result<(), StoreError> {

@@ -57,6 +57,7 @@ fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
         (422, "/v1/tenants", json!({"name": "t", "plan": {"rate": 500.0, "ceiling": 400.0}}), "plan.ceiling", "at least plan.rate"),
         (422, "/v1/tenants", json!({"name": "t", "plan": {"ceiling": 1e9}}), "plan.ceiling", "from 0.001"),
         (422, "/v1/tenants", json!({"name": "t", "plan": {"queued_bytes": 0}}), "plan.queued_bytes", "from 1 to"),
+        (422, "/v1/tenants", json!({"name": "t", "plan": {"table_bytes": "2048GiB"}}), "plan.table_bytes", "from 0 to"),
         (400, "/v1/tenants", json!({"name": "t", "plan": {"queued_bytes": "much"}}), "plan.queued_bytes", "\"1MiB\""),
         (409, "/v1/tenants", json!({"name": "acme"}), "name", "choose a name"),
         (409, s, json!({"name": "in"}), "name", "choose a name"),

@@ -42,6 +42,11 @@ async fn send(world: &World, key: &str, method: &str, path: &str, sample: &str) 
     if method == "post" && (sample.ends_with("/versions") || sample == "/v1/components") {
         return world.upload(key, path, b"transform x").await;
     }
+    if method == "post" && sample.ends_with("/table") {
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-ndjson")];
+        return world.raw("POST", path, &headers, "{\"key\": \"a\", \"value\": \"mine\"}").await;
+    }
     world.send(key, &method.to_uppercase(), path, body(sample, method).as_ref()).await
 }
 
@@ -50,6 +55,8 @@ async fn every_route_hides_what_is_another_tenants() {
     let world = World::start().await;
     let theirs = world.tenant("theirs").await;
     let mine = world.tenant("mine").await;
+    let entry = format!("/v1/plugins/{}/table/{}", theirs.plugin, theirs.key_id);
+    world.ok_as(&theirs.key, "PUT", &entry, Some(&json!("theirs"))).await;
     let before = world.control.state().revision;
     let document = api::openapi();
     let mut by_id = 0;
@@ -76,6 +83,7 @@ async fn every_route_hides_what_is_another_tenants() {
     }
     assert!(by_id >= 20 && by_name >= 25, "{by_id} {by_name}");
     assert_eq!(world.control.state().revision, before, "nothing changed");
+    assert_eq!(world.ok_as(&theirs.key, "GET", &entry, None).await, "theirs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

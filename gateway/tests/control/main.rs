@@ -14,6 +14,7 @@ mod schema;
 mod secrets;
 mod signals;
 mod spread;
+mod tables;
 mod traffic;
 mod versions;
 mod waiting;

@@ -62,6 +62,11 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         ),
         ("delete_plugins_plugin_aliases_alias", "/v1/plugins/shape/aliases/stable?tenant=acme".into(), None),
         ("delete_plugins_plugin_versions_version", alias, None),
+        ("put_plugins_plugin_table_key", "/v1/plugins/shape/table/a%2Fb?tenant=acme&ttl=1h".into(), None),
+        ("post_plugins_plugin_table", "/v1/plugins/shape/table?tenant=acme".into(), None),
+        ("get_plugins_plugin_table", "/v1/plugins/shape/table?tenant=acme&prefix=a&limit=3".into(), None),
+        ("get_plugins_plugin_table_key", "/v1/plugins/shape/table/a%2Fb?tenant=acme".into(), None),
+        ("delete_plugins_plugin_table_key", "/v1/plugins/shape/table/a%2Fb?tenant=acme".into(), None),
         ("post_components", "/v1/components".into(), None),
         ("get_events", "/v1/events?tenant=acme".into(), None),
         ("get_events_event", format!("/v1/events/{event}?tenant=acme"), None),
@@ -151,6 +156,11 @@ async fn every_operation_answers_as_the_document_says() {
         let (_, method, operation) = operations.get(id).unwrap_or_else(|| panic!("{id} is not in the document"));
         let reply = match id {
             "post_plugins_plugin_versions" => world.upload(OPERATOR, &path, b"transform newer").await,
+            "post_plugins_plugin_table" => {
+                let bearer = format!("Bearer {OPERATOR}");
+                let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-ndjson")];
+                world.raw("POST", &path, &headers, "{\"key\": \"abc\", \"value\": [1], \"ttl\": \"1h\"}").await
+            }
             "post_components" => world.upload(OPERATOR, &path, b"filter").await,
             _ => world.send(OPERATOR, &method.to_uppercase(), &path, body.as_ref()).await,
         };

@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::event::{DeliveryId, Event, EventId, Lane, Revision, Shard, TenantId, VersionHash};
+use tidegate::event::{DeliveryId, Event, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
     Acceptance, Accepted, Allowance, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home,
-    Job, Lease, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Ticket, Trimmed,
+    Job, Lease, Once, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Table, TableEntry,
+    TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed,
 };
 use tokio::sync::{Notify, watch};
 
@@ -265,6 +266,29 @@ impl Store for Stub {
     }
 
     async fn said(&self, _: &str) -> Result<Vec<Bytes>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn table(
+        &self,
+        _: Table,
+        _: Option<Once>,
+        _: &[(TableKey, TableOp)],
+        _: u64,
+        _: Timestamp,
+    ) -> Result<Vec<TableResult>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn table_page(&self, _: Table, _: &TablePage, _: Timestamp) -> Result<Page<TableEntry, TableKey>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn table_use(&self, _: Home) -> Result<TableUse, StoreError> {
+        unimplemented!()
+    }
+
+    async fn drop_tables(&self, _: Home, _: Option<PluginId>) -> Result<u64, StoreError> {
         unimplemented!()
     }
 

@@ -35,6 +35,7 @@ pub(crate) const PLAN: Plan = Plan {
     in_flight: 1,
     ceiling: 1000.0,
     queued_bytes: 1 << 30,
+    table_bytes: 0,
     plugin_fuel: 1 << 40,
     plugin_bytes: 1 << 30,
 };

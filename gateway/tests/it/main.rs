@@ -4,4 +4,5 @@
 
 mod deploy;
 mod lifecycle;
+mod table;
 mod traffic;

@@ -14,6 +14,7 @@ pub(crate) mod restart;
 pub(crate) mod retention;
 pub(crate) mod schedule;
 pub(crate) mod settings;
+pub(crate) mod table;
 
 /// Makes a test of each sentence for an engine: `contract_suite!(name, path::to::start)`, where `start` is an async function
 /// that gives a [`Fixture`](crate::fixture::Fixture) over an empty store.
@@ -155,6 +156,30 @@ macro_rules! contract_suite {
                 of_concurrent_remembers_one_is_first
                 tells_what_each_node_says_last_for_its_time
                 is_ready_and_answers_the_probe
+            }
+            table {
+                reads_what_was_written_byte_exact
+                operations_of_a_call_see_those_before_them
+                of_concurrent_adds_one_wins
+                concurrent_increments_give_each_number_once
+                an_increment_needs_a_number_that_fits
+                an_entry_ends_with_its_time
+                only_a_set_changes_an_end
+                what_is_too_much_is_a_fault
+                the_quota_is_exact
+                what_has_ended_makes_room
+                a_trim_takes_what_has_ended
+                a_call_made_again_is_done_once
+                a_fault_is_remembered_too
+                of_concurrent_repeats_one_is_done
+                another_call_is_done_anew
+                a_call_is_forgotten_after_a_day
+                a_tenants_last_calls_are_remembered
+                tenants_plugins_and_shards_are_apart
+                pages_are_complete_and_in_order
+                a_dropped_table_is_gone
+                a_purge_takes_all_tables_of_a_tenant
+                survives_a_restart_and_a_crash
             }
             concurrency {
                 each_scheduled_job_is_handed_out_once_at_a_time

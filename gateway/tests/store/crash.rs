@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tidegate::clock::Clock;
-use tidegate::event::{EventId, Lane};
+use tidegate::clock::{Clock, Timestamp};
+use tidegate::event::{ConnectionId, EventId, Lane, PluginId};
 use tidegate::store::embedded::{Durability, Embedded, Options};
-use tidegate::store::{Budget, Claimed, DeliveryState, Lease, Store, StoreError};
+use tidegate::store::{Budget, Claimed, DeliveryState, Lease, Once, Store, StoreError, Table, TableAnswer, TableOp};
 
 use crate::world::*;
 
@@ -71,6 +71,66 @@ async fn a_failed_write_stops_the_store_for_good() {
     let lease = store.acquire(SHARD, NODE, TTL).await.unwrap().unwrap();
     let queued: BTreeSet<_> = drain(&store, &lease).await.into_iter().map(|entry| entry.event.id).collect();
     assert!(accepted.is_subset(&queued), "lost: {:?}", accepted.difference(&queued).collect::<Vec<_>>());
+}
+
+/// What is counted in a plugin's table is there after a kill, and a call that is made again is not counted again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_counts_each_call_once() {
+    if let Ok(dir) = std::env::var(DIR) {
+        return count(options(Path::new(&dir), Durability::Fsync)).await;
+    }
+    let dir = TempDir::new().unwrap();
+    let mut counted: Vec<(Once, i64)> = Vec::new();
+    for lines_until_killed in [1, 40, 300] {
+        let (mut child, lines) = start("crash::a_killed_process_counts_each_call_once", dir.path());
+        for (count, line) in lines.enumerate() {
+            let [run, number, sum] = line.split(' ').skip(1).collect::<Vec<_>>().try_into().unwrap();
+            counted.push((call(run.parse().unwrap(), number.parse().unwrap()), sum.parse().unwrap()));
+            if count == lines_until_killed {
+                child.kill().unwrap();
+            }
+        }
+        assert!(!child.wait().unwrap().success(), "it was killed");
+    }
+    let store = Embedded::open(options(dir.path(), Durability::Fsync)).unwrap();
+    let now = Clock::system().now();
+    let present = plus(&store, None, 0, now).await;
+    let sums: BTreeSet<i64> = counted.iter().map(|(_, sum)| *sum).collect();
+    assert_eq!(sums.len(), counted.len(), "each number once");
+    assert!(*sums.last().unwrap() <= present);
+    for (once, sum) in counted {
+        assert_eq!(plus(&store, Some(once), 1, now).await, sum, "{once:?}");
+    }
+    assert_eq!(plus(&store, None, 0, now).await, present);
+}
+
+/// A call of one process' run.
+fn call(run: u32, number: u32) -> Once {
+    Once { event: EventId(run.into()), connection: ConnectionId(1), stage: 0, output: 0, number }
+}
+
+async fn plus(store: &Embedded, once: Option<Once>, by: i64, now: Timestamp) -> i64 {
+    let ops = [("n".parse().unwrap(), TableOp::Increment { by, ttl: None })];
+    let answers = store.table(Table { home: HOME, plugin: PluginId(1) }, once, &ops, 1 << 20, now).await.unwrap();
+    let [Ok(TableAnswer::Number(sum))] = answers[..] else { panic!("{answers:?}") };
+    sum
+}
+
+/// Counts from several tasks, for ever.
+async fn count(options: Options) {
+    let clock = options.clock.clone();
+    let store = Arc::new(Embedded::open(options).unwrap());
+    let run = std::process::id();
+    let tasks = (0..4).map(|task| {
+        let (store, clock) = (store.clone(), clock.clone());
+        tokio::spawn(async move {
+            for number in (task..).step_by(4) {
+                let sum = plus(&store, Some(call(run, number)), 1, clock.now()).await;
+                say("counted", format!("{run} {number} {sum}"));
+            }
+        })
+    });
+    futures_util::future::join_all(tasks).await;
 }
 
 fn options(dir: &Path, durability: Durability) -> Options {

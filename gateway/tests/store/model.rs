@@ -1,5 +1,7 @@
 //! The simplest store that keeps the contract: plain maps behind one lock, nothing durable. The engines are compared with it.
 
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -7,11 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::event::{DeliveryId, Event, EventId, Failure, Lane, Revision, Shard, TenantId, VersionHash};
+use tidegate::event::{DeliveryId, Event, EventId, Failure, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
     Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
-    EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Origin, Page, PageRequest, Purged, QueueKey, Record, Retention, Store,
-    StoreError, Ticket, Trimmed,
+    EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Once, Origin, Page, PageRequest, Purged, QueueKey, Record, Retention,
+    Store, StoreError, Table, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed,
 };
 use tokio::sync::Notify;
 
@@ -32,6 +34,7 @@ struct State {
     said: BTreeMap<(String, String), (Bytes, Timestamp)>,
     signals: BTreeMap<Shard, Arc<Notify>>,
     purged: BTreeMap<(TenantId, Shard), Purged>,
+    tables: table::Tables,
 }
 
 #[derive(Default)]
@@ -445,14 +448,16 @@ impl Store for Model {
             }
             _ => true,
         });
+        state.tables.trim(lease.shard, now);
         Ok(trimmed)
     }
 
     async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError> {
         let mut state = self.state();
         let mut purged = state.purged.get(&(tenant, lease.shard)).copied().unwrap_or_default();
+        state.owned(lease)?;
+        let mut is_clean = state.tables.drop_tables(Home { tenant, shard: lease.shard }, None) == 0;
         let Sharded { events, jobs, .. } = state.owned(lease)?;
-        let mut is_clean = true;
         jobs.retain(|_, waiting| {
             if waiting.job.tenant() != tenant {
                 return true;
@@ -610,6 +615,29 @@ impl Store for Model {
         let state = self.state();
         let said = state.said.iter().filter(|((of, _), (_, until))| of == topic && now < *until);
         Ok(said.map(|(_, (value, _))| value.clone()).collect())
+    }
+
+    async fn table(
+        &self,
+        table: Table,
+        once: Option<Once>,
+        ops: &[(TableKey, TableOp)],
+        quota: u64,
+        now: Timestamp,
+    ) -> Result<Vec<TableResult>, StoreError> {
+        self.state().tables.call(table, once, ops, quota, now)
+    }
+
+    async fn table_page(&self, table: Table, page: &TablePage, now: Timestamp) -> Result<Page<TableEntry, TableKey>, StoreError> {
+        Ok(self.state().tables.page(table, page, now))
+    }
+
+    async fn table_use(&self, home: Home) -> Result<TableUse, StoreError> {
+        Ok(self.state().tables.usage(home))
+    }
+
+    async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError> {
+        Ok(self.state().tables.drop_tables(home, plugin))
     }
 
     fn ready(&self) -> Result<(), StoreError> {

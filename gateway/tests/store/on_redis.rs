@@ -9,6 +9,7 @@ mod queued;
 mod room;
 mod sentinel;
 mod share;
+mod table;
 mod tls;
 
 use std::sync::Arc;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::event::{DeliveryId, DestinationId, Event, EventId, Lane, Shard, SourceId, TenantId};
+use tidegate::event::{ConnectionId, DeliveryId, DestinationId, Event, EventId, Lane, PluginId, Shard, SourceId, TenantId};
 use tidegate::store::{
-    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Origin, PageRequest, Purged,
-    QueueKey, Record, Retention, Store, StoreError, Ticket, Trimmed, Work,
+    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Once, Origin, PageRequest, Purged,
+    QueueKey, Record, Retention, Store, StoreError, Table, TableKey, TableOp, TablePage, Ticket, Trimmed, Work,
 };
 
 use crate::fixture::Fixture;
@@ -106,7 +106,11 @@ struct Trial {
     jobs: Vec<(Shard, Job)>,
     last: Option<(Shard, Vec<Spec>)>,
     buried: Vec<(Home, DeliveryId)>,
+    asked: Option<Asked>,
 }
+
+/// A call to a plugin's table.
+type Asked = (Table, Option<Once>, Vec<(TableKey, TableOp)>);
 
 impl Trial {
     fn new(real: impl Fixture + 'static, seed: u64) -> Self {
@@ -128,6 +132,7 @@ impl Trial {
             jobs: Vec::new(),
             last: None,
             buried: Vec::new(),
+            asked: None,
         }
     }
 
@@ -155,7 +160,8 @@ impl Trial {
             return self.acquire(shard).await;
         }
         match self.dice.roll(100) {
-            0..20 => self.accept().await,
+            0..17 => self.accept().await,
+            17..20 => self.table().await,
             20..38 => self.claim(shard).await,
             38..62 => self.record(shard).await,
             62..70 => self.due(shard).await,
@@ -425,6 +431,48 @@ impl Trial {
         }
     }
 
+    /// Operations on a plugin's table, now and then as they were asked for before.
+    async fn table(&mut self) {
+        for _ in 0..1 + self.dice.index(3) {
+            let asked = match self.asked.clone() {
+                Some(asked) if self.dice.chance(25) => asked,
+                _ => self.table_ops(),
+            };
+            let (table, once, ops) = &asked;
+            let quota = if self.dice.chance(50) { 700 } else { 1 << 20 };
+            let now = self.tick();
+            let real = self.store().table(*table, *once, ops, quota, now).await.unwrap();
+            assert_eq!(real, self.model.table(*table, *once, ops, quota, now).await.unwrap(), "{}: {asked:?}", self.context);
+            if self.dice.chance(40) {
+                self.asked = Some(asked);
+            }
+        }
+    }
+
+    fn table_ops(&mut self) -> Asked {
+        let table = Table { home: home(TENANTS[self.dice.index(2)]), plugin: PluginId(self.dice.roll(2).into()) };
+        let mut ops = Vec::new();
+        for _ in 0..self.dice.index(5) {
+            let key = ["a", "b", "ba", "c", "d", "é"][self.dice.index(6)].parse().unwrap();
+            let ttl = self.dice.chance(50).then(|| Duration::from_millis(1 + self.dice.roll(100)));
+            let value = Bytes::from(match self.dice.roll(3) {
+                0 => self.dice.roll(1000).to_string(),
+                _ => "x".repeat(self.dice.index(300)),
+            });
+            let op = match self.dice.roll(7) {
+                0 | 1 => TableOp::Get,
+                2 => TableOp::Set { value, ttl },
+                3 => TableOp::Add { value, ttl },
+                4 => TableOp::Delete,
+                _ => TableOp::Increment { by: self.dice.roll(2000) as i64 - 1000, ttl },
+            };
+            ops.push((key, op));
+        }
+        let number = self.dice.roll(1000) as u32;
+        let once = Once { event: EventId(1), connection: ConnectionId(1), stage: 0, output: 0, number };
+        (table, self.dice.chance(60).then_some(once), ops)
+    }
+
     /// An earlier batch once more, as after an answer that was lost.
     async fn send_again(&mut self) {
         if let Some((shard, batch)) = self.last.take() {
@@ -504,6 +552,15 @@ impl Trial {
             let left = pages(&*real, home(tenant), limit).await;
             let right = pages(&*model, home(tenant), 200).await;
             assert_eq!(left, right, "{}", self.context);
+            let tables = (real.table_use(home(tenant)).await.unwrap(), model.table_use(home(tenant)).await.unwrap());
+            assert_eq!(tables.0, tables.1, "{}", self.context);
+            for plugin in [PluginId(0), PluginId(1)] {
+                let (table, now) = (Table { home: home(tenant), plugin }, Timestamp(self.time));
+                let page = TablePage { prefix: String::new(), after: None, limit: 200 };
+                let (left, right) =
+                    (real.table_page(table, &page, now).await.unwrap(), model.table_page(table, &page, now).await.unwrap());
+                assert_eq!(left.items, right.items, "{}", self.context);
+            }
             let (left, right) = (letters(&*real, home(tenant), limit).await, letters(&*model, home(tenant), 200).await);
             assert_eq!(left, right, "{}", self.context);
         }

@@ -63,6 +63,33 @@ impl FromRequest<Api> for Component {
     }
 }
 
+/// A body of at most `MAX` bytes, whatever it is.
+pub(super) struct Raw<const MAX: usize>(pub(super) Bytes);
+
+impl<const MAX: usize> FromRequest<Api> for Raw<MAX> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Api) -> Result<Self, Problem> {
+        read(request.into_body(), MAX).await.map(Self)
+    }
+}
+
+/// A body with JSON in each line, each with its number; empty lines don't count.
+pub(super) struct Lines<T>(pub(super) Vec<(usize, T)>);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Lines<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        expect_type(&parts.headers, &["application/x-ndjson"])?;
+        let body = read(body, api.0.admin.max_body).await?;
+        let lines = body.split(|byte| *byte == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
+        let line = |(line, number)| Ok((number, parse(line).map_err(|problem| problem.within(&format!("line {number}")))?));
+        lines.map(line).collect::<Result<_, Problem>>().map(Self)
+    }
+}
+
 fn expect_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Problem> {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = sent.split(';').next().unwrap_or_default().trim();

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
 use super::routes::{Body, Reply, Route};
-use super::{Problem, aliases, events, tenants, traffic, views};
+use super::{Problem, aliases, events, tables, tenants, traffic, views};
 use crate::control::apply::{ApplyReport, ApplySpec};
 use crate::control::model::{ConnectionSpec, DestinationSpec, SourceSpec, TenantSpec};
 use crate::control::replay::ReplaySpec;
@@ -62,6 +62,11 @@ fn operation(route: &Route) -> Value {
             let content = json!({"application/wasm": {"schema": {"type": "string", "contentMediaType": "application/wasm"}}});
             operation["requestBody"] = json!({"required": true, "content": content});
         }
+        Body::Bytes => operation["requestBody"] = json!({"required": true, "content": {"*/*": {"schema": {}}}}),
+        Body::Lines(schema) => {
+            let content = json!({"application/x-ndjson": {"itemSchema": reference(schema)}});
+            operation["requestBody"] = json!({"required": true, "content": content});
+        }
     }
     if route.open {
         operation["security"] = json!([]);
@@ -82,6 +87,11 @@ fn parameters(route: &Route) -> Vec<Value> {
             "tenant" => ("The tenant's id or name; needed with an operator's key.", json!({"type": "string"})),
             "limit" => ("Rows of a page.", json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50})),
             "cursor" => ("The `next` of the page before.", json!({"type": "string"})),
+            "prefix" => ("Only keys that start with this.", json!({"type": "string"})),
+            "ttl" => (
+                "How long the entry lives, from 1 ms to 3650 days; for good without it.",
+                json!({"type": "string", "examples": ["1h"]}),
+            ),
             "event" => ("The event's id.", json!({"type": "string"})),
             "target" => (
                 "Within how many seconds a backlog is to be drained.",
@@ -107,6 +117,7 @@ fn responses(route: &Route) -> Value {
         Reply::Nothing => None,
         Reply::Json(schema) => Some(json!({"application/json": {"schema": reference(schema)}})),
         Reply::AnyJson => Some(json!({"application/json": {"schema": {"type": "object"}}})),
+        Reply::Bytes => Some(json!({"application/octet-stream": {"schema": {}}})),
         Reply::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
         Reply::Page(schema) => Some(json!({"application/json": {"schema": {
             "type": "object", "required": ["items", "next"],
@@ -156,6 +167,10 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::ReplayView>(&mut found);
     add::<TrySpec>(&mut found);
     add::<views::TriedView>(&mut found);
+    add::<tables::TableLine>(&mut found);
+    add::<tables::LoadedView>(&mut found);
+    add::<views::TableEntryView>(&mut found);
+    add::<views::TablesView>(&mut found);
     add::<events::RetryDeadLettersSpec>(&mut found);
     add::<views::TenantView>(&mut found);
     add::<views::DeletionView>(&mut found);

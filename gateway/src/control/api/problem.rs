@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::control::inspect::InspectError;
 use crate::control::model::FieldError;
 use crate::control::service::Error;
-use crate::store::StoreError;
+use crate::store::{StoreError, TableFault};
 
 /// An error as the API shows it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,6 +59,21 @@ impl Problem {
         Self { errors: vec![error], ..Self::new(StatusCode::BAD_REQUEST, code, detail) }
     }
 
+    /// Says more of what happened.
+    pub(super) fn and(mut self, more: String) -> Self {
+        self.detail = format!("{}; {more}", self.detail);
+        self
+    }
+
+    /// Says in which part of what was sent it is.
+    pub(super) fn within(mut self, part: &str) -> Self {
+        for error in &mut self.errors {
+            error.field = if error.field.is_empty() { part.to_owned() } else { format!("{part}: {}", error.field) };
+        }
+        self.detail = format!("{part}: {}", self.detail);
+        self
+    }
+
     /// Says when to try again.
     pub(super) fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after: Some(seconds), ..self }
@@ -106,6 +121,12 @@ impl From<Error> for Problem {
             Error::Component(InspectError::Unusable { code, .. }) => new(StatusCode::UNPROCESSABLE_ENTITY, &code),
             Error::Component(InspectError::Unavailable(_)) => {
                 new(StatusCode::SERVICE_UNAVAILABLE, "inspection_unavailable").retry_after(1)
+            }
+            Error::Table(TableFault::Quota) => new(StatusCode::CONFLICT, "tables_full"),
+            Error::Table(fault) => {
+                let field = if fault == TableFault::TimeToLive { "ttl" } else { "value" };
+                let errors = vec![FieldError { field: field.into(), message: fault.to_string() }];
+                Self { errors, ..new(StatusCode::UNPROCESSABLE_ENTITY, "invalid") }
             }
             Error::Busy => new(StatusCode::SERVICE_UNAVAILABLE, "busy").retry_after(1),
             Error::Store(error) => store_problem(&error, detail),

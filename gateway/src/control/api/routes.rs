@@ -4,7 +4,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
-use super::{Api, aliases, apply, events, health, plugins, resources, signals, tenants, traffic};
+use super::{Api, aliases, apply, events, health, plugins, resources, signals, tables, tenants, traffic};
 use crate::control::model::{Connections, Destinations, Sources};
 
 /// A request's body.
@@ -15,6 +15,10 @@ pub(super) enum Body {
     Json(&'static str),
     /// A component.
     Wasm,
+    /// Any bytes.
+    Bytes,
+    /// JSON by this schema in each line.
+    Lines(&'static str),
 }
 
 /// A successful answer.
@@ -28,6 +32,8 @@ pub(super) enum Reply {
     /// Any JSON.
     AnyJson,
     Text,
+    /// Any bytes.
+    Bytes,
 }
 
 /// A route with its description.
@@ -83,6 +89,11 @@ impl Route {
         Self { status: 201, ..self }
     }
 
+    /// A change that has nothing to say.
+    fn silent(self) -> Self {
+        Self { status: 204, ..self }
+    }
+
     fn accepted(self) -> Self {
         Self { status: 202, ..self }
     }
@@ -111,6 +122,7 @@ pub(super) fn routes() -> Vec<Route> {
     ));
     routes.extend(plugin_routes());
     routes.extend(alias_routes());
+    routes.extend(table_routes());
     routes.extend(event_routes());
     routes.extend(traffic_routes());
     routes
@@ -269,6 +281,33 @@ fn alias_routes() -> Vec<Route> {
             aliases::roll_back,
         )
         .query(TENANT),
+    ]
+}
+
+fn table_routes() -> Vec<Route> {
+    let (table, entry) = ("/v1/plugins/{plugin}/table", "/v1/plugins/{plugin}/table/{key}");
+    vec![
+        Route::new(("get", table), "List a plugin's table, in order of keys", Reply::Page("TableEntryView"), tables::list)
+            .query(&["tenant", "prefix", "limit", "cursor"]),
+        Route::new(
+            ("post", table),
+            "Write many entries of a plugin's table: one in each line, at most 50000, in order",
+            Reply::Json("LoadedView"),
+            tables::load,
+        )
+        .query(TENANT)
+        .body(Body::Lines("TableLine")),
+        Route::new(("get", entry), "Read an entry of a plugin's table", Reply::Bytes, tables::show).query(TENANT),
+        Route::new(
+            ("put", entry),
+            "Write an entry of a plugin's table: the body as it is, at most 64 KiB",
+            Reply::Nothing,
+            tables::set,
+        )
+        .query(&["tenant", "ttl"])
+        .body(Body::Bytes)
+        .silent(),
+        Route::new(("delete", entry), "Delete an entry of a plugin's table", Reply::Nothing, tables::delete).query(TENANT),
     ]
 }
 

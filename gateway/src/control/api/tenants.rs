@@ -30,7 +30,8 @@ pub(super) async fn create(State(api): State<Api>, Caller(access): Caller, body:
 pub(super) async fn show(State(api): State<Api>, Caller(access): Caller, Path([reference]): Path<1>) -> Answer {
     let entry = api.0.control.tenant(access, &reference)?;
     let purged = api.0.control.deletion(&entry).await?;
-    Ok(axum::Json(TenantView::of(&entry).with(purged)).into_response())
+    let tables = api.0.control.table_use(&entry.homes()).await?;
+    Ok(axum::Json(TenantView::of(&entry).with(purged).using(tables)).into_response())
 }
 
 pub(super) async fn patch(
@@ -40,7 +41,8 @@ pub(super) async fn patch(
     body: Json<TenantPatch>,
 ) -> Answer {
     let entry = api.0.control.patch_tenant(access, &reference, &body.value).await?;
-    Ok(axum::Json(TenantView::of(&entry)).into_response())
+    let tables = api.0.control.table_use(&entry.homes()).await?;
+    Ok(axum::Json(TenantView::of(&entry).using(tables)).into_response())
 }
 
 pub(super) async fn delete(State(api): State<Api>, Caller(access): Caller, Path([reference]): Path<1>) -> Answer {

@@ -25,7 +25,7 @@ use crate::control::state::Entry;
 use crate::control::waiting::{Explainer, Waiting};
 use crate::event::{Attempt, Failure, Header, PluginRun, Request};
 use crate::plugin::poison::Poisoned;
-use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, Work};
+use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, TableEntry, TableUse, Work};
 
 /// A view as JSON.
 pub(super) fn to_json(view: &impl Serialize) -> serde_json::Value {
@@ -51,8 +51,44 @@ pub struct TenantView {
     /// How far its deletion has come; only when one tenant is shown that is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion: Option<DeletionView>,
+    /// What its plugins' tables take; only when one tenant is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tables: Option<TablesView>,
     created_at: String,
     updated_at: String,
+}
+
+/// What the tables of a tenant's plugins take.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TablesView {
+    /// Bytes, as `plan.table_bytes` counts them. Entries that have ended may count a little longer.
+    bytes: u64,
+    /// Entries.
+    entries: u64,
+}
+
+/// An entry of a plugin's table.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TableEntryView {
+    key: String,
+    /// Bytes of its value.
+    size: u64,
+    /// When it ends; null if it is for good.
+    expires_at: Option<String>,
+    /// The value, if it is a text of at most 1 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    /// The value, if it is no text, and at most 1 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+impl TableEntryView {
+    pub(super) fn of(entry: &TableEntry) -> Self {
+        let text = entry.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
+        let base64 = entry.value.as_ref().filter(|_| text.is_none()).map(|value| STANDARD.encode(value));
+        Self { key: entry.key.to_string(), size: entry.size, expires_at: entry.until.map(shown), value: text, base64 }
+    }
 }
 
 /// How far a tenant's deletion has come.
@@ -77,9 +113,14 @@ impl TenantView {
             shards: entry.parts.shards.iter().map(|shard| shard.0).collect(),
             state: if record.deleting.is_some() { "deleting" } else { "active" },
             deletion: None,
+            tables: None,
             created_at: shown(entry.created_at),
             updated_at: shown(entry.updated_at),
         }
+    }
+
+    pub(super) fn using(self, TableUse { bytes, entries }: TableUse) -> Self {
+        Self { tables: Some(TablesView { bytes, entries }), ..self }
     }
 
     pub(super) fn with(self, purged: Option<Purged>) -> Self {

@@ -88,6 +88,10 @@ pub struct PlanSpec {
     #[serde(with = "units::size")]
     #[schema(value_type = String, example = "1GiB")]
     pub queued_bytes: u64,
+    /// Bytes that the tables of all its plugins may take: keys, values, and 128 for each entry. 0 forbids tables. Default 16 MiB.
+    #[serde(with = "units::size")]
+    #[schema(value_type = String, example = "16MiB")]
+    pub table_bytes: u64,
     /// Shards that its events are spread over, at most as many as the gateway has: for a tenant that is too big for one. May grow later,
     /// never shrink; left out, it stays as it is. A new tenant has one. When it grows, a part of the dedup keys moves to the new shards: a
     /// repeat of an event from before, inside its source's window, may be taken once more.
@@ -116,6 +120,7 @@ const MAX_FUEL: u64 = 1_000_000_000_000_000;
 /// Compiled code of a plan that says nothing of it.
 const DEFAULT_COMPILED: u64 = 512 << 20;
 const MAX_COMPILED: u64 = 1 << 40;
+const MAX_TABLES: u64 = 1 << 40;
 
 impl Default for PlanSpec {
     fn default() -> Self {
@@ -126,6 +131,7 @@ impl Default for PlanSpec {
             in_flight: 512,
             ceiling: None,
             queued_bytes: 1 << 30,
+            table_bytes: 16 << 20,
             shards: None,
             plugin_fuel: None,
             plugin_bytes: None,
@@ -137,7 +143,8 @@ impl TenantRecord {
     /// Checks it and makes it ready for use.
     pub(in crate::control) fn prepare(&self, id: TenantId) -> Result<Arc<Tenant>, Vec<FieldError>> {
         let mut faults = Faults::default();
-        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, shards: _, plugin_fuel, plugin_bytes } = self.plan;
+        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, shards: _, plugin_fuel, plugin_bytes } =
+            self.plan;
         check_name("name", &self.name, &mut faults);
         faults.range("plan.rate", rate, 0.001, MAX_RATE);
         faults.range("plan.burst", burst, 1, 100_000_000);
@@ -153,7 +160,8 @@ impl TenantRecord {
         let (plugin_fuel, plugin_bytes) = (plugin_fuel.unwrap_or(DEFAULT_FUEL), plugin_bytes.unwrap_or(DEFAULT_COMPILED));
         faults.range("plan.plugin_fuel", plugin_fuel, 0, MAX_FUEL);
         faults.range("plan.plugin_bytes", plugin_bytes, 0, MAX_COMPILED);
-        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes, plugin_fuel, plugin_bytes };
+        faults.range("plan.table_bytes", table_bytes, 0, MAX_TABLES);
+        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, plugin_fuel, plugin_bytes };
         let shards = Shards::new(self.shard, self.further.clone());
         faults.or(Arc::new(Tenant { id, name: self.name.clone(), shards, plan, deleting: self.deleting }))
     }

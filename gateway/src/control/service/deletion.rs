@@ -31,6 +31,9 @@ impl Control {
         let state = self.state();
         for tenant in state.tenants().filter(|tenant| tenant.entry.parts.deleting.is_some()) {
             let Some(purged) = self.deletion(&tenant.entry).await?.filter(|purged| purged.done) else { continue };
+            // What a plugin wrote in another shard of the tenant after this one's purge.
+            let homes = tenant.entry.homes();
+            self.drop_tables(homes.at(homes.shards.home()), None).await?;
             self.end_deletion(tenant.id(), purged).await?;
         }
         Ok(())

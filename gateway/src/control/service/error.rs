@@ -4,7 +4,7 @@ use crate::control::model::{FieldError, Kind};
 use crate::control::seal::SealError;
 use crate::control::service::LoadError;
 use crate::control::state::{BuildError, RecordError};
-use crate::store::StoreError;
+use crate::store::{StoreError, TableFault};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,9 @@ pub enum Error {
     /// Other changes were always first.
     #[error("the configuration changes too fast, try again")]
     Busy,
+    /// The entry of a plugin's table can't be written.
+    #[error(transparent)]
+    Table(TableFault),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),

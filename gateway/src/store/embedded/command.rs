@@ -10,11 +10,13 @@ use super::keys::LogKey;
 use super::purge::Haul;
 use super::rows::{End, Outcome};
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, EventId, Failure, Lane, Revision, Shard, SourceId, TenantId, VersionHash, encode, encode_event};
+use crate::event::{
+    DeliveryId, EventId, Failure, Lane, PluginId, Revision, Shard, SourceId, TenantId, VersionHash, encode, encode_event,
+};
 use crate::store::row::Row;
 use crate::store::{
     Acceptance, Accepted, ConfigChange, Dedup, DeliveryRecord, DeliveryState, Home, Lease, Origin, Purged, QueueKey, Record,
-    StoreError, Trimmed,
+    StoreError, Table, TableKey, TableOp, TableResult, Trimmed,
 };
 
 /// Where an answer goes.
@@ -32,7 +34,19 @@ pub(super) enum Command {
     PutComponent(VersionHash, Bytes, Reply<()>),
     Remember(String, Bytes, Duration, Reply<Option<Bytes>>),
     Say(Vec<u8>, Bytes, Duration, Reply<()>),
+    Table(TableCall, Reply<Vec<TableResult>>),
+    DropTables(Home, Option<PluginId>, Reply<u64>),
     Probe(Reply<Duration>),
+}
+
+/// Operations of which some may write to a plugin's table.
+pub(super) struct TableCall {
+    pub(super) table: Table,
+    /// Under what its answers are remembered.
+    pub(super) name: [u8; 16],
+    pub(super) ops: Vec<(TableKey, TableOp)>,
+    pub(super) quota: u64,
+    pub(super) now: Timestamp,
 }
 
 /// An event to be kept.

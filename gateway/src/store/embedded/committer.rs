@@ -6,6 +6,7 @@ mod accept;
 mod purge;
 mod record;
 mod settings;
+mod table;
 mod trim;
 
 use std::collections::{HashMap, HashSet};
@@ -42,6 +43,8 @@ pub(super) struct Committer {
     revision: Revision,
     /// Expiries before this have been swept.
     swept: u64,
+    /// Tenants before this one have been swept of what has ended in their tables.
+    swept_tables: HashMap<Shard, TenantId>,
     space: Option<(Instant, Result<(), StoreError>)>,
     unit: Draft,
 }
@@ -67,7 +70,7 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, serial: u64, revision: Revision) -> Self {
         let unit = Draft::new(&shared);
-        Self { shared, serial, serial_end: serial, revision, swept: 0, space: None, unit }
+        Self { shared, serial, serial_end: serial, revision, swept: 0, swept_tables: HashMap::new(), space: None, unit }
     }
 
     /// Works until every [`Embedded`] is gone and what it sent is written.
@@ -129,6 +132,14 @@ impl Committer {
             Command::Say(key, value, ttl, reply) => {
                 self.say(key, value, ttl);
                 self.answer(reply, Ok(()));
+            }
+            Command::Table(call, reply) => {
+                let result = self.table(call);
+                self.answer(reply, result);
+            }
+            Command::DropTables(home, plugin, reply) => {
+                let result = self.drop_tables(home, plugin);
+                self.answer(reply, Ok(result));
             }
             Command::Probe(reply) => {
                 self.put(Tree::Index, keys::single(kind::PROBE), encode(&()));

@@ -1,4 +1,4 @@
-//! The only place that knows fjall: five trees in one database, reads, and units that are written all or nothing.
+//! The only place that knows fjall: six trees in one database, reads, and units that are written all or nothing.
 //!
 //! fjall 3.1.13 reports an error of its journal's write or fsync from the commit and refuses all writes after it; a failed
 //! background flush shows at the next commit. Either way the store stops for good: after a failed fsync the kernel may have
@@ -28,6 +28,8 @@ pub(super) enum Tree {
     Index,
     /// Plugins' components, by hash.
     Components,
+    /// Plugins' tables, by shard and tenant.
+    Tables,
 }
 
 const MIB: u64 = 1 << 20;
@@ -46,6 +48,7 @@ pub(super) struct Disk {
     jobs: Keyspace,
     index: Keyspace,
     components: Keyspace,
+    tables: Keyspace,
     durability: Durability,
 }
 
@@ -68,6 +71,7 @@ impl Disk {
             jobs: tree("jobs", 4 * MIB)?,
             index: tree("index", 4 * MIB)?,
             components: tree("components", 4 * MIB)?,
+            tables: tree("tables", 4 * MIB)?,
             db,
             durability: options.durability,
         })
@@ -80,6 +84,7 @@ impl Disk {
             Tree::Jobs => &self.jobs,
             Tree::Index => &self.index,
             Tree::Components => &self.components,
+            Tree::Tables => &self.tables,
         }
     }
 
@@ -174,7 +179,7 @@ impl Unit {
         self.batch.remove(disk.tree(tree), key);
     }
 
-    /// What is under a key of `index` as this unit leaves it.
+    /// What is under a key of `index` or `tables` as this unit leaves it.
     pub(super) fn raw(&self, disk: &Disk, tree: Tree, key: &[u8]) -> Result<Option<Slice>, StoreError> {
         debug_assert!(Self::is_read_again(tree));
         match self.written.get(&(tree, Slice::from(key))) {
@@ -196,7 +201,7 @@ impl Unit {
     }
 
     fn is_read_again(tree: Tree) -> bool {
-        matches!(tree, Tree::Index)
+        matches!(tree, Tree::Index | Tree::Tables)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Keys. All integers are big endian, so that keys sort as their numbers do.
 
 use crate::clock::Timestamp;
-use crate::event::{ConnectionId, DeliveryId, DestinationId, EventId, Lane, Shard, SourceId, TenantId};
-use crate::store::{Home, QueueKey, StoreError};
+use crate::event::{ConnectionId, DeliveryId, DestinationId, EventId, Lane, PluginId, Shard, SourceId, TenantId};
+use crate::store::{Home, QueueKey, StoreError, Table};
 
 /// Prefixes in the `index` tree.
 pub(super) mod kind {
@@ -25,6 +25,15 @@ pub(super) mod kind {
     pub(in crate::store::embedded) const PROBE: u8 = b'z';
     pub(in crate::store::embedded) const PURGED: u8 = b'u';
     pub(in crate::store::embedded) const QUEUED: u8 = b'b';
+}
+
+/// Prefixes in the `tables` tree.
+mod table_kind {
+    pub(super) const CELL: u8 = b'e';
+    pub(super) const CELL_END: u8 = b'x';
+    pub(super) const TABLES: u8 = b'u';
+    pub(super) const ANSWERED: u8 = b'o';
+    pub(super) const CALL: u8 = b'q';
 }
 
 /// Appends fixed-width parts.
@@ -53,6 +62,10 @@ impl Key {
 
     fn shard(self, shard: Shard) -> Self {
         self.bytes(&shard.0.to_be_bytes())
+    }
+
+    fn home(self, home: Home) -> Self {
+        self.shard(home.shard).u128(home.tenant.0)
     }
 
     fn lane(self, lane: Lane) -> Self {
@@ -252,6 +265,68 @@ pub(super) fn config(key: &str) -> Vec<u8> {
 /// What a purge has removed of a tenant in a shard.
 pub(super) fn purged(home: Home) -> Vec<u8> {
     Key::of(kind::PURGED).u128(home.tenant.0).shard(home.shard).0
+}
+
+/// An entry of a plugin's table, or the least key of those that start with `key`.
+pub(super) fn cell(table: Table, key: &str) -> Vec<u8> {
+    Key(cells_of(table.home, Some(table.plugin))).bytes(key.as_bytes()).0
+}
+
+/// What the entries of a table, or of all tables of a tenant, start with.
+pub(super) fn cells_of(home: Home, plugin: Option<PluginId>) -> Vec<u8> {
+    let tenant = Key::of(table_kind::CELL).home(home);
+    plugin.map_or(tenant.clone(), |plugin| tenant.u128(plugin.0)).0
+}
+
+/// Reads what [`cell`] made.
+pub(super) fn read_cell(home: Home, key: &[u8]) -> Result<(PluginId, String), StoreError> {
+    read_named(&key[cells_of(home, None).len()..])
+}
+
+/// The reminder that an entry ends at `until`.
+pub(super) fn cell_end(table: Table, until: Timestamp, key: &str) -> Vec<u8> {
+    Key(cell_ends(table.home, until)).u128(table.plugin.0).bytes(key.as_bytes()).0
+}
+
+pub(super) fn cell_ends(home: Home, until: Timestamp) -> Vec<u8> {
+    Key::of(table_kind::CELL_END).home(home).u64(until.0).0
+}
+
+/// Reads what [`cell_end`] made.
+pub(super) fn read_cell_end(home: Home, key: &[u8]) -> Result<(PluginId, String), StoreError> {
+    read_named(&key[cell_ends(home, Timestamp(0)).len()..])
+}
+
+fn read_named(key: &[u8]) -> Result<(PluginId, String), StoreError> {
+    let mut parts = Parts(key);
+    let plugin = PluginId(parts.u128()?);
+    let key = std::str::from_utf8(parts.0).map_err(|_| StoreError::Damaged("a table's key is no text".into()))?;
+    Ok((plugin, key.to_owned()))
+}
+
+/// What is known of a tenant's tables.
+pub(super) fn tables(home: Home) -> Vec<u8> {
+    Key(tables_in(home.shard)).u128(home.tenant.0).0
+}
+
+/// What the keys of [`tables`] start with in a shard.
+pub(super) fn tables_in(shard: Shard) -> Vec<u8> {
+    Key::of(table_kind::TABLES).shard(shard).0
+}
+
+/// Whose [`tables`] it is.
+pub(super) fn read_tables(key: &[u8]) -> Result<TenantId, StoreError> {
+    Parts(key.get(3..).unwrap_or_default()).u128().map(TenantId)
+}
+
+/// What a call to a table answered.
+pub(super) fn answered(home: Home, name: &[u8; 16]) -> Vec<u8> {
+    Key::of(table_kind::ANSWERED).home(home).bytes(name).0
+}
+
+/// A call to a table, in order.
+pub(super) fn call(home: Home, number: u64) -> Vec<u8> {
+    Key::of(table_kind::CALL).home(home).u64(number).0
 }
 
 pub(super) fn single(kind: u8) -> Vec<u8> {

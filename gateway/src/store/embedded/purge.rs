@@ -1,4 +1,5 @@
-//! Finds what is left of a tenant: first its jobs, then its events, a bounded step at a time. The committer removes it.
+//! Finds what is left of a tenant: first its jobs, then its events, a bounded step at a time. The committer removes it, and with each
+//! step some of what its plugins have in tables.
 //!
 //! A pass looks at all of it once; a purge is done after a pass that found nothing. What is in somebody's hands is left to a later
 //! pass.

@@ -107,6 +107,37 @@ pub(super) struct Remembered {
     pub(super) value: Bytes,
 }
 
+/// An entry of a plugin's table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Cell {
+    pub(super) until: Option<Timestamp>,
+    pub(super) value: Bytes,
+}
+
+impl Cell {
+    pub(super) fn is_live(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// What is known of a tenant's tables without looking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tables {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+    /// The calls that are remembered have numbers from here on, without gaps.
+    pub(super) calls_start: u64,
+    /// The next call's number.
+    pub(super) calls_end: u64,
+}
+
+/// A call that is remembered.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Remember {
+    pub(super) at: Timestamp,
+    pub(super) name: [u8; 16],
+}
+
 /// All that history holds of an event, put together.
 #[derive(Debug, Default)]
 pub(super) struct Story {

@@ -144,6 +144,11 @@ impl ShardKeys {
         format!("{}pu:{:032x}", self.base, tenant.0)
     }
 
+    /// Hash: what a tenant's tables take.
+    pub(super) fn table_use(&self, tenant: TenantId) -> String {
+        format!("{}ku:{:032x}", self.base, tenant.0)
+    }
+
     /// List: pieces of history of the events made in one stretch of time.
     pub(super) fn bucket(&self, bucket: u64) -> String {
         format!("{}h:{bucket}", self.base)
@@ -234,7 +239,14 @@ mod tests {
     #[test]
     fn all_keys_of_a_shard_share_its_tag() {
         let keys = Keys::new("tg").shard(Shard(5));
-        let all = [keys.own.clone(), keys.index(TenantId(1)), keys.bucket(9), keys.dedup(&[0; 32]), keys.lane(Lane::Held).into()];
+        let all = [
+            keys.own.clone(),
+            keys.index(TenantId(1)),
+            keys.bucket(9),
+            keys.dedup(&[0; 32]),
+            keys.lane(Lane::Held).into(),
+            keys.table_use(TenantId(1)),
+        ];
         assert!(all.iter().all(|key| key.starts_with("{tg:5}:")), "{all:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Removing a tenant: first its jobs, then its events, a bounded step at a time.
+//! Removing a tenant: first its plugins' tables, then its jobs, then its events, a bounded step at a time.
 //!
 //! A pass looks at all of it once; a purge is done after a pass that found nothing. What is in somebody's hands is left to a later
 //! pass. Where a pass stands is remembered by the owner alone: a new one begins anew.
@@ -14,7 +14,7 @@ use super::jobs::open;
 use super::keys::tenant_name;
 use super::piece::{Merged, merge};
 use super::trim::{Index, cut};
-use super::{Inner, scripts};
+use super::{Inner, scripts, table};
 use crate::event::{DeliveryId, EventId, Failure, TenantId};
 use crate::store::{Home, Lease, Purged, StoreError};
 
@@ -35,13 +35,14 @@ pub(super) struct Walk {
 /// Where it goes on.
 #[derive(Clone, Copy)]
 enum Stage {
+    Tables,
     Jobs { cursor: u64 },
     Events { bucket: u64 },
 }
 
 impl Default for Walk {
     fn default() -> Self {
-        Self { stage: Stage::Jobs { cursor: 0 }, is_clean: true, is_over: false }
+        Self { stage: Stage::Tables, is_clean: true, is_over: false }
     }
 }
 
@@ -50,6 +51,7 @@ pub(super) async fn purge(inner: &Arc<Inner>, lease: &Lease, tenant: TenantId) -
     super::detached(async move {
         let mut walk = pen.writer.purging.get(&tenant).copied().unwrap_or_default();
         let purged = match walk.stage {
+            Stage::Tables => tables(&pen, tenant, &mut walk).await?,
             Stage::Jobs { cursor } => jobs(&pen, tenant, cursor, &mut walk).await?,
             Stage::Events { bucket } => events(&pen, tenant, bucket, &mut walk).await?,
         };
@@ -79,6 +81,17 @@ fn read(answer: Value) -> Result<Purged, StoreError> {
         .ok_or_else(|| odd("a purge's counts"))?;
     let [events, given_up, dead_letters, done] = fields.map(Option::unwrap_or_default);
     Ok(Purged { events, given_up, dead_letters, done: done == 1 })
+}
+
+async fn tables(pen: &Pen, tenant: TenantId, walk: &mut Walk) -> Result<Purged, StoreError> {
+    let Pen { inner, hold, .. } = pen;
+    if table::drop_tables(inner, Home { tenant, shard: hold.shard }, None).await? == 0 {
+        return jobs(pen, tenant, 0, walk).await;
+    }
+    walk.is_clean = false;
+    let mut call = scripts::PURGE.call(&[&hold.keys.own]);
+    call.arg(&hold.token).arg(tenant_name(tenant)).arg("0");
+    read(inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?)
 }
 
 /// The shard's jobs are not in order of tenants, so that all of them are looked at.

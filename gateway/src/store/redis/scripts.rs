@@ -61,6 +61,16 @@ scripts! {
     SAY = "say.lua";
     /// Tells what nodes say.
     SAID = "said.lua";
+    /// Does what is asked of a plugin's table.
+    TABLE = "table.lua";
+    /// Reads a plugin's table.
+    TABLE_READ = "table_read.lua";
+    /// Lists a plugin's table.
+    TABLE_PAGE = "table_page.lua";
+    /// Removes plugins' tables.
+    TABLE_DROP = "table_drop.lua";
+    /// Removes entries of tables that have ended.
+    TABLE_SWEEP = "table_sweep.lua";
     /// Reads the configuration.
     CONFIG = "config.lua";
     /// Changes the configuration.
@@ -84,9 +94,10 @@ impl Loaded {
     }
 }
 
-/// Functions that several scripts share go where a script says `--#jobs`.
+/// Functions that several scripts share go where a script says `--#jobs` or `--#tables`.
 fn text(source: &str) -> (String, Script) {
     let text = source.replace("--#jobs", include_str!("scripts/jobs.lua"));
+    let text = text.replace("--#tables", include_str!("scripts/tables.lua"));
     let script = Script::new(&text);
     (text, script)
 }

@@ -12,7 +12,7 @@ use super::error::odd;
 use super::hold::{Hold, Pen, stream_id};
 use super::keys::{BUCKET_MS, lane_index};
 use super::piece::{Finished, Merged, Piece, merge, page, pages_of, read_page};
-use super::{Inner, scripts};
+use super::{Inner, scripts, table};
 use crate::clock::Timestamp;
 use crate::event::{EventId, Lane, TenantId};
 use crate::store::{Lease, Retention, StoreError, Trimmed};
@@ -33,6 +33,7 @@ pub(super) async fn trim(inner: &Arc<Inner>, lease: &Lease, retention: Retention
     super::detached(async move {
         let mut trimmed = Trimmed::default();
         dead_letters(&pen, retention, now, &mut trimmed).await?;
+        trimmed.more |= table::sweep(&pen, now).await?;
         history(&mut pen, retention, now, &mut trimmed).await?;
         Ok(trimmed)
     })

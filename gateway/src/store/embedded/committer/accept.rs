@@ -57,7 +57,7 @@ impl Committer {
     }
 
     /// Refuses events before the disk is full, so that acks and retries still find room.
-    fn has_room(&mut self) -> Result<(), StoreError> {
+    pub(super) fn has_room(&mut self) -> Result<(), StoreError> {
         let now = monotonic();
         if let Some((at, answer)) = &self.space
             && now.duration_since(*at) < SPACE_CHECK

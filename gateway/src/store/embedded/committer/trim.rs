@@ -15,7 +15,7 @@ impl Committer {
     pub(super) fn trim(&mut self, lease: &Lease, cut: Cut) -> Result<Trimmed, StoreError> {
         let cell = self.cell(lease.shard);
         let mut state = cell.owned(lease)?;
-        let swept_all = self.sweep(cut.now);
+        let swept_all = self.sweep(cut.now) & !self.trim_tables(lease.shard, cut.now);
         let Cut { revivals, events, dead, fronts, more, .. } = cut;
         let mut trimmed = Trimmed { more: more || !swept_all, ..Trimmed::default() };
         for (at, id) in dead {
