@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
 mod build;
-mod cases;
 mod own_scheme;
 mod run;
 

@@ -17,6 +17,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+fn target() -> PathBuf {
+    root().join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from))
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -87,12 +91,25 @@ fn the_commands_of_the_readme_work_in_its_order() {
             ));
         }
     }
-    let environment = [path_with_tidegate(directory.path()), ("RUSTC", root.join(".tools/wasm/rustc").display().to_string())];
+    let environment = [
+        path_with_tidegate(directory.path()),
+        ("RUSTC", root.join(".tools/wasm/rustc").display().to_string()),
+        // The other tests' guests have the same dependencies.
+        ("CARGO_TARGET_DIR", target().join("guests/cargo").display().to_string()),
+        ("XDG_CACHE_HOME", directory.path().join("cache").display().to_string()),
+    ];
     let output = bash(&script, directory.path(), &environment);
     let log = fs::read_to_string(directory.path().join("serve.log")).unwrap_or_default();
     assert_passed(&format!("{script}\n{log}"), &output);
     let shown = String::from_utf8_lossy(&output.stdout);
-    for part in ["a transform that a gateway takes", "tidegate_", "\"openapi\"", "\"status\":\"ok\""] {
+    for part in [
+        "a transform that a gateway takes",
+        "3 passed, 0 failed",
+        "component_bytes",
+        "tidegate_",
+        "\"openapi\"",
+        "\"status\":\"ok\"",
+    ] {
         assert!(shown.contains(part), "{part} is missing in:\n{shown}");
     }
 }

@@ -1,0 +1,72 @@
+//! `tidegate plugin push`: a component becomes a version of a plugin.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::source::Source;
+use super::{Names, build};
+use crate::cli::client::{ApiArgs, Client, TenantArgs, part};
+
+/// Pushes a component.
+#[derive(Debug, Args)]
+pub(super) struct PushArgs {
+    /// The component, or a project that is built first
+    #[arg(default_value = ".")]
+    source: PathBuf,
+    /// The plugin's name; it is made if there is none [default: the project's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Aliases that point to this version from now on
+    #[arg(long, value_name = "ALIAS")]
+    alias: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    tenant: TenantArgs,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Does it.
+pub(super) async fn run(args: PushArgs) -> anyhow::Result<()> {
+    let PushArgs { source, name, alias, json, tenant, api } = args;
+    // Before anything is built: a key that is missing is told at once.
+    let client = Client::new(&api)?;
+    let name = match name {
+        Some(name) => name,
+        None => named(&source)?,
+    };
+    let component = build::component_at(&source, Names::AsBuilt).await?;
+    let query: Vec<(&str, &str)> = tenant.tenant.as_deref().map(|tenant| ("tenant", tenant)).into_iter().collect();
+    let path = format!("/v1/plugins/{}", part(&name));
+    let uploaded = client.upload(&format!("{path}/versions"), &query, component).await;
+    let version = uploaded.with_context(|| format!("{}: the plugin `{name}` has no new version", source.display()))?;
+    let hash = shown(&version["hash"]);
+    for alias in &alias {
+        let moved = client.put(&format!("{path}/aliases/{}", part(alias)), &query, &json!({ "version": hash })).await;
+        moved.with_context(|| format!("version {hash} is uploaded, but the alias `{alias}` was not moved to it"))?;
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&version)?);
+    } else {
+        println!("{name}: version {hash} ({}, {} bytes)", shown(&version["kind"]), version["size"]);
+        alias.iter().for_each(|alias| println!("{name}: the alias `{alias}` is at this version"));
+    }
+    Ok(())
+}
+
+/// The project's name; a component's file could have any, so that one has to be said.
+fn named(source: &std::path::Path) -> anyhow::Result<String> {
+    match Source::at(source)? {
+        Source::Wasm(file) => anyhow::bail!("{}: say the plugin's name with --name", file.display()),
+        source => source.name(),
+    }
+}
+
+fn shown(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
