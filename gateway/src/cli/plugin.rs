@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::builtin;
 use super::client::{ApiArgs, Client, TenantArgs, part};
 use super::plugin_versions;
 use crate::config::read_bytes;
@@ -46,9 +47,11 @@ enum Command {
     },
     #[command(flatten)]
     Versions(plugin_versions::Command),
+    /// List the plugins that come with the gateway, or show one's documentation
+    Builtin(builtin::BuiltinArgs),
     /// Upload a component as a new version of a plugin
     Push {
-        /// The component
+        /// The component, or `builtin:NAME`
         file: PathBuf,
         /// The plugin's name; it is made if there is none
         #[arg(long)]
@@ -71,6 +74,7 @@ pub async fn run(args: PluginArgs) -> anyhow::Result<()> {
     match args.command {
         Command::Check { file, json } => check(&file, json).await,
         Command::Versions(command) => plugin_versions::run(command).await,
+        Command::Builtin(args) => builtin::run(&args),
         Command::Build { source, output } => make(&source, output).await,
         Command::Push { file, name, alias, json, tenant, api } => {
             let component = read(&file)?;
@@ -97,6 +101,9 @@ fn shown(value: &Value) -> &str {
 }
 
 fn read(file: &Path) -> anyhow::Result<Bytes> {
+    if let Some(component) = builtin::component(file)? {
+        return Ok(component);
+    }
     read_bytes(file, MAX_FILE).map(Bytes::from).with_context(|| file.display().to_string())
 }
 
