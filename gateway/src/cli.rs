@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod bench;
+mod builtin;
 mod client;
 pub mod dev;
 pub mod events;

@@ -311,8 +311,9 @@ fn foreign_dependencies(manifest: &str) -> Vec<String> {
     for (name, dependency) in manifest.get("dependencies").and_then(toml::Value::as_table).into_iter().flatten() {
         let package = dependency.get("package").and_then(toml::Value::as_str).unwrap_or(name);
         let path = dependency.get("path").and_then(toml::Value::as_str);
-        let is_sdk = package == "tidegate-plugin";
-        if (path.is_some() || package.starts_with("tidegate")) && !is_sdk {
+        // What plugins share is held to the same rule, as a plugin.
+        let is_allowed = package == "tidegate-plugin" || package == "plugin-common";
+        if (path.is_some() || package.starts_with("tidegate")) && !is_allowed {
             found.push(name.clone());
         }
     }
@@ -404,6 +405,7 @@ mod checker {
         let good = "[dependencies]\ntidegate-plugin = { path = \"../../sdk/rust\" }\nserde = \"1\"\n[dev-dependencies]\ntidegate = { path = \"../../gateway\" }";
         assert!(foreign_dependencies(good).is_empty());
         assert_eq!(foreign_dependencies("[dependencies]\ntidegate = { path = \"../../gateway\" }"), ["tidegate"]);
+        assert!(foreign_dependencies("[dependencies]\nplugin-common = { path = \"../common\" }").is_empty());
         assert_eq!(foreign_dependencies("[dependencies]\nother = { path = \"../other\" }"), ["other"]);
         assert_eq!(foreign_dependencies("[dependencies]\ngate = { package = \"tidegate\", workspace = true }"), ["gate"]);
     }

@@ -2,13 +2,14 @@
 
 mod file;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::builtin;
 use super::client::{ApiArgs, Client, Refused};
 use super::table::table;
 use crate::config::read_bytes;
@@ -62,17 +63,24 @@ async fn send_components(client: &Client, spec: &mut ApplySpec, dry_run: bool) -
             for (_, component) in plugin.components() {
                 let path = PathBuf::from(&*component);
                 let context = || format!("plugin `{name}`: {}", path.display());
-                let bytes = read_bytes(&path, MAX_COMPONENT).with_context(context)?;
+                let bytes = read_component(&path).with_context(context)?;
                 let hash = VersionHash::of(&bytes).to_string();
                 if !has_version(client, &tenant.name, &name, &hash).await? {
                     let query: &[(&str, &str)] = if dry_run { &[("dry_run", "true")] } else { &[] };
-                    client.upload("/v1/components", query, Bytes::from(bytes)).await.with_context(context)?;
+                    client.upload("/v1/components", query, bytes).await.with_context(context)?;
                 }
                 *component = hash;
             }
         }
     }
     Ok(())
+}
+
+fn read_component(path: &Path) -> anyhow::Result<Bytes> {
+    match builtin::component(path)? {
+        Some(component) => Ok(component),
+        None => Ok(Bytes::from(read_bytes(path, MAX_COMPONENT)?)),
+    }
 }
 
 async fn has_version(client: &Client, tenant: &str, plugin: &str, hash: &str) -> anyhow::Result<bool> {

@@ -206,9 +206,14 @@ struct CostOptions {
 struct PluginOptions {
     #[command(flatten)]
     options: Options,
-    /// The transform to call: a component; it must take a GitHub push. Default: the first-party one.
-    #[arg(long)]
+    /// The transform to call: a component. Default: the first-party one that makes a chat message of a GitHub push
     component: Option<PathBuf>,
+    /// Its configuration, a JSON text
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    config: String,
+    /// The event's body. Default: a GitHub push of 1 KB
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -261,7 +266,9 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
             cases::run(&backlog.options, cases::Plan::Cost(backlog.traffic, extent))
         }
         Case::Memory(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Memory(traffic)),
-        Case::Plugin(PluginOptions { options, component }) => cases::run(&options, cases::Plan::Plugin(component)),
+        Case::Plugin(PluginOptions { options, component, config, body }) => {
+            cases::run(&options, cases::Plan::Plugin(cases::Subject { component, config, body }))
+        }
         Case::Load(args) => load::run(&args),
         Case::Receiver => receiver::run(),
         Case::Proxy(args) => proxy::run(&args),

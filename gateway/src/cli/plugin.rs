@@ -22,6 +22,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 
+use super::builtin;
 use super::plugin_versions;
 use crate::config::read_bytes;
 
@@ -47,6 +48,8 @@ enum Command {
     Test(test::TestArgs),
     #[command(flatten)]
     Versions(plugin_versions::Command),
+    /// List the plugins that come with the gateway, or show one's documentation
+    Builtin(builtin::BuiltinArgs),
     /// Upload a component as a new version of a plugin
     Push(push::PushArgs),
     /// Look at and fill the table that a plugin keeps
@@ -63,6 +66,7 @@ pub async fn run(args: PluginArgs) -> anyhow::Result<()> {
         Command::Versions(command) => plugin_versions::run(command).await,
         Command::Push(args) => push::run(args).await,
         Command::Table(args) => table::run(args).await,
+        Command::Builtin(args) => builtin::run(&args),
     }
 }
 
@@ -76,5 +80,8 @@ enum Names {
 }
 
 fn read(file: &Path) -> anyhow::Result<Bytes> {
+    if let Some(component) = builtin::component(file)? {
+        return Ok(component);
+    }
     read_bytes(file, MAX_FILE).map(Bytes::from).with_context(|| file.display().to_string())
 }

@@ -116,8 +116,32 @@ fn a_killed_gateways_events_all_arrive_after_its_restart() {
 #[test]
 fn a_plugins_call_is_measured_beside_a_bare_one() {
     let report = report(&["plugin", "--short", "--json"]);
-    check_figures(&report, &["plugin_call"]);
-    assert!(report["figures"][0]["floor"].as_f64().unwrap() > 0.0);
+    let names =
+        ["plugin_call", "plugin_call_small", "plugin_reused", "plugin_fuel", "plugin_memory", "plugin_compile", "plugin_load"];
+    check_figures(&report, &names);
+    for figure in report["figures"].as_array().unwrap() {
+        let has_floor = !["plugin_fuel", "plugin_memory"].contains(&figure["name"].as_str().unwrap());
+        assert_eq!(figure["floor"].as_f64().is_some_and(|floor| floor > 0.0), has_floor, "{figure}");
+    }
+    assert_eq!((&report["figures"][0]["goal"], &report["figures"][1]["goal"]), (&1.2.into(), &20.0.into()));
+}
+
+#[test]
+fn a_plugin_of_ones_own_is_measured_with_its_own_event() {
+    let component = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/prebuilt/splitter.wasm");
+    let directory = tempfile::tempdir().unwrap();
+    let body = directory.path().join("body.json");
+    std::fs::write(&body, r#"{"items": [1, 2, 3]}"#).unwrap();
+    let body = body.to_str().unwrap();
+    let config = r#"{"pointer": "/items"}"#;
+    let report = report(&["plugin", component, "--config", config, "--body", body, "--short", "--json"]);
+    check_figures(&report, &["plugin_call", "plugin_reused", "plugin_fuel", "plugin_memory", "plugin_compile", "plugin_load"]);
+    assert!(report["figures"][0]["what"].as_str().unwrap().contains("an event of 20 B"), "{report}");
+
+    let output = bench(&["plugin", component, "--config", r#"{"pointer": "items"}"#, "--short"]);
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("`pointer`"), "{errors}");
 }
 
 #[test]

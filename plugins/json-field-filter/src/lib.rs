@@ -14,6 +14,8 @@
 //!
 //! Numbers are compared as numbers: `1` equals `1.0`. Where nothing is, no rule holds.
 
+use plugin_common::Pointer;
+use plugin_common::json::{Json, not_json};
 use serde::Deserialize;
 use serde_json::Value;
 use tidegate_plugin::{Event, Failure, Filter, Host};
@@ -22,27 +24,26 @@ struct JsonFieldFilter;
 
 impl Filter for JsonFieldFilter {
     fn keep(event: Event, host: &dyn Host) -> Result<bool, Failure> {
-        let config: Config = host.config()?;
+        let config: Config = plugin_common::config(host)?;
         if config.rules.is_empty() {
-            return Err(Failure::never("bad-config", "the plugin's configuration: `rules` is empty"));
+            return Err(plugin_common::wrong("rules", "it is empty; give at least one rule"));
         }
-        if let Some(rule) = config.rules.iter().find(|rule| !rule.pointer.is_empty() && !rule.pointer.starts_with('/')) {
-            return Err(Failure::never(
-                "bad-config",
-                format!("the plugin's configuration: pointer `{}` must start with `/`", rule.pointer),
-            ));
-        }
-        let body: Value = match (event.request.json(), config.not_json) {
+        let body = match (Json::read(&event.request.body), config.not_json) {
             (Ok(body), _) => body,
             (Err(failure), NotJson::Fail) => return Err(failure),
             (Err(_), NotJson::Drop) => return Ok(false),
             (Err(_), NotJson::Keep) => return Ok(true),
         };
-        let mut rules = config.rules.iter();
-        Ok(match config.combine {
-            Combine::All => rules.all(|rule| rule.holds(&body)),
-            Combine::Any => rules.any(|rule| rule.holds(&body)),
-        })
+        let decisive = match config.combine {
+            Combine::All => false,
+            Combine::Any => true,
+        };
+        for rule in &config.rules {
+            if rule.holds(body)? == decisive {
+                return Ok(decisive);
+            }
+        }
+        Ok(!decisive)
     }
 }
 
@@ -61,7 +62,7 @@ struct Config {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    pointer: String,
+    pointer: Pointer,
     values: Option<Vec<Value>>,
 }
 
@@ -83,12 +84,11 @@ enum NotJson {
 }
 
 impl Rule {
-    fn holds(&self, body: &Value) -> bool {
-        match (body.pointer(&self.pointer), &self.values) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(found), Some(values)) => values.iter().any(|value| equal(found, value)),
-        }
+    fn holds(&self, body: Json) -> Result<bool, Failure> {
+        let Some(found) = body.find(&self.pointer)? else { return Ok(false) };
+        let Some(values) = &self.values else { return Ok(true) };
+        let found: Value = serde_json::from_str(body.at(found)).map_err(|error| not_json(&error.to_string()))?;
+        Ok(values.iter().any(|value| equal(&found, value)))
     }
 }
 

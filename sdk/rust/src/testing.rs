@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use crate::{Algorithm, Arrival, Attempt, Event, Header, Host, KvError, Level, Request};
+use crate::glue::filter::tidegate::plugin::types::HeaderChange;
+use crate::{Algorithm, Arrival, Attempt, Event, Header, Host, KvError, Level, Output, QueryChange, Request};
 
 /// A `POST` with this body, `content-type: application/json`, and fixed id and time.
 pub fn event(body: impl Into<Vec<u8>>) -> Event {
@@ -46,6 +47,35 @@ impl Event {
     pub fn with_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.request.headers.push(Header { name: name.to_ascii_lowercase(), value: value.as_ref().to_vec() });
         self
+    }
+}
+
+/// What the gateway would send for this output of this event's transform.
+pub fn sent(event: &Event, output: Output) -> Request {
+    let Request { method, path, query, mut headers, body } = event.request.clone();
+    for change in output.headers {
+        match change {
+            HeaderChange::Clear => headers.clear(),
+            HeaderChange::Remove(name) => headers.retain(|header| !header.name.eq_ignore_ascii_case(&name)),
+            HeaderChange::Set(header) => {
+                let name = header.name.to_ascii_lowercase();
+                let place = headers.iter().position(|header| header.name == name).unwrap_or(headers.len());
+                headers.retain(|header| header.name != name);
+                headers.insert(place, Header { name, value: header.value });
+            }
+            HeaderChange::Append(header) => headers.push(Header { name: header.name.to_ascii_lowercase(), value: header.value }),
+        }
+    }
+    Request {
+        method: output.method.unwrap_or(method),
+        path: output.path.unwrap_or(path),
+        query: match output.query {
+            QueryChange::Keep => query,
+            QueryChange::Remove => None,
+            QueryChange::Set(query) => Some(query),
+        },
+        headers,
+        body: output.body.unwrap_or(body),
     }
 }
 
@@ -172,5 +202,25 @@ impl Host for FakeHost {
         let sum = number.saturating_add(by);
         table.insert(key.into(), sum.to_string().into_bytes());
         Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_what_the_gateway_would_send() {
+        let event = event("in").with_header("x-a", "1").with_header("x-b", "2").with_header("x-a", "3");
+        let lines = |output: Output| -> Vec<String> {
+            let line = |header: &Header| format!("{}: {}", header.name, String::from_utf8_lossy(&header.value));
+            sent(&event, output).headers.iter().map(line).collect()
+        };
+        assert_eq!((sent(&event, Output::new()).method, lines(Output::new()).len()), ("POST".into(), 4));
+        assert_eq!(lines(Output::new().header("X-A", "4")), ["content-type: application/json", "x-a: 4", "x-b: 2"]);
+        assert_eq!(lines(Output::new().remove_header("X-A").append_header("X-B", "5"))[1..], ["x-b: 2", "x-b: 5"]);
+        assert_eq!(lines(Output::new().header("x-c", "6").clear_headers().header("x-d", "7")), ["x-d: 7"]);
+        let all = sent(&event, Output::new().method("PUT").path("/p").query("q").body("out"));
+        assert_eq!((&all.method[..], &all.path[..], all.query.as_deref(), &all.body[..]), ("PUT", "/p", Some("q"), &b"out"[..]));
     }
 }

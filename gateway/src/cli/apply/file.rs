@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::cli::builtin;
 use crate::config::document::{Document, Fault};
 use crate::config::{SecretRef, read_text};
 use crate::control::api::without_values;
@@ -56,7 +57,9 @@ fn merge(whole: &mut ApplySpec, spec: ApplySpec, base: &Path) {
     for mut tenant in spec.tenants {
         for plugin in &mut tenant.plugins {
             for (_, component) in plugin.components() {
-                *component = base.join(&*component).display().to_string();
+                if builtin::name(Path::new(&*component)).is_none() {
+                    *component = base.join(&*component).display().to_string();
+                }
             }
         }
         match whole.tenants.iter_mut().find(|known| known.name == tenant.name) {
@@ -247,7 +250,8 @@ mod tests {
             "a.toml",
             "[[tenants]]\nname = \"acme\"\n[[tenants.sources]]\nname = \"in\"\n\
              auth = { type = \"preset\", name = \"github\", secrets = [{ file = \"secret\" }] }\n\
-             [[tenants.plugins]]\nname = \"p\"\ncomponent = \"p.wasm\"\n",
+             [[tenants.plugins]]\nname = \"p\"\ncomponent = \"p.wasm\"\n\
+             [[tenants.plugins]]\nname = \"q\"\ncomponent = \"builtin:redact\"\n",
         );
         write(
             dir.path(),
@@ -259,6 +263,7 @@ mod tests {
         let tenant = &spec.tenants[0];
         assert_eq!((tenant.sources.len(), tenant.destinations.len()), (1, 1));
         assert_eq!(Path::new(&tenant.plugins[0].component), dir.path().join("p.wasm"));
+        assert_eq!(tenant.plugins[1].component, "builtin:redact");
         let shown = format!("{spec:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(serde_json::to_string(&spec).expect("plain data").contains("hunter2"), "it was resolved");

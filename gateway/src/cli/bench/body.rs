@@ -3,6 +3,13 @@
 /// Size of the body in bytes.
 pub(super) const SIZE: usize = 1024;
 
+/// A push of 250 bytes: one commit, and nothing that the transform does not read.
+pub(super) const SMALL: &str = concat!(
+    r#"{"ref":"refs/heads/main","repository":{"full_name":"tide/gate","html_url":"https://github.com/tide/gate"},"#,
+    r#""pusher":{"name":"ada"},"commits":[{"id":"4d5e6f","url":"https://github.com/tide/gate/commit/4d5e6f","#,
+    r#""author":{"name":"Ada"},"message":"Open"}]}"#
+);
+
 /// Headers that are sent with it, besides framing.
 pub(super) const HEADERS: [(&str, &str); 3] =
     [("content-type", "application/json"), ("user-agent", "GitHub-Hookshot/7c1d3a6"), ("x-github-event", "push")];
@@ -77,5 +84,6 @@ mod tests {
         assert_eq!(body.bytes().len(), SIZE);
         let push: serde_json::Value = serde_json::from_slice(body.bytes()).unwrap();
         assert!(push["commits"][0]["message"].as_str().unwrap().starts_with("Open gate 000987654321\n"));
+        assert_eq!(SMALL.len(), 250);
     }
 }

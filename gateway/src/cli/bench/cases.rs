@@ -14,7 +14,6 @@ mod tenants;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
 
 use super::error::BenchError;
 use super::gateway::{Backend, Gateway, Planned, Tuning};
@@ -26,6 +25,7 @@ use super::statistics::Spread;
 use super::{Options, PluginChoice, Stores, Traffic};
 
 pub(super) use cost::Extent;
+pub(super) use plugin::Subject;
 
 /// Which case.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub(super) enum Plan {
     SlowStore(Traffic, u32),
     Cost(Traffic, Extent),
     Memory(Traffic),
-    Plugin(Option<PathBuf>),
+    Plugin(Subject),
 }
 
 /// The transform in the path.
@@ -124,7 +124,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::SlowStore(traffic, delay_ms) => slow_store::run(&lab, &traffic, delay_ms).await?,
         Plan::Cost(traffic, extent) => cost::run(&lab, &traffic, extent).await?,
         Plan::Memory(traffic) => memory::run(&lab, &traffic).await?,
-        Plan::Plugin(component) => plugin::run(&lab, component.as_deref()).await?,
+        Plan::Plugin(subject) => plugin::run(&lab, &subject).await?,
     };
     let report = Report { machine, figures };
     if options.json {

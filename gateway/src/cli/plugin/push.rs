@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 
 use super::source::Source;
 use super::{Names, build};
+use crate::cli::builtin;
 use crate::cli::client::{ApiArgs, Client, TenantArgs, part};
 
 /// Pushes a component.
 #[derive(Debug, Args)]
 pub(super) struct PushArgs {
-    /// The component, or a project that is built first
+    /// The component, `builtin:NAME`, or a project that is built first
     #[arg(default_value = ".")]
     source: PathBuf,
-    /// The plugin's name; it is made if there is none [default: the project's name]
+    /// The plugin's name; it is made if there is none [default: the project's, or the built-in plugin's]
     #[arg(long)]
     name: Option<String>,
     /// Aliases that point to this version from now on
@@ -61,6 +62,9 @@ pub(super) async fn run(args: PushArgs) -> anyhow::Result<()> {
 
 /// The project's name; a component's file could have any, so that one has to be said.
 fn named(source: &std::path::Path) -> anyhow::Result<String> {
+    if let Some(name) = builtin::name(source) {
+        return Ok(name.to_owned());
+    }
     match Source::at(source)? {
         Source::Wasm(file) => anyhow::bail!("{}: say the plugin's name with --name", file.display()),
         source => source.name(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::cli::builtin;
 use crate::config::read_bytes;
 
 /// The largest package.json.
@@ -31,6 +32,9 @@ impl Source {
     pub(super) fn at(path: &Path) -> anyhow::Result<Self> {
         if path.is_dir() {
             return Self::in_directory(path);
+        }
+        if builtin::name(path).is_some() {
+            return Ok(Self::Wasm(path.to_owned()));
         }
         if !path.exists() {
             bail!("{}: there is no such file or directory", path.display());
