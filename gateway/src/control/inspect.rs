@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::snapshot::StageKind;
-use crate::event::Request;
+use crate::event::{Request, TenantId};
 use crate::plugin::{Call, CallError, Interface, LoadError, Report, Runtime, Screen};
 
 /// What an inspection found.
@@ -35,6 +35,9 @@ pub enum InspectError {
         /// One sentence.
         reason: String,
     },
+    /// Too many uploads of this tenant wait to be compiled.
+    #[error("{0}")]
+    Busy(String),
     /// It could not be inspected now; trying again can help.
     #[error("{0}")]
     Unavailable(String),
@@ -50,16 +53,26 @@ pub trait Inspector: Send + Sync + 'static {
     async fn ask(&self, _: StageKind, call: Call) -> Report<Option<Vec<Request>>> {
         Report::failed(call.version, CallError::Gateway("plugins are not run here".into()))
     }
+
+    /// The same for a tenant, where tenants wait for one another.
+    async fn inspect_for(&self, _tenant: TenantId, component: Bytes) -> Result<Inspection, InspectError> {
+        self.inspect(component).await
+    }
 }
 
 #[async_trait]
 impl Inspector for Runtime {
     async fn inspect(&self, component: Bytes) -> Result<Inspection, InspectError> {
-        match Self::inspect(self, component).await {
+        Inspector::inspect_for(self, TenantId(0), component).await
+    }
+
+    async fn inspect_for(&self, tenant: TenantId, component: Bytes) -> Result<Inspection, InspectError> {
+        match Self::inspect_for(self, tenant, component).await {
             Ok(found) => Ok(Inspection::of(&found.screen)),
             Err(LoadError::Refused(refusal)) => {
                 Err(InspectError::Unusable { code: refusal.code().to_owned(), reason: refusal.to_string() })
             }
+            Err(error @ LoadError::QueueFull { .. }) => Err(InspectError::Busy(error.to_string())),
             Err(error) => Err(InspectError::Unavailable(error.to_string())),
         }
     }
