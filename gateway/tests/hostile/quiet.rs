@@ -18,7 +18,7 @@ pub(crate) const MALLORY: &str = "mallory";
 pub(crate) static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// What a busy machine may add to anything.
-const SLACK: Duration = Duration::from_millis(50);
+const SLACK: Duration = Duration::from_millis(100);
 
 /// A gateway with a quiet tenant, whose events go through a plugin to the receiver's `/quiet`, and another one.
 pub(crate) struct Quiet {
