@@ -4,8 +4,12 @@ use std::cell::Cell;
 use std::fs;
 
 use futures_util::future::join_all;
+use serde_json::json;
 use tidegate_test_support::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
+use crate::api::text;
 use crate::bombs::{self, many_functions, wide_tables};
 use crate::processes::{Watch, compilers, field, resident};
 use crate::quiet::{ALONE, MALLORY, Quiet, assert_unhurt};
@@ -76,6 +80,31 @@ async fn a_flood_of_uploads_is_refused_by_name_and_delays_nobody_else() {
     let (refused, compiled) = (count(429, "compile_queue_full"), count(422, "wrong_type"));
     assert_eq!(refused + compiled, 30, "{burst:?}");
     assert!(refused > 0 && compiled >= 16, "{refused} refused, {compiled} compiled");
+}
+
+#[tokio::test]
+async fn uploads_that_are_announced_and_never_sent_hold_up_nobody_else() {
+    let _alone = ALONE.lock().await;
+    let quiet = Quiet::start().await;
+    let minted = quiet.world.api.post("/v1/keys", &json!({"name": "theirs", "tenant": MALLORY})).await;
+    let head = format!(
+        "POST /v1/components HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {}\r\ncontent-type: application/wasm\r\ncontent-length: 60000000\r\nexpect: 100-continue\r\n\r\n",
+        text(&minted["key"])
+    );
+    let address = quiet.world.gateway.admin("").replace("http://", "");
+    let mut announced = Vec::new();
+    for expected in ["HTTP/1.1 100", "HTTP/1.1 100", "HTTP/1.1 429"] {
+        let mut connection = TcpStream::connect(&address).await.unwrap();
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        // It is told to go on once there is room for it; then it says nothing more.
+        let read = connection.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        assert!(answer.starts_with(expected), "{answer}");
+        announced.push((connection, answer));
+    }
+    assert!(announced[2].1.contains("too_many_uploads"), "{}", announced[2].1);
+    quiet.still_uploads().await;
 }
 
 #[tokio::test]

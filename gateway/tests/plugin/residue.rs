@@ -1,4 +1,5 @@
-//! What one run leaves behind, no other sees: not in memories, tables or globals, and no other tenant's secrets or configuration.
+//! What one run leaves behind, no other sees: not in memories, tables or globals, and no other tenant's secrets or configuration. What a
+//! plugin may keep from one event to the next, once there is such a thing, has its test of separation here.
 
 use std::sync::Arc;
 
