@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Sandbox, call, header, prebuilt};
 use tidegate::event::SharedRequest;
+use tidegate::plugin::Interface;
 
 fn push() -> String {
     json!({

@@ -24,7 +24,7 @@ async fn code(component: Bytes) -> String {
 
 #[tokio::test]
 async fn work_after_the_answer_counts() {
-    let after = r#"(func (export "cabi_post_tidegate:plugin/filter@1.0.0#keep") (param i32) (loop (br 0)))"#;
+    let after = r#"(func (export "cabi_post_tidegate:plugin/filter@1.1.0#keep") (param i32) (loop (br 0)))"#;
     assert_eq!(code(filter(after, KEEP)).await, "fuel_exhausted");
 }
 
