@@ -1,6 +1,7 @@
 //! Puts the parts together: the only place that knows them all. Nothing knows it but the commands.
 
 mod parts;
+mod tables;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -140,8 +141,10 @@ impl App {
         let telemetry = Telemetry::start(otel)?;
         let parts::Opened { store, failed } = parts::store(&config, &clock).await?;
         let plugin_config = parts::plugins(&config.plugins)?;
-        tell_memory(&config, plugin_config.threads + plugin_config.long_threads);
-        let plugins = Runtime::start(plugin_config, Arc::new(parts::StoredComponents(store.clone())))?;
+        tell_memory(&config, plugin_config.all_threads());
+        let tables = Arc::new(tables::StoredTables::new(store.clone(), clock.clone()));
+        let components = Arc::new(parts::StoredComponents(store.clone()));
+        let plugins = Runtime::with_tables(plugin_config, components, tables.clone())?;
         let options = Options {
             store: store.clone(),
             preparer,
@@ -150,6 +153,7 @@ impl App {
             shards: config.dispatch.shards,
         };
         let control = Control::load(options).await?;
+        tables.follow(control.snapshots());
         telemetry.metrics().revision(control.state().revision);
 
         let stops = Stops::default();

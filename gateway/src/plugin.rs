@@ -87,7 +87,7 @@ pub struct PluginConfig {
     pub cached_bytes: u64,
     /// Bytes of compiled code kept on disk.
     pub disk_bytes: u64,
-    /// Compilers at work at once.
+    /// Compilers at work at once. One tenant has at most all but one of them.
     pub compilers: usize,
     /// What a component may be.
     pub compile: CompileLimits,
@@ -108,9 +108,16 @@ impl PluginConfig {
             cached_versions: 16_384,
             cached_bytes: 256 << 20,
             disk_bytes: 8 << 30,
-            compilers: cores.div_ceil(2),
+            compilers: cores.div_ceil(2).max(2),
             compile: CompileLimits::default(),
         })
+    }
+}
+
+impl PluginConfig {
+    /// Threads of all kinds: so many plugins may run at once.
+    pub fn all_threads(&self) -> usize {
+        self.threads.max(1) + self.long_threads.max(1) + 2 * self.gate_threads.max(1)
     }
 }
 
@@ -153,8 +160,9 @@ pub(crate) async fn stock(
     let fault = |error: &dyn std::fmt::Display| LoadError::Gateway(error.to_string());
     let compiler = Compiler::new(config.compiler.clone(), config.compile.clone(), 1);
     let filling = filling_of(component)?;
-    let artifact = compiler.compile(component, filling).await?;
-    if compiler.compile(copy, filling).await? != artifact {
+    let turn = compiler.turn(TenantId(0), VersionHash::of(component)).await;
+    let artifact = compiler.compile(&turn, component, filling).await?;
+    if compiler.compile(&turn, copy, filling).await? != artifact {
         return Err(LoadError::Gateway("a custom section changes what the compiler makes of a component".into()));
     }
     let (directory, max_bytes, max_total) = (config.directory.clone(), config.compile.artifact_bytes as u64, config.disk_bytes);
@@ -196,7 +204,7 @@ impl Runtime {
         tables: Arc<dyn Tables>,
     ) -> Result<Self, PluginError> {
         let fault = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
-        let threads = config.threads.max(1) + config.long_threads.max(1) + 2 * config.gate_threads.max(1);
+        let threads = config.all_threads();
         let slots = u32::try_from(threads).unwrap_or(u32::MAX);
         let side = |filling| -> Result<Side, PluginError> {
             let engine = engine::runtime(filling, slots).map_err(fault)?;
@@ -242,11 +250,16 @@ impl Runtime {
     /// A dry run of a component: screened, compiled, linked, instantiated with the default limits. What it compiles is kept, so
     /// that the first event does not wait for it.
     pub async fn inspect(&self, component: Bytes) -> Result<Inspection, LoadError> {
+        self.inspect_for(TenantId(0), component).await
+    }
+
+    /// The same for a tenant: it waits for its turn at the compilers.
+    pub async fn inspect_for(&self, tenant: TenantId, component: Bytes) -> Result<Inspection, LoadError> {
         let bytes = component.len() as u64;
-        let (screen, hash, version) = self.0.versions.inspect(component).await?;
+        let (screen, hash, version) = self.0.versions.inspect(tenant, component).await?;
         let artifact_bytes = version.bytes;
         let call = Call {
-            tenant: TenantId(0),
+            tenant,
             version: hash,
             event: EventId(0),
             accepted_at: Timestamp(0),
@@ -325,7 +338,7 @@ impl Runtime {
         call: Call,
         ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
     ) -> Report<T> {
-        match self.0.versions.get(call.version, call.tenant).await {
+        match self.0.versions.get(call.tenant, call.version).await {
             Ok(version) => self.run(pool, version, call, ask).await,
             Err(error) => call::failed(call.version, error.into()),
         }

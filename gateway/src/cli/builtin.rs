@@ -90,11 +90,6 @@ pub(super) fn name(path: &Path) -> Option<&str> {
     path.to_str().and_then(|path| path.strip_prefix(PREFIX))
 }
 
-/// The name after `builtin:`, if that is what a file's name says.
-pub(super) fn name(file: &Path) -> Option<&str> {
-    file.to_str()?.strip_prefix(PREFIX)
-}
-
 /// The component that a path names; none if it is an ordinary one. Fails if there is no such plugin.
 pub(super) fn component(path: &Path) -> anyhow::Result<Option<Bytes>> {
     name(path).map(|name| find(name).map(|builtin| Bytes::from_static(builtin.component))).transpose()

@@ -28,6 +28,7 @@ mod signals;
 mod tables;
 mod tenants;
 mod traffic;
+mod uploads;
 pub mod views;
 
 use std::sync::Arc;
@@ -78,6 +79,7 @@ struct Shared {
     admin: Admin,
     metrics: Arc<MetricsText>,
     readiness: Arc<Readiness>,
+    uploads: Arc<uploads::Uploads>,
     openapi: String,
 }
 
@@ -87,7 +89,8 @@ pub fn router(options: Options) -> Router {
     let routes = routes::routes();
     let openapi = openapi::document(&routes).to_string();
     let times = Times { request: admin.timeout, upload: admin.upload_timeout };
-    let shared = Shared { control, operator: digest_of(operator.expose()), admin, metrics, readiness, openapi };
+    let uploads = uploads::Uploads::new(admin.max_component);
+    let shared = Shared { control, operator: digest_of(operator.expose()), admin, metrics, readiness, uploads, openapi };
     let mut router = Router::new();
     for route in routes {
         router = router.route(route.path, route.handler);

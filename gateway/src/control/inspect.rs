@@ -38,6 +38,9 @@ pub enum InspectError {
         /// One sentence.
         reason: String,
     },
+    /// Too many uploads of this tenant wait to be compiled.
+    #[error("{0}")]
+    Busy(String),
     /// It could not be inspected now; trying again can help.
     #[error("{0}")]
     Unavailable(String),
@@ -48,6 +51,11 @@ pub enum InspectError {
 pub trait Inspector: Send + Sync + 'static {
     /// Whether the component can be used.
     async fn inspect(&self, component: Bytes) -> Result<Inspection, InspectError>;
+
+    /// The same for a tenant, where tenants wait for one another.
+    async fn inspect_for(&self, _tenant: TenantId, component: Bytes) -> Result<Inspection, InspectError> {
+        self.inspect(component).await
+    }
 
     /// What a version makes of a request: the requests to send, or none if it keeps the request as it is.
     async fn ask(&self, _: StageKind, call: Call) -> Report<Option<Vec<Request>>> {
@@ -77,11 +85,16 @@ pub struct Ailing {
 #[async_trait]
 impl Inspector for Runtime {
     async fn inspect(&self, component: Bytes) -> Result<Inspection, InspectError> {
-        match Self::inspect(self, component).await {
+        Inspector::inspect_for(self, TenantId(0), component).await
+    }
+
+    async fn inspect_for(&self, tenant: TenantId, component: Bytes) -> Result<Inspection, InspectError> {
+        match Self::inspect_for(self, tenant, component).await {
             Ok(found) => Ok(Inspection { compiled: found.artifact_bytes, ..Inspection::of(&found.screen) }),
             Err(LoadError::Refused(refusal)) => {
                 Err(InspectError::Unusable { code: refusal.code().to_owned(), reason: refusal.to_string() })
             }
+            Err(error @ LoadError::QueueFull { .. }) => Err(InspectError::Busy(error.to_string())),
             Err(error) => Err(InspectError::Unavailable(error.to_string())),
         }
     }

@@ -33,6 +33,16 @@ const TAG: usize = 32;
 const SEALING_TRIES: u32 = 40;
 const SEALING_PAUSE: Duration = Duration::from_millis(25);
 
+/// What became of a look for compiled code.
+pub(super) enum Found {
+    /// There is none that verifies.
+    Nothing,
+    /// It verified, and the engine does not take it.
+    Unloadable(String),
+    /// It is loaded; with its size.
+    Component(Component, u64),
+}
+
 /// This node's compiled components.
 pub(super) struct Artifacts {
     directory: PathBuf,
@@ -68,25 +78,25 @@ impl Artifacts {
         })
     }
 
-    /// The compiled component, if this node has it; with its size.
-    pub(super) fn load(&self, engine: &Engine, version: VersionHash) -> io::Result<Option<(Component, u64)>> {
+    /// The compiled component, if this node has it. What can't be used is removed.
+    pub(super) fn load(&self, engine: &Engine, version: VersionHash) -> io::Result<Found> {
         let path = self.path(version);
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => return Err(error),
         };
         let Some((copy, size)) = self.verified(file, version)? else {
             tracing::warn!(%version, "a compiled plugin did not verify and is compiled anew");
             let _ = fs::remove_file(&path);
-            return Ok(None);
+            return Ok(Found::Nothing);
         };
         match deserialize(engine, &copy) {
-            Ok(component) => Ok(Some((component, size))),
+            Ok(component) => Ok(Found::Component(component, size)),
             Err(error) => {
-                tracing::warn!(%version, %error, "a compiled plugin did not load and is compiled anew");
+                tracing::warn!(%version, %error, "a compiled plugin did not load");
                 let _ = fs::remove_file(&path);
-                Ok(None)
+                Ok(Found::Unloadable(format!("{error:#}")))
             }
         }
     }

@@ -2,13 +2,16 @@
 //!
 //! The compiler is the most complex code that a tenant's bytes reach, and neither its time nor its memory is bounded by its
 //! input's size. So the gateway starts its own binary again with one hidden argument; that child has an empty environment, no
-//! descriptors but three pipes, no keys, and limits on processor time, memory and wall time. Memory is limited by what is
-//! resident, which the parent watches; a limit on address space would hit where nothing is used.
+//! descriptors but three pipes, no keys, a low priority, and limits on processor time, memory and wall time. Memory is limited by what is
+//! resident, which the parent watches; the kernel's own limit, on what can be written to, stands [`BESIDE_MEMORY`] above it for the
+//! moments when nobody looks. A limit on address space would hit where nothing is used.
 //!
-//! On standard input: the processor seconds and artifact bytes allowed (8 bytes each, big endian), one byte for how memories are filled,
-//! the component. On standard output: one byte, [`DONE`] and the artifact or [`INVALID`] and the reason.
+//! On standard input: the processor seconds, the memory and the artifact bytes allowed and the component's size (8 bytes each, big endian),
+//! one byte for how memories are filled, the component. The pipe then stays open: its end tells the child that the gateway is gone. On
+//! standard output: one byte, [`DONE`] and the artifact or [`INVALID`] and the reason.
 
 pub(super) mod child;
+mod turns;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -19,37 +22,65 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::Semaphore;
 use tokio::time;
 
 use super::engine::Filling;
 use super::error::{LoadError, Refusal};
 use super::limits::CompileLimits;
+use crate::event::{TenantId, VersionHash};
+use turns::{Room, Size, Turn, Turns};
 
 /// The hidden argument.
 pub const COMPILER_WORD: &str = "__compile-plugin";
 
 const DONE: u8 = 0;
 const INVALID: u8 = 1;
+/// The exit code of a Rust program that panicked.
+const PANICKED: i32 = 101;
+/// Uploads of so many tenants that have as much as one may have are held at once.
+const FULL_QUEUES: usize = 2;
 const MAX_REASON: usize = 4096;
 /// How often the child's memory is looked at. A compiler faults in about 1 GiB/s.
 const WATCH: Duration = Duration::from_millis(20);
 
-/// Starts compilers, a few at a time.
+/// What the allocator sets aside in large pieces without using it.
+const BESIDE_MEMORY: u64 = 2 << 30;
+
+/// Starts compilers, a few at a time, in an order that is fair to tenants.
 pub(super) struct Compiler {
     program: PathBuf,
     limits: CompileLimits,
-    permits: Semaphore,
+    turns: Turns,
 }
 
 impl Compiler {
     pub(super) fn new(program: PathBuf, limits: CompileLimits, at_once: usize) -> Self {
-        Self { program, limits, permits: Semaphore::new(at_once) }
+        let size = Size {
+            at_once,
+            uploads: limits.uploads,
+            bytes: limits.upload_bytes,
+            total_bytes: limits.upload_bytes.saturating_mul(FULL_QUEUES),
+        };
+        Self { program, limits, turns: Turns::new(size) }
+    }
+
+    /// Makes room for a component that a tenant uploaded.
+    pub(super) fn admit(&self, tenant: TenantId, bytes: usize) -> Result<Room<'_>, LoadError> {
+        self.turns.admit(tenant, bytes)
+    }
+
+    /// Waits until it is this tenant's turn to compile.
+    pub(super) async fn turn(&self, tenant: TenantId, version: VersionHash) -> Turn<'_> {
+        self.turns.take(tenant, version).await
+    }
+
+    /// Says that this tenant too waits for a version: it is compiled at the first turn of any that do.
+    pub(super) fn join(&self, tenant: TenantId, version: VersionHash) {
+        self.turns.join(tenant, version);
     }
 
     /// The artifact of a component that was screened.
-    pub(super) async fn compile(&self, component: &Bytes, filling: Filling) -> Result<Vec<u8>, LoadError> {
-        let _permit = self.permits.acquire().await.map_err(|_| LoadError::Gateway("the compiler is stopping".into()))?;
+    pub(super) async fn compile(&self, _turn: &Turn<'_>, component: &Bytes, filling: Filling) -> Result<Vec<u8>, LoadError> {
         let mut child = Command::new(&self.program)
             .arg(COMPILER_WORD)
             .env_clear()
@@ -61,7 +92,7 @@ impl Compiler {
             .spawn()
             .map_err(|error| LoadError::Gateway(format!("{}: {error}", self.program.display())))?;
         let ended = self.converse(&mut child, component, filling).await;
-        // Whatever happened: it is gone before the permit is.
+        // Whatever happened: it is gone before the turn is over.
         let _ = child.start_kill();
         let status = child.wait().await.map_err(gateway)?;
         match ended {
@@ -75,16 +106,15 @@ impl Compiler {
         let (Some(mut stdin), Some(stdout), Some(id)) = (child.stdin.take(), child.stdout.take(), child.id()) else {
             return Ended::Broken("the compiler has no pipes".into());
         };
-        let mut head = Vec::with_capacity(17);
-        head.extend_from_slice(&self.limits.cpu.as_secs().to_be_bytes());
-        head.extend_from_slice(&(self.limits.artifact_bytes as u64).to_be_bytes());
+        let CompileLimits { cpu, memory, artifact_bytes, .. } = &self.limits;
+        let numbers = [cpu.as_secs(), memory.saturating_add(BESIDE_MEMORY), *artifact_bytes as u64, component.len() as u64];
+        let mut head = numbers.map(u64::to_be_bytes).concat();
         head.push(u8::from(filling == Filling::Mapped));
         let write = async {
             // A child that was stopped closes the pipe; how it ended says more than this error.
-            if stdin.write_all(&head).await.is_ok() && stdin.write_all(component).await.is_ok() {
-                let _ = stdin.shutdown().await;
+            if stdin.write_all(&head).await.is_ok() {
+                let _ = stdin.write_all(component).await;
             }
-            drop(stdin);
         };
         let mut answer = Vec::new();
         let mut stdout = stdout.take(self.limits.artifact_bytes as u64 + 2);
@@ -115,11 +145,18 @@ impl Compiler {
                 let reason = String::from_utf8_lossy(&answer[1..answer.len().min(MAX_REASON)]);
                 Err(Refusal::Invalid(super::host::one_line(&reason, MAX_REASON)).into())
             }
-            _ if matches!(status.signal(), Some(signal) if signal == nix::libc::SIGXCPU) => {
-                Err(Refusal::CompilerStopped { limit: "compile_cpu", allowed: format!("{:?}", self.limits.cpu) }.into())
+            _ => Err(self.no_answer(status)),
+        }
+    }
+
+    fn no_answer(&self, status: ExitStatus) -> LoadError {
+        match (status.signal(), status.code()) {
+            (Some(nix::libc::SIGXCPU), _) => {
+                Refusal::CompilerStopped { limit: "compile_cpu", allowed: format!("{:?}", self.limits.cpu) }.into()
             }
-            // The soft limit was ignored, or the kernel was out of memory, or the compiler crashed on this very component.
-            _ => Err(LoadError::Gateway(format!("the compiler ended without an answer ({status})"))),
+            // A panic or a crash on this very component, or the kernel's limit on memory. It must not be started again for each event.
+            (Some(_), _) | (_, Some(PANICKED)) => Refusal::CompilerDied { how: status.to_string() }.into(),
+            _ => LoadError::Gateway(format!("the compiler ended without an answer ({status})")),
         }
     }
 }
@@ -132,18 +169,22 @@ enum Ended {
 
 /// Ends once a process has more than `limit` bytes resident.
 async fn outgrown(id: u32, limit: u64) {
-    let path = format!("/proc/{id}/statm");
+    let path = format!("/proc/{id}/status");
     let mut watch = time::interval(WATCH);
     loop {
         watch.tick().await;
-        let resident = fs::read_to_string(&path).ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
-        if resident.unwrap_or(0).saturating_mul(PAGE) > limit {
+        if fs::read_to_string(&path).is_ok_and(|status| resident(&status) > limit) {
             return;
         }
     }
 }
 
-const PAGE: u64 = 4096;
+/// Bytes, as `/proc/PID/status` tells them.
+fn resident(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
 
 fn gateway(error: std::io::Error) -> LoadError {
     LoadError::Gateway(error.to_string())

@@ -91,6 +91,15 @@ pub enum Refusal {
         /// What is allowed.
         allowed: String,
     },
+    /// The compiler crashed on it.
+    #[error("the compiler ended without an answer ({how}): build the component with the SDK's tool chain; if it was, report it")]
+    CompilerDied {
+        /// How the process ended.
+        how: String,
+    },
+    /// It was compiled, but has more memories, tables or core instances than an instance may have.
+    #[error("the component does not fit the sandbox: {0}")]
+    Unloadable(String),
     /// The trial instantiation failed.
     #[error("the component cannot be instantiated: {0}")]
     Instantiation(String),
@@ -111,6 +120,8 @@ impl Refusal {
             Self::TooComplex { .. } => "too_complex",
             Self::Opaque(_) => "opaque",
             Self::CompilerStopped { .. } => "compiler_stopped",
+            Self::CompilerDied { .. } => "compiler_died",
+            Self::Unloadable(_) => "unloadable",
             Self::Instantiation(_) => "instantiation_failed",
         }
     }
@@ -128,6 +139,14 @@ pub enum LoadError {
     /// The component cannot be read now.
     #[error("the component cannot be read: {0}")]
     Fetch(String),
+    /// Too much waits to be compiled already.
+    #[error("{max} {limit} wait to be compiled already: try again when they are done")]
+    QueueFull {
+        /// What there is too much of.
+        limit: &'static str,
+        /// How much may wait.
+        max: usize,
+    },
     /// The gateway is at fault.
     #[error("the gateway could not compile or load the component: {0}")]
     Gateway(String),
@@ -140,6 +159,7 @@ impl LoadError {
             Self::Refused(refusal) => refusal.code(),
             Self::Missing(_) => "component_missing",
             Self::Fetch(_) => "component_unavailable",
+            Self::QueueFull { .. } => "compile_queue_full",
             Self::Gateway(_) => "plugin_runtime",
         }
     }
@@ -294,7 +314,9 @@ impl CallError {
     /// Whether the same event can fare better later. Time on a loaded machine can; all else that a plugin does is repeated exactly.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Load(LoadError::Refused(refusal)) => matches!(refusal, Refusal::CompilerStopped { .. }),
+            Self::Load(LoadError::Refused(refusal)) => {
+                matches!(refusal, Refusal::CompilerStopped { .. } | Refusal::CompilerDied { .. })
+            }
             Self::Load(_) | Self::Table(_) | Self::Gateway(_) | Self::Stopped(Stop::Wall(_)) => true,
             Self::Failed { retryable, .. } => *retryable,
             Self::NotOffered(_) | Self::Stopped(_) => false,

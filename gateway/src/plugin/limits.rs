@@ -95,12 +95,22 @@ pub struct CompileLimits {
     pub component_bytes: usize,
     /// Core modules: `modules`.
     pub modules: u64,
-    /// Functions in all modules: `functions`.
+    /// Functions in all modules, and those that pass values between them: `functions`.
     pub functions: u64,
     /// Bytes of one function: `function_bytes`.
     pub function_bytes: u64,
     /// Data and element segments in all modules: `segments`.
     pub segments: u64,
+    /// Entries of element segments in all modules: `elements`.
+    pub elements: u64,
+    /// Types of all modules and components, declarations inside of types among them: `types`.
+    pub types: u64,
+    /// How deep declarations of component and instance types nest: `type_nesting`.
+    pub type_nesting: u64,
+    /// Imports, exports and aliases of all modules, instances and components: `externs`.
+    pub externs: u64,
+    /// Globals, tables and memories of all modules: `globals`.
+    pub globals: u64,
     /// How deep components nest: `nesting`.
     pub nesting: u64,
     /// Instances after every nested component is expanded: `instances`.
@@ -113,24 +123,35 @@ pub struct CompileLimits {
     pub memory: u64,
     /// Bytes of the compiled artifact: `artifact_bytes`.
     pub artifact_bytes: usize,
+    /// Uploads of one tenant that wait for a compiler or are compiled: `compile_queue_full`.
+    pub uploads: usize,
+    /// Bytes of these: `compile_queue_full`. Of all tenants together, twice as many.
+    pub upload_bytes: usize,
 }
 
 impl Default for CompileLimits {
-    /// Room for what the JavaScript and Python tool chains give (19 MB, 20 s of processor time, 415 MB), on slower machines too, and not
-    /// much more.
+    /// Room for what the JavaScript, Python and Go tool chains give (19 MB, 13,500 functions, 43,000 segments, 9,900 externs, 1,500 types;
+    /// 20 s of processor time, 415 MB), on slower machines too, and not much more.
     fn default() -> Self {
         Self {
             component_bytes: 32 << 20,
             modules: 64,
-            functions: 100_000,
+            functions: 50_000,
             function_bytes: 1 << 20,
             segments: 100_000,
+            elements: 100_000,
+            types: 20_000,
+            type_nesting: 16,
+            externs: 50_000,
+            globals: 10_000,
             nesting: 4,
             instances: 256,
             cpu: Duration::from_secs(60),
-            wall: Duration::from_secs(180),
+            wall: Duration::from_secs(300),
             memory: 1 << 30,
             artifact_bytes: 128 << 20,
+            uploads: 16,
+            upload_bytes: 64 << 20,
         }
     }
 }

@@ -1,16 +1,19 @@
 //! A look at a component before any compiler sees it: what it is, what it asks for, what it offers, and how large it is once
 //! nested components are expanded. A component of 1.3 KB can expand to millions of instances and keep a compiler busy for
-//! minutes; counting them takes microseconds.
+//! minutes; counting them takes microseconds. Nothing here grows faster than the bytes, or goes deeper than a limit says.
+
+mod types;
 
 use std::collections::BTreeSet;
 
 use wasmparser::{
-    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef, Encoding, Instance,
-    Parser, Payload,
+    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef, ElementItems, Encoding,
+    Instance, Parser, Payload,
 };
 
 use super::error::Refusal;
 use super::limits::CompileLimits;
+use types::Types;
 
 /// Where our interfaces live.
 const PACKAGE: &str = "tidegate:plugin/";
@@ -29,7 +32,7 @@ pub struct Screen {
     pub exports: Vec<String>,
     /// Core modules.
     pub modules: u64,
-    /// Functions in all modules.
+    /// Functions in all modules, and those that pass values between them.
     pub functions: u64,
     /// Instances after every nested component is expanded.
     pub instances: u64,
@@ -91,7 +94,7 @@ pub fn screen(bytes: &[u8], limits: &CompileLimits) -> Result<Screen, Refusal> {
         return Err(Refusal::NotWasm);
     }
     within("component_bytes", bytes.len() as u64, limits.component_bytes as u64)?;
-    let mut walk = Walk { limits, frames: Vec::new(), found: Screen::default(), segments: 0 };
+    let mut walk = Walk { bytes, limits, frames: Vec::new(), found: Screen::default(), counts: Counts::default() };
     for payload in Parser::new(0).parse_all(bytes) {
         walk.payload(payload.map_err(invalid)?)?;
     }
@@ -120,48 +123,99 @@ struct Frame {
 }
 
 struct Walk<'a> {
+    bytes: &'a [u8],
     limits: &'a CompileLimits,
     frames: Vec<Frame>,
     found: Screen,
+    counts: Counts,
+}
+
+/// What is counted and not told.
+#[derive(Default)]
+struct Counts {
     segments: u64,
+    elements: u64,
+    globals: u64,
+    types: Types,
 }
 
 impl Walk<'_> {
     fn payload(&mut self, payload: Payload<'_>) -> Result<(), Refusal> {
         match payload {
-            Payload::Version { encoding, .. } => self.open(encoding)?,
-            Payload::End(_) => self.close()?,
-            Payload::CodeSectionStart { count, .. } => {
-                self.found.functions += u64::from(count);
-                within("functions", self.found.functions, self.limits.functions)?;
-            }
-            Payload::CodeSectionEntry(body) => within("function_bytes", body.as_bytes().len() as u64, self.limits.function_bytes)?,
+            Payload::Version { encoding, .. } => self.open(encoding),
+            Payload::End(_) => self.close(),
+            Payload::CodeSectionStart { count, .. } => self.functions(count),
+            Payload::CodeSectionEntry(body) => within("function_bytes", body.as_bytes().len() as u64, self.limits.function_bytes),
+            Payload::TypeSection(section) => section
+                .into_iter()
+                .try_for_each(|group| self.counts.types.types(group.map_err(invalid)?.types().len() as u64, self.limits)),
+            Payload::ImportSection(section) => section.into_imports().try_for_each(|import| {
+                import.map_err(invalid)?;
+                self.externs(1)
+            }),
+            Payload::ExportSection(section) => self.externs(section.count()),
+            Payload::GlobalSection(section) => self.globals(section.count()),
+            Payload::TableSection(section) => self.globals(section.count()),
+            Payload::MemorySection(section) => self.globals(section.count()),
+            Payload::TagSection(section) => self.globals(section.count()),
             Payload::DataSection(section) => {
                 self.found.data += section.range().len() as u64;
-                self.segments(section.count())?;
+                self.segments(section.count())
             }
-            Payload::ElementSection(section) => self.segments(section.count())?,
+            Payload::ElementSection(section) => {
+                self.segments(section.count())?;
+                section.into_iter().try_for_each(|element| match element.map_err(invalid)?.items {
+                    ElementItems::Functions(items) => self.elements(items.count()),
+                    ElementItems::Expressions(_, items) => self.elements(items.count()),
+                })
+            }
+            component => self.component_payload(component),
+        }
+    }
+
+    fn component_payload(&mut self, payload: Payload<'_>) -> Result<(), Refusal> {
+        match payload {
             Payload::InstanceSection(section) => {
                 for instance in section {
-                    if let Instance::Instantiate { .. } = instance.map_err(invalid)? {
-                        self.instantiate(1)?;
+                    match instance.map_err(invalid)? {
+                        Instance::Instantiate { .. } => self.instantiate(1)?,
+                        Instance::FromExports(exports) => self.externs(exports.len() as u32)?,
                     }
                 }
             }
             Payload::ComponentInstanceSection(section) => {
                 for instance in section {
-                    if let ComponentInstance::Instantiate { component_index, .. } = instance.map_err(invalid)? {
-                        let cost = self.cost(0, component_index)?;
-                        self.instantiate(cost.saturating_add(1))?;
+                    match instance.map_err(invalid)? {
+                        ComponentInstance::Instantiate { component_index, .. } => {
+                            let cost = self.cost(0, component_index)?;
+                            self.instantiate(cost.saturating_add(1))?;
+                        }
+                        ComponentInstance::FromExports(exports) => self.externs(exports.len() as u32)?,
                     }
                 }
             }
+            Payload::CoreTypeSection(section) => {
+                for declared in section {
+                    self.counts.types.core(&declared.map_err(invalid)?, self.limits)?;
+                }
+            }
+            Payload::ComponentTypeSection(section) => {
+                let range = section.range();
+                let Some(bytes) = self.bytes.get(range.clone()) else {
+                    return Err(Refusal::Invalid("a section beyond the end".into()));
+                };
+                self.counts.types.section(bytes, range.start, self.limits)?;
+            }
+            // Each is a function that wasmtime makes.
+            Payload::ComponentCanonicalSection(section) => self.functions(section.count())?,
             Payload::ComponentAliasSection(section) => {
+                self.externs(section.count())?;
                 for alias in section {
                     self.alias(alias.map_err(invalid)?)?;
                 }
             }
             Payload::ComponentImportSection(section) => {
+                self.externs(section.count())?;
                 for import in section {
                     let import = import.map_err(invalid)?;
                     match import.ty {
@@ -173,6 +227,7 @@ impl Walk<'_> {
                 }
             }
             Payload::ComponentExportSection(section) => {
+                self.externs(section.count())?;
                 for export in section {
                     let export = export.map_err(invalid)?;
                     if export.kind == ComponentExternalKind::Component {
@@ -186,6 +241,25 @@ impl Walk<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn functions(&mut self, count: u32) -> Result<(), Refusal> {
+        self.found.functions += u64::from(count);
+        within("functions", self.found.functions, self.limits.functions)
+    }
+
+    fn externs(&mut self, count: u32) -> Result<(), Refusal> {
+        self.counts.types.externs(u64::from(count), self.limits)
+    }
+
+    fn globals(&mut self, count: u32) -> Result<(), Refusal> {
+        self.counts.globals += u64::from(count);
+        within("globals", self.counts.globals, self.limits.globals)
+    }
+
+    fn elements(&mut self, count: u32) -> Result<(), Refusal> {
+        self.counts.elements += u64::from(count);
+        within("elements", self.counts.elements, self.limits.elements)
     }
 
     fn open(&mut self, encoding: Encoding) -> Result<(), Refusal> {
@@ -209,8 +283,8 @@ impl Walk<'_> {
     }
 
     fn segments(&mut self, count: u32) -> Result<(), Refusal> {
-        self.segments += u64::from(count);
-        within("segments", self.segments, self.limits.segments)
+        self.counts.segments += u64::from(count);
+        within("segments", self.counts.segments, self.limits.segments)
     }
 
     fn instantiate(&mut self, instances: u64) -> Result<(), Refusal> {
@@ -287,7 +361,7 @@ fn within(limit: &'static str, value: u64, max: u64) -> Result<(), Refusal> {
     }
     let mend = match limit {
         "component_bytes" => "strip debug information and optimise for size",
-        "nesting" | "instances" => "build with `tidegate plugin build`, which nests nothing",
+        "nesting" | "instances" | "type_nesting" => "build with `tidegate plugin build`, which nests nothing",
         _ => "make the component smaller, or split the work over two plugins",
     };
     Err(Refusal::TooComplex { limit, value, max, mend })

@@ -189,7 +189,7 @@ impl Overlay {
             TableAction::Increment { by, .. } => {
                 let number = known.map_or(Some(0), |value| std::str::from_utf8(&value).ok()?.parse::<i64>().ok());
                 let Some(number) = number else { return Ok(Err(TableFault::NotANumber)) };
-                let sum = number.saturating_add(*by);
+                let Some(sum) = number.checked_add(*by) else { return Ok(Err(TableFault::NotANumber)) };
                 put(Some(sum.to_string().into()));
                 TableAnswer::Number(sum)
             }

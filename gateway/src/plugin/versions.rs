@@ -14,7 +14,7 @@ use wasmtime::component::{Component, Linker};
 use self::cache::Cache;
 pub(super) use self::cache::CacheSize;
 use super::Components;
-use super::artifact::Artifacts;
+use super::artifact::{Artifacts, Found};
 use super::call::{Offers, Ready};
 use super::compile::Compiler;
 use super::engine::Filling;
@@ -55,6 +55,13 @@ impl Version {
 
 type Slot = Arc<OnceCell<Result<Arc<Version>, (Refusal, Instant)>>>;
 
+/// What became of a look for an artifact.
+enum Loaded {
+    Nothing,
+    Unloadable(String),
+    Version(Arc<Version>),
+}
+
 /// What loads the versions whose memories are filled in one of the two ways.
 pub(super) struct Side {
     pub(super) filling: Filling,
@@ -74,11 +81,14 @@ pub(super) struct Versions {
 
 impl Side {
     /// A version whose artifact is here.
-    async fn load(&self, version: VersionHash) -> Result<Option<Arc<Version>>, LoadError> {
+    async fn load(&self, version: VersionHash) -> Result<Loaded, LoadError> {
         let artifacts = Arc::clone(&self.artifacts);
         let engine = self.engine.clone();
-        let loaded = blocking(move || artifacts.load(&engine, version)).await?.map_err(io)?;
-        loaded.map(|(compiled, bytes)| self.link(&compiled, bytes)).transpose()
+        match blocking(move || artifacts.load(&engine, version)).await?.map_err(io)? {
+            Found::Nothing => Ok(Loaded::Nothing),
+            Found::Unloadable(reason) => Ok(Loaded::Unloadable(one_line(&reason, 512))),
+            Found::Component(compiled, bytes) => self.link(&compiled, bytes).map(Loaded::Version),
+        }
     }
 
     fn link(&self, component: &Component, bytes: u64) -> Result<Arc<Version>, LoadError> {
@@ -108,16 +118,43 @@ impl Versions {
         Self { sides, compiler, limits, components, cache: Mutex::new(Cache::new(size)) }
     }
 
-    /// A version that can be run. Loads it, or compiles it, if need be; whoever else asks meanwhile waits for the same load.
-    /// It counts for this tenant.
-    pub(super) async fn get(&self, version: VersionHash, by: TenantId) -> Result<Arc<Version>, LoadError> {
-        let slot = self.cache().used(version, by);
-        if let Some(Ok(version)) = slot.get() {
-            return Ok(Arc::clone(version));
+    /// A version that can be run. Loads it, or compiles it at this tenant's turn, if need be; whoever else asks meanwhile waits for the
+    /// same load.
+    pub(super) async fn get(&self, tenant: TenantId, version: VersionHash) -> Result<Arc<Version>, LoadError> {
+        self.ready(tenant, version, None).await
+    }
+
+    /// Screens, compiles and links a component that is not yet anybody's.
+    pub(super) async fn inspect(
+        &self,
+        tenant: TenantId,
+        component: Bytes,
+    ) -> Result<(Screen, VersionHash, Arc<Version>), LoadError> {
+        let _room = self.compiler.admit(tenant, component.len())?;
+        let (screen, hash) = self.screened(&component).await?;
+        let version = self.ready(tenant, hash, Some((component, Filling::of(screen.data)))).await?;
+        Ok((screen, hash, version))
+    }
+
+    async fn ready(
+        &self,
+        tenant: TenantId,
+        version: VersionHash,
+        screened: Option<(Bytes, Filling)>,
+    ) -> Result<Arc<Version>, LoadError> {
+        let mut slot = self.cache().used(version, tenant);
+        match slot.get() {
+            Some(Ok(version)) => return Ok(Arc::clone(version)),
+            Some(Err((_, since))) if since.elapsed() > REFUSAL_STANDS => {
+                self.forget(version, &slot);
+                slot = self.cache().used(version, tenant);
+            }
+            Some(Err(_)) => {}
+            None => self.compiler.join(tenant, version),
         }
         let loaded = slot
             .get_or_try_init(|| async {
-                match self.load(version, None).await {
+                match self.load(tenant, version, screened).await {
                     Ok(version) => Ok(Ok(version)),
                     Err(LoadError::Refused(refusal)) => Ok(Err((refusal, monotonic()))),
                     // Not remembered: the next event tries again.
@@ -129,47 +166,47 @@ impl Versions {
         self.cache().loaded(version, bytes);
         match loaded? {
             Ok(version) => Ok(Arc::clone(version)),
-            Err((refusal, since)) => {
-                if since.elapsed() > REFUSAL_STANDS {
-                    self.forget(version, &slot);
-                }
-                Err(refusal.clone().into())
-            }
+            Err((refusal, _)) => Err(refusal.clone().into()),
         }
     }
 
-    /// Screens, compiles and links a component that is not yet anybody's.
-    pub(super) async fn inspect(&self, component: Bytes) -> Result<(Screen, VersionHash, Arc<Version>), LoadError> {
-        let (screen, hash) = self.screened(&component).await?;
-        let version = self.load(hash, Some((component, Filling::of(screen.data)))).await?;
-        Ok((screen, hash, version))
-    }
-
-    async fn load(&self, version: VersionHash, screened: Option<(Bytes, Filling)>) -> Result<Arc<Version>, LoadError> {
+    async fn load(
+        &self,
+        tenant: TenantId,
+        version: VersionHash,
+        screened: Option<(Bytes, Filling)>,
+    ) -> Result<Arc<Version>, LoadError> {
         for side in &self.sides {
-            if let Some(loaded) = side.load(version).await? {
+            if let Loaded::Version(loaded) = side.load(version).await? {
                 return Ok(loaded);
             }
         }
+        // Before the component is fetched: what waits for a turn holds none.
+        let turn = self.compiler.turn(tenant, version).await;
         let (component, filling) = match screened {
             Some(screened) => screened,
-            None => {
-                let component = self.components.fetch(version).await.map_err(|error| LoadError::Fetch(error.to_string()))?;
-                let component = component.ok_or(LoadError::Missing(version))?;
-                let (screen, hash) = self.screened(&component).await?;
-                if hash != version {
-                    return Err(LoadError::Fetch(format!("the store gave a component with hash {hash} for {version}")));
-                }
-                (component, Filling::of(screen.data))
-            }
+            None => self.fetch(version).await?,
         };
-        let artifact = self.compiler.compile(&component, filling).await?;
+        let artifact = self.compiler.compile(&turn, &component, filling).await?;
         let [copied, mapped] = &self.sides;
         let side = if filling == copied.filling { copied } else { mapped };
         let artifacts = Arc::clone(&side.artifacts);
         blocking(move || artifacts.store(version, &artifact)).await?.map_err(io)?;
-        let loaded = side.load(version).await?;
-        loaded.ok_or_else(|| LoadError::Gateway("the artifact was written, but is gone or does not verify".into()))
+        match side.load(version).await? {
+            Loaded::Version(loaded) => Ok(loaded),
+            Loaded::Unloadable(reason) => Err(Refusal::Unloadable(reason).into()),
+            Loaded::Nothing => Err(LoadError::Gateway("the artifact was written, but is gone or does not verify".into())),
+        }
+    }
+
+    async fn fetch(&self, version: VersionHash) -> Result<(Bytes, Filling), LoadError> {
+        let component = self.components.fetch(version).await.map_err(|error| LoadError::Fetch(error.to_string()))?;
+        let component = component.ok_or(LoadError::Missing(version))?;
+        let (screen, hash) = self.screened(&component).await?;
+        if hash != version {
+            return Err(LoadError::Fetch(format!("the store gave a component with hash {hash} for {version}")));
+        }
+        Ok((component, Filling::of(screen.data)))
     }
 
     async fn screened(&self, component: &Bytes) -> Result<(Screen, VersionHash), LoadError> {

@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
+mod bombs;
 mod cache;
+mod compile_bombs;
 mod first_party;
 mod fixture;
+mod floods;
 mod guest;
 mod hostile;
 mod refusals;
+mod residue;

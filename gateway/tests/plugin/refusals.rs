@@ -1,11 +1,11 @@
 //! Components that are not taken, each with the reason and the mend.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate::plugin::{CompileLimits, LoadError, PluginConfig, Refusal, screen};
 
+use crate::bombs::{exporting_a_filter, flat, nested, wide_tables};
 use crate::fixture::{Sandbox, call};
 use crate::guest::{filter, wat};
 
@@ -20,18 +20,6 @@ async fn refusal_with(component: Bytes, change: impl FnOnce(&mut PluginConfig)) 
 
 async fn refusal(component: impl Into<Bytes>) -> Refusal {
     refusal_with(component.into(), |_| {}).await
-}
-
-/// A component that exports a filter of the wrong type, and whatever else.
-fn exporting_a_filter(fields: &str) -> Bytes {
-    wat(&format!(
-        r#"(component {fields}
-            (core module $m (func (export "keep") (result i32) (i32.const 1)))
-            (core instance $i (instantiate $m))
-            (func $keep (result bool) (canon lift (core func $i "keep")))
-            (instance $filter (export "keep" (func $keep)))
-            (export "tidegate:plugin/filter@1.0.0" (instance $filter)))"#
-    ))
 }
 
 #[tokio::test]
@@ -110,31 +98,9 @@ async fn a_start_function_that_traps_is_found_at_upload() {
     assert_eq!(refusal.code(), "instantiation_failed", "{refusal}");
 }
 
-/// Levels of components, each instantiating the one inside it twice: 2^levels instances of about 50 bytes a level.
-fn nested_bomb(levels: u32) -> Bytes {
-    let mut text = String::from("(component $c0 (core module $m) (core instance (instantiate $m)))");
-    for level in 1..levels {
-        let inner = level - 1;
-        text = format!("(component $c{level} {text} (instance (instantiate $c{inner})) (instance (instantiate $c{inner})))");
-    }
-    wat(&text)
-}
-
-/// The same without nesting: each component takes the one before it from outside.
-fn flat_bomb(levels: u32) -> Bytes {
-    let mut text = String::from("(component (component $c0 (core module $m) (core instance (instantiate $m)))");
-    for level in 1..levels {
-        let before = level - 1;
-        let twice = "(instance (instantiate $a)) (instance (instantiate $a))";
-        write!(text, "(component $c{level} (alias outer 1 $c{before} (component $a)) {twice})").unwrap();
-    }
-    write!(text, "(instance (instantiate $c{})))", levels - 1).unwrap();
-    wat(&text)
-}
-
 #[tokio::test]
 async fn components_that_expand_are_refused_before_they_are_compiled() {
-    for bomb in [nested_bomb(24), flat_bomb(24)] {
+    for bomb in [nested(24), flat(24)] {
         assert!(bomb.len() < 4096);
         let refusal = refusal_with(bomb, |config| {
             // No compiler is ever started.
@@ -144,7 +110,7 @@ async fn components_that_expand_are_refused_before_they_are_compiled() {
         .await;
         assert!(matches!(refusal, Refusal::TooComplex { limit: "instances", .. }), "{refusal}");
     }
-    let deep = refusal_with(nested_bomb(24), |config| config.compile.instances = u64::MAX).await;
+    let deep = refusal_with(nested(24), |config| config.compile.instances = u64::MAX).await;
     assert!(matches!(deep, Refusal::TooComplex { limit: "nesting", .. }), "{deep}");
 }
 
@@ -165,17 +131,6 @@ async fn each_count_has_a_limit() {
     }
 }
 
-/// Small to send, long and large to compile: functions that are one wide branch table each.
-fn compile_bomb(functions: usize) -> Bytes {
-    let table = "0 ".repeat(60_000);
-    let mut module = String::from("(core module ");
-    for _ in 0..functions {
-        write!(module, "(func (param i32) (block (br_table {table} (local.get 0))))").unwrap();
-    }
-    module.push(')');
-    exporting_a_filter(&module)
-}
-
 #[tokio::test]
 async fn a_compiler_that_takes_too_much_is_killed() {
     type Change = fn(&mut PluginConfig);
@@ -185,7 +140,7 @@ async fn a_compiler_that_takes_too_much_is_killed() {
         ("compile_memory", |config| config.compile.memory = 48 << 20),
         ("artifact_bytes", |config| config.compile.artifact_bytes = 10_000),
     ];
-    let bomb = compile_bomb(60);
+    let bomb = wide_tables(60);
     for (name, change) in cases {
         let component = if name == "artifact_bytes" { exporting_a_filter("") } else { bomb.clone() };
         let refusal = refusal_with(component, change).await;

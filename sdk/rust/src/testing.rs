@@ -199,7 +199,7 @@ impl Host for FakeHost {
             Some(value) => std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok()).ok_or(KvError::NotANumber)?,
             None => 0,
         };
-        let sum = number.saturating_add(by);
+        let sum = number.checked_add(by).ok_or(KvError::NotANumber)?;
         table.insert(key.into(), sum.to_string().into_bytes());
         Ok(sum)
     }

@@ -10,6 +10,7 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::auth::Caller;
 use super::{Api, Problem};
 use crate::config::units::ShownSize;
 use crate::control::service::{Access, Idempotency};
@@ -57,8 +58,11 @@ impl FromRequest<Api> for Component {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         expect_type(&parts.headers, &["application/wasm"])?;
+        let Caller(access) = Caller::from_request_parts(&mut parts, api).await?;
+        let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let _held = api.0.uploads.hold(access, declared)?;
         read(body, api.0.admin.max_component).await.map(Self)
     }
 }

@@ -12,7 +12,9 @@ use super::views::{ComponentView, PluginView, ReplayView, TriedView, VersionView
 use super::{Api, Problem};
 use crate::control::model::Plugins;
 use crate::control::replay::ReplaySpec;
+use crate::control::service::Access;
 use crate::control::trial::TrySpec;
+use crate::event::TenantId;
 
 type Answer = Result<Response, Problem>;
 
@@ -104,14 +106,18 @@ pub(super) struct UploadQuery {
 /// Inspects a component and, unless it is a dry run, keeps it, so that an apply can name it.
 pub(super) async fn keep(
     State(api): State<Api>,
-    _: Caller,
+    Caller(access): Caller,
     Query(query): Query<UploadQuery>,
     Component(component): Component,
 ) -> Answer {
+    let tenant = match access {
+        Access::Operator => TenantId(0),
+        Access::Tenant(tenant) => tenant,
+    };
     let view = if query.dry_run {
-        ComponentView::inspected(&api.0.control.inspect(component).await?)
+        ComponentView::inspected(&api.0.control.inspect_for(tenant, component).await?)
     } else {
-        ComponentView::kept(&api.0.control.keep(component).await?)
+        ComponentView::kept(&api.0.control.keep_for(tenant, component).await?)
     };
     Ok(axum::Json(view).into_response())
 }

@@ -119,6 +119,7 @@ impl From<Error> for Problem {
                 Self { errors: vec![error], ..new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch") }
             }
             Error::Component(InspectError::Unusable { code, .. }) => new(StatusCode::UNPROCESSABLE_ENTITY, &code),
+            Error::Component(InspectError::Busy(_)) => new(StatusCode::TOO_MANY_REQUESTS, "compile_queue_full").retry_after(5),
             Error::Component(InspectError::Unavailable(_)) => {
                 new(StatusCode::SERVICE_UNAVAILABLE, "inspection_unavailable").retry_after(1)
             }

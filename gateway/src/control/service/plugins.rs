@@ -54,7 +54,7 @@ impl Control {
         let known = tenant.plugins.find(name).and_then(|plugin| plugin.parts.version(hash).cloned());
         let version = match known {
             Some(version) => version,
-            None => self.keep(component).await?,
+            None => self.keep_for(owner, component).await?,
         };
         let id = PluginId::new(self.clock.now(), self.random_id()?);
         self.change(|draft| {
@@ -71,14 +71,24 @@ impl Control {
 
     /// Inspects a component without keeping it.
     pub async fn inspect(&self, component: Bytes) -> Result<Inspected, Error> {
+        self.inspect_for(TenantId(0), component).await
+    }
+
+    /// The same for a tenant, which waits for its own uploads alone.
+    pub async fn inspect_for(&self, tenant: TenantId, component: Bytes) -> Result<Inspected, Error> {
         let (hash, size) = (VersionHash::of(&component), component.len() as u64);
-        let inspection = self.inspector.inspect(component).await.map_err(Error::Component)?;
+        let inspection = self.inspector.inspect_for(tenant, component).await.map_err(Error::Component)?;
         Ok(Inspected { hash, size, inspection })
     }
 
     /// Inspects a component and keeps it.
     pub async fn keep(&self, component: Bytes) -> Result<VersionRecord, Error> {
-        let Inspected { hash, size, inspection } = self.inspect(component.clone()).await?;
+        self.keep_for(TenantId(0), component).await
+    }
+
+    /// The same for a tenant, which waits for its own uploads alone.
+    pub async fn keep_for(&self, tenant: TenantId, component: Bytes) -> Result<VersionRecord, Error> {
+        let Inspected { hash, size, inspection } = self.inspect_for(tenant, component.clone()).await?;
         self.store.put_component(hash, component).await?;
         let Inspection { kind, exports, compiled } = inspection;
         Ok(VersionRecord { hash, size, compiled, kind, exports, uploaded_at: self.clock.now() })

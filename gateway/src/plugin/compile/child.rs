@@ -3,11 +3,16 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::thread;
 
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::{DONE, INVALID};
 use crate::plugin::engine::{self, Filling};
+
+/// Half the share of a thread of the gateway.
+const NICE: i32 = 3;
 
 /// The whole life of a compiler process. `main` calls it, before anything else, when the first argument is
 /// [`COMPILER_WORD`](super::COMPILER_WORD).
@@ -20,22 +25,20 @@ pub fn compiler_child() -> ExitCode {
 
 fn compile() -> io::Result<()> {
     close_descriptors()?;
-    let mut stdin = io::stdin().lock();
-    let mut numbers = [[0; 8]; 2];
+    let mut stdin = io::stdin();
+    let mut numbers = [[0; 8]; 4];
     for number in &mut numbers {
         stdin.read_exact(number)?;
     }
-    let [cpu, artifact_bytes] = numbers.map(u64::from_be_bytes);
+    let [cpu, memory, artifact_bytes, component_bytes] = numbers.map(u64::from_be_bytes);
     let mut mapped = [0];
     stdin.read_exact(&mut mapped)?;
     let filling = if mapped == [0] { Filling::Copied } else { Filling::Mapped };
-    // One second more for the hard limit: the soft one says by its signal what happened.
-    setrlimit(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(1))?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
+    confine(cpu, memory)?;
     let mut component = Vec::new();
-    #[allow(clippy::disallowed_methods, reason = "the parent has checked the size of what it sends")]
-    stdin.read_to_end(&mut component)?;
+    #[allow(clippy::disallowed_methods, reason = "bounded, and the parent has checked the size of what it sends")]
+    stdin.lock().take(component_bytes).read_to_end(&mut component)?;
+    thread::Builder::new().stack_size(64 << 10).spawn(end_with_the_gateway)?;
 
     let mut stdout = io::stdout().lock();
     let compiled = engine::compiler(filling).and_then(|engine| engine.precompile_component(&component));
@@ -51,6 +54,31 @@ fn compile() -> io::Result<()> {
         }
     }
     stdout.flush()
+}
+
+/// What it does not need, it cannot do.
+fn confine(cpu: u64, memory: u64) -> io::Result<()> {
+    // The gateway's own threads go first.
+    rustix::process::nice(NICE)?;
+    prctl::set_no_new_privs()?;
+    // Nobody may look into it or stop it in a debugger, nor does it leave a core.
+    prctl::set_dumpable(false)?;
+    // Where memory runs out it is this process that the kernel ends. A sandbox around the gateway may forbid to say so.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    // One second more for the hard limit: the soft one says by its signal what happened.
+    setrlimit(Resource::RLIMIT_CPU, cpu, cpu.saturating_add(1))?;
+    setrlimit(Resource::RLIMIT_DATA, memory, memory)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    setrlimit(Resource::RLIMIT_FSIZE, 0, 0)?;
+    // Not even a file can be opened.
+    setrlimit(Resource::RLIMIT_NOFILE, 0, 0)?;
+    Ok(())
+}
+
+/// A compiler whose gateway was killed has nobody to tell, and nobody who watches it.
+fn end_with_the_gateway() {
+    let _ = io::stdin().read(&mut [0]);
+    std::process::exit(1);
 }
 
 /// Closes what the parent may have inherited from whoever started it. The gateway's own descriptors close on exec.
