@@ -10,17 +10,17 @@ const EVENT: &str = "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 
 
 /// A filter whose `keep` has this body (it gives the address of its answer), beside these other fields of its module.
 pub(crate) fn filter(fields: &str, body: &str) -> Bytes {
-    guest("filter-plugin", "filter@1.0.0#keep", fields, body)
+    guest("filter-plugin", "filter@1.1.0#keep", fields, body)
 }
 
 /// A transform, in the same manner.
 pub(crate) fn transform(fields: &str, body: &str) -> Bytes {
-    guest("transform-plugin", "transform@1.0.0#run", fields, body)
+    guest("transform-plugin", "transform@1.1.0#run", fields, body)
 }
 
 /// Imports a host function under `$name`.
 pub(crate) fn import(interface: &str, name: &str, signature: &str) -> String {
-    format!(r#"(import "tidegate:plugin/{interface}@1.0.0" "{name}" (func ${name} {signature}))"#)
+    format!(r#"(import "tidegate:plugin/{interface}@1.1.0" "{name}" (func ${name} {signature}))"#)
 }
 
 /// Compiles the text format.
