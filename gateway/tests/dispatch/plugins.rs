@@ -162,10 +162,9 @@ async fn a_poisoned_version_holds_its_events_until_a_try_succeeds() {
     }
     let mut held = Vec::new();
     for body in ["x", "good", "x", "good"] {
-        held.push(world.accept("t", "in", body).await);
-    }
-    for event in &held {
-        world.settled("t", *event, |summary| parked(summary, "plugin_poisoned")).await;
+        let event = world.accept("t", "in", body).await;
+        world.settled("t", event, |summary| parked(summary, "plugin_poisoned")).await;
+        held.push(event);
     }
     let poisoned = world.poisoned("t");
     assert_eq!((poisoned.len(), poisoned[0].stops, poisoned[0].reason.code.as_str()), (1, 3, "aborted"));
