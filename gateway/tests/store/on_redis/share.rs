@@ -107,7 +107,17 @@ async fn two_acceptors_admit_the_plan_and_not_twice_the_plan() {
     let stores = [standalone(&server).await, standalone(&server).await];
     let acceptors = [Quotas::default(), Quotas::default()];
     let clock = Clock::system();
-    let plan = Plan { rate: 0.001, burst: 1000, weight: 1, in_flight: 1, ceiling: 0.001, queued_bytes: 1, table_bytes: 0 };
+    let plan = Plan {
+        rate: 0.001,
+        burst: 1000,
+        weight: 1,
+        in_flight: 1,
+        ceiling: 0.001,
+        queued_bytes: 1,
+        table_bytes: 0,
+        plugin_fuel: 0,
+        plugin_bytes: 0,
+    };
     let (mut normal, mut taken) = (0, 0);
     for _ in 0..100 {
         for (quotas, store) in acceptors.iter().zip(&stores) {
