@@ -153,7 +153,7 @@ async fn a_canary_takes_its_share_and_goes_or_stays_by_one_call_on_redis() {
 async fn canary(engine: Engine) {
     let world = World::start(engine).await;
     let stable = world.api.keep(filter("", DROP)).await;
-    world.with_plugin(&stable, json!({})).await;
+    world.with_plugin(&stable, json!({"poison_after": 1000})).await;
     let failing = world.push(filter("", "(nop) unreachable")).await;
     let set = world.alias(json!({"canary": {"version": failing, "percent": 50}})).await;
     assert_eq!((&set["version"], &set["canary"]["version"]), (&json!(stable), &json!(failing)), "{set:#}");
