@@ -10,5 +10,6 @@ mod fixture;
 mod floods;
 mod guest;
 mod hostile;
+mod old;
 mod refusals;
 mod residue;

@@ -7,7 +7,7 @@ import (
 	"tidegate/plugin/internal/abi"
 )
 
-//go:wasmexport tidegate:plugin/filter@1.0.0#keep
+//go:wasmexport tidegate:plugin/filter@1.1.0#keep
 func keep(
 	id, idLength uint32, acceptedAt uint64, method, methodLength, path, pathLength, hasQuery, query, queryLength,
 	headers, headersLength, body, bodyLength, attributes, attributesLength uint32,

@@ -7,7 +7,7 @@ import (
 	"tidegate/plugin/internal/abi"
 )
 
-//go:wasmexport tidegate:plugin/transform@1.0.0#run
+//go:wasmexport tidegate:plugin/transform@1.1.0#run
 func run(
 	id, idLength uint32, acceptedAt uint64, method, methodLength, path, pathLength, hasQuery, query, queryLength,
 	headers, headersLength, body, bodyLength, attributes, attributesLength uint32,

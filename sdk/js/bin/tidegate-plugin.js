@@ -44,7 +44,7 @@ function entry(source, offered) {
     `import { attach } from ${path("globals.js")};`,
     `import { Host } from ${path("host.js")};`,
     `import { keep, run } from ${path("glue.js")};`,
-    ...names.map((name) => `import ${name} from "tidegate:plugin/${name}@1.0.0";`),
+    ...names.map((name) => `import ${name} from "tidegate:plugin/${name}@1.1.0";`),
     `import * as plugin from ${JSON.stringify(source)};`,
     `const host = new Host({ ${names.join(", ")} });`,
     "function attached() { attach(host); return host; }",

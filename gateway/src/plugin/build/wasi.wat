@@ -2,9 +2,9 @@
 ;; and a log to write to. What a guest asks at its start is answered with nothing; what would have to wait or to end the process traps.
 (module
   (import "env" "memory" (memory 0))
-  (import "tidegate:plugin/clock@1.0.0" "now" (func $now (result i64)))
-  (import "tidegate:plugin/random@1.0.0" "number" (func $number (result i64)))
-  (import "tidegate:plugin/log@1.0.0" "write" (func $write (param i32 i32 i32)))
+  (import "tidegate:plugin/clock@1.1.0" "now" (func $now (result i64)))
+  (import "tidegate:plugin/random@1.1.0" "number" (func $number (result i64)))
+  (import "tidegate:plugin/log@1.1.0" "write" (func $write (param i32 i32 i32)))
 
   (func $nothing_of_two (param $count i32) (param $bytes i32) (result i32)
     (i32.store (local.get $count) (i32.const 0))

@@ -173,25 +173,25 @@ func failed(failure *plugin.Failure) uint32 {
 // Gateway is the gateway that this instance runs in.
 type Gateway struct{}
 
-//go:wasmimport tidegate:plugin/log@1.0.0 write
+//go:wasmimport tidegate:plugin/log@1.1.0 write
 func logWrite(level, address, length uint32)
 
-//go:wasmimport tidegate:plugin/config@1.0.0 get
+//go:wasmimport tidegate:plugin/config@1.1.0 get
 func configGet(answer uint32)
 
-//go:wasmimport tidegate:plugin/secret@1.0.0 get
+//go:wasmimport tidegate:plugin/secret@1.1.0 get
 func secretGet(address, length, answer uint32)
 
-//go:wasmimport tidegate:plugin/clock@1.0.0 now
+//go:wasmimport tidegate:plugin/clock@1.1.0 now
 func clockNow() uint64
 
-//go:wasmimport tidegate:plugin/random@1.0.0 bytes
+//go:wasmimport tidegate:plugin/random@1.1.0 bytes
 func randomBytes(length, answer uint32)
 
-//go:wasmimport tidegate:plugin/random@1.0.0 number
+//go:wasmimport tidegate:plugin/random@1.1.0 number
 func randomNumber() uint64
 
-//go:wasmimport tidegate:plugin/hmac@1.0.0 sign
+//go:wasmimport tidegate:plugin/hmac@1.1.0 sign
 func hmacSign(algorithm, name, nameLength, message, messageLength, answer uint32)
 
 // Log is described in [plugin.Host], as are the others.
