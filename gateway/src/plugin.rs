@@ -316,12 +316,18 @@ impl Runtime {
         self.answering(call, ask).await
     }
 
-    /// Runs a call again with each answer that it was stopped for.
+    /// Runs a call again with each answer that it was stopped for. It counts as one run, with the fuel and the time of all.
     async fn answering<T: Send + 'static>(&self, mut call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
         let mut overlay = Overlay::default();
+        let (mut fuel, mut took_us) = (0u64, 0u64);
         loop {
-            let report = self.at(&self.0.pool, call.clone(), ask).await;
-            let (Some(op), Some(place)) = (&report.asked, &call.table.place) else { return report };
+            let mut report = self.at(&self.0.pool, call.clone(), ask).await;
+            fuel = fuel.saturating_add(report.run.fuel);
+            took_us = took_us.saturating_add(report.run.took_us);
+            let (Some(op), Some(place)) = (&report.asked, &call.table.place) else {
+                (report.run.fuel, report.run.took_us) = (fuel, took_us);
+                return report;
+            };
             let number = u32::try_from(call.table.answers.len()).unwrap_or(u32::MAX);
             let tables = &*self.0.tables;
             let answer = if call.table.trial { overlay.ask(tables, place, op).await } else { tables.ask(place, number, op).await };

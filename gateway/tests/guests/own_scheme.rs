@@ -141,10 +141,13 @@ impl World {
             stage: 0,
             input: 0,
         };
+        let once = self.runtime.filter(self.call(9, "", vec![], r#"{"order": 7}"#, Access::Read)).await;
+        assert!(!once.used_table, "it has none");
         let keep = async |table: Table, event: u128, order: u64| {
             let body = format!(r#"{{"order": {order}}}"#);
             let call = Call { table, ..self.call(event, "", vec![], &body, Access::Read) };
             let report = self.runtime.filter(call).await;
+            assert!(report.used_table && report.run.fuel > once.run.fuel, "{} {}", report.run.fuel, once.run.fuel);
             (report.result.unwrap(), report.run.logs)
         };
         let said = |orders: u64| vec![format!("info: {orders} orders so far")];
