@@ -17,7 +17,7 @@ impl Filter for Sampler {
             By::Pointer(pointer) => at(&event.request.body, pointer)?.map(|key| hash(&config.salt, key.as_bytes())),
         };
         match (found, config.missing) {
-            (Some(hash), _) => Ok((u128::from(hash) * u128::from(of) >> 64) < u128::from(keep)),
+            (Some(hash), _) => Ok(((u128::from(hash) * u128::from(of)) >> 64) < u128::from(keep)),
             (None, Missing::Keep) => Ok(true),
             (None, Missing::Drop) => Ok(false),
             (None, Missing::Fail) => {
