@@ -51,7 +51,7 @@ use compile::Compiler;
 use engine::Filling;
 use poison::Circuits;
 use pool::{Pool, Size, Work};
-use table::{NoTables, Overlay, Tables};
+use table::{NoTables, Overlay, Place, Tables};
 use versions::{CacheSize, Side, Version, Versions};
 
 use crate::clock::Timestamp;
@@ -269,7 +269,7 @@ impl Runtime {
             limits: Limits::default(),
             table: Table::default(),
         };
-        let report = self.run(&self.0.pool, version, call, call::instantiate).await;
+        let (report, _) = self.run(&self.0.pool, version, call, call::instantiate).await;
         match report.result {
             Ok(()) => {}
             Err(CallError::Stopped(stop)) => return Err(Refusal::Instantiation(format!("it {stop}")).into()),
@@ -310,29 +310,31 @@ impl Runtime {
     }
 
     async fn call<T: Send + 'static>(&self, call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
-        if call.table.place.is_none() {
-            return self.at(&self.0.pool, call, ask).await;
+        match call.table.place {
+            Some(place) => self.answering(place, call, ask).await,
+            None => self.at(&self.0.pool, call, ask).await,
         }
-        self.answering(call, ask).await
     }
 
     /// Runs a call again with each answer that it was stopped for. It counts as one run, with the fuel and the time of all.
-    async fn answering<T: Send + 'static>(&self, mut call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
+    async fn answering<T: Send + 'static>(&self, place: Place, mut call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
         let mut overlay = Overlay::default();
         let (mut fuel, mut took_us) = (0u64, 0u64);
         loop {
-            let mut report = self.at(&self.0.pool, call.clone(), ask).await;
+            let (mut report, back) = self.lend(&self.0.pool, call, ask).await;
             fuel = fuel.saturating_add(report.run.fuel);
             took_us = took_us.saturating_add(report.run.took_us);
-            let (Some(op), Some(place)) = (&report.asked, &call.table.place) else {
+            let Some((op, asking)) = report.asked.take().zip(back) else {
                 (report.run.fuel, report.run.took_us) = (fuel, took_us);
                 return report;
             };
+            call = asking;
             let number = u32::try_from(call.table.answers.len()).unwrap_or(u32::MAX);
             let tables = &*self.0.tables;
-            let answer = if call.table.trial { overlay.ask(tables, place, op).await } else { tables.ask(place, number, op).await };
+            let answer =
+                if call.table.trial { overlay.ask(tables, &place, &op).await } else { tables.ask(&place, number, &op).await };
             match answer {
-                Ok(answer) => Arc::make_mut(&mut call.table.answers).push((op.clone(), answer)),
+                Ok(answer) => Arc::make_mut(&mut call.table.answers).push((op, answer)),
                 Err(error) => return call::failed(call.version, CallError::Table(error.to_string())),
             }
         }
@@ -344,9 +346,19 @@ impl Runtime {
         call: Call,
         ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
     ) -> Report<T> {
+        self.lend(pool, call, ask).await.0
+    }
+
+    /// Gives the call back too, if it ran.
+    async fn lend<T: Send + 'static>(
+        &self,
+        pool: &Pool,
+        call: Call,
+        ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
+    ) -> (Report<T>, Option<Call>) {
         match self.0.versions.get(call.tenant, call.version).await {
             Ok(version) => self.run(pool, version, call, ask).await,
-            Err(error) => call::failed(call.version, error.into()),
+            Err(error) => (call::failed(call.version, error.into()), None),
         }
     }
 
@@ -356,12 +368,15 @@ impl Runtime {
         version: Arc<Version>,
         call: Call,
         ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
-    ) -> Report<T> {
-        let (done, report) = oneshot::channel();
+    ) -> (Report<T>, Option<Call>) {
+        let (done, ran) = oneshot::channel();
         let (tenant, hash, cost_us) = (call.tenant, call.version, version.cost_us());
         let asked = Asked { version, call, ask: Some(ask), done, report: None };
         pool.submit(tenant, cost_us, Box::new(asked)).await;
-        report.await.unwrap_or_else(|_| call::failed(hash, CallError::Gateway("the thread that ran it panicked".into())))
+        match ran.await {
+            Ok((report, call)) => (report, Some(call)),
+            Err(_) => (call::failed(hash, CallError::Gateway("the thread that ran it panicked".into())), None),
+        }
     }
 }
 
@@ -370,7 +385,7 @@ struct Asked<T, A> {
     version: Arc<Version>,
     call: Call,
     ask: Option<A>,
-    done: oneshot::Sender<Report<T>>,
+    done: oneshot::Sender<(Report<T>, Call)>,
     report: Option<Report<T>>,
 }
 
@@ -384,9 +399,9 @@ impl<T: Send, A: FnOnce(&Ready, &Call) -> Report<T> + Send> Work for Asked<T, A>
     }
 
     fn tell(self: Box<Self>) {
-        let Self { done, report, .. } = *self;
+        let Self { done, report, call, .. } = *self;
         if let Some(report) = report {
-            let _ = done.send(report);
+            let _ = done.send((report, call));
         }
     }
 }

@@ -52,6 +52,9 @@ impl<S: Clone + Default> Cache<S> {
 
     /// The entry for a version that this tenant uses now.
     pub(super) fn used(&mut self, version: VersionHash, by: TenantId) -> S {
+        if let Some(latest) = self.entries.get(&version).filter(|entry| entry.used == self.uses && entry.by == by) {
+            return latest.slot.clone();
+        }
         let (slot, bytes) = self.take(version).map_or_else(|| (S::default(), 0), |entry| (entry.slot, entry.bytes));
         self.uses += 1;
         self.put(version, Entry { slot: slot.clone(), used: self.uses, by, bytes });
