@@ -1,7 +1,7 @@
 //! Puts the parts together: the only place that knows them all. Nothing knows it but the commands.
 
 mod parts;
-mod tables;
+pub(crate) mod tables;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -52,7 +52,8 @@ impl Tables for StoredTables {
     }
 }
 
-fn asked(action: &TableAction) -> table::TableOp {
+/// What a plugin asks, as the store is asked.
+pub(crate) fn asked(action: &TableAction) -> table::TableOp {
     let ttl = |ttl: Option<u32>| ttl.map(|seconds| Duration::from_secs(seconds.max(1).into()).min(MAX_TABLE_TTL));
     match action {
         TableAction::Get => table::TableOp::Get,
@@ -63,7 +64,8 @@ fn asked(action: &TableAction) -> table::TableOp {
     }
 }
 
-fn told(answer: table::TableAnswer) -> TableAnswer {
+/// What the store answers, as a plugin is told.
+pub(crate) fn told(answer: table::TableAnswer) -> TableAnswer {
     match answer {
         table::TableAnswer::Value(value) => TableAnswer::Value(value),
         table::TableAnswer::Done => TableAnswer::Done,
@@ -72,7 +74,8 @@ fn told(answer: table::TableAnswer) -> TableAnswer {
     }
 }
 
-fn fault(fault: table::TableFault) -> TableFault {
+/// Why an operation was not done, in the same manner.
+pub(crate) fn fault(fault: table::TableFault) -> TableFault {
     match fault {
         table::TableFault::Quota => TableFault::Quota,
         table::TableFault::NotANumber | table::TableFault::OutOfRange => TableFault::NotANumber,

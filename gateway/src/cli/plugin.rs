@@ -4,6 +4,7 @@ mod budget;
 mod build;
 pub mod case;
 mod check;
+mod differences;
 mod json;
 mod new;
 pub mod outcome;

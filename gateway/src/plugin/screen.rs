@@ -6,6 +6,7 @@ mod types;
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef, ElementItems, Encoding,
     Instance, Parser, Payload,
@@ -43,7 +44,8 @@ pub struct Screen {
 }
 
 /// What a plugin can offer: an interface of `sdk/wit`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Interface {
     /// Takes an event or drops it.
     Filter,

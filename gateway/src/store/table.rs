@@ -192,14 +192,14 @@ pub fn table_entry_bytes(key: &TableKey, value: &[u8]) -> u64 {
 }
 
 /// What an operation makes of an entry.
-pub(super) enum Effect {
+pub(crate) enum Effect {
     Nothing,
     Remove,
     Put { value: Bytes, end: End },
 }
 
 /// When an entry ends.
-pub(super) enum End {
+pub(crate) enum End {
     /// As before.
     Kept,
     At(Option<Timestamp>),
@@ -233,7 +233,7 @@ impl TableOp {
     }
 
     /// What it answers and does where `before` is.
-    pub(super) fn apply(&self, before: Option<&Bytes>, now: Timestamp) -> Result<(TableAnswer, Effect), TableFault> {
+    pub(crate) fn apply(&self, before: Option<&Bytes>, now: Timestamp) -> Result<(TableAnswer, Effect), TableFault> {
         self.check()?;
         let end = |ttl: &Option<Duration>| End::At(ttl.map(|ttl| now.after(ttl)));
         Ok(match self {

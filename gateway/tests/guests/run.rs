@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
-use tidegate::cli::plugin::case::Case;
-use tidegate::cli::plugin::outcome::Outcome;
+use tidegate::cli::plugin::case::{Case, CaseTables};
+use tidegate::cli::plugin::outcome::Bench;
 use tidegate::clock::Timestamp;
 use tidegate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
 use tidegate::plugin::table::{NoTables, Tables};
@@ -50,19 +50,19 @@ fn patient(limits: Limits) -> Limits {
 
 /// Every case, and all that went wrong at once.
 pub(crate) async fn conformance(language: &str, guest: &Guest) {
-    let (runtime, version) = load(language, guest, Arc::new(NoTables)).await;
+    let tables = CaseTables::default();
+    let (runtime, version) = load(language, guest, Arc::new(tables.clone())).await;
+    let bench = Bench { runtime, tables };
     let cases = Case::read_all(&root().join("sdk/conformance/cases")).unwrap();
     let mut wrong = String::new();
     let mut passed = 0;
     for case in cases.into_iter().filter(|case| !case.except.contains_key(language)) {
-        let mut call = case.call(version);
-        call.limits = patient(call.limits);
-        let outcome = Outcome::of(&runtime, call, case.ask.expect("conformance says what it asks")).await;
+        let outcome = bench.run(&case, version, case.ask.expect("conformance says what it asks"), patient).await;
         match &case.differences(&outcome)[..] {
             [] => passed += 1,
             differences => {
                 let logged = &outcome.run.logs;
-                wrong.push_str(&format!("\n{}: logged {logged:?}", case.name));
+                wrong.push_str(&format!("\n{}: logged {logged:?}, asked {:?}", case.name, outcome.table.ops));
                 differences.iter().for_each(|difference| wrong.push_str(&format!("\n{difference}")));
             }
         }

@@ -1,41 +1,58 @@
-//! Cases: an event for a plugin, and what must become of it. `sdk/cases.md` describes the files.
+//! Cases: what comes in for a plugin, and what must become of it. `sdk/cases.md` describes the files.
 
 mod data;
+mod expected;
+mod given;
+mod table;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use data::{Data, Wanted};
+pub(super) use expected::{AnswerLike, Expected, GivenFailure, GivenJudgement, Like, Retry, Whole, WholeAnswer};
+use given::{GivenArrival, GivenAttempt, GivenEvent, GivenLimits, GivenResponse, GivenSecret};
+use table::GivenEntry;
+pub(super) use table::WantedEntry;
+pub use table::{CaseTables, TableUse};
 
-use crate::clock::Timestamp;
 use crate::config::read_bytes;
-use crate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
-use crate::plugin::{Access, Call, Limits, Secrets, Table};
+use crate::control::model::PlanSpec;
+use crate::event::{ConnectionId, PluginId, TenantId, VersionHash};
+use crate::plugin::table::Place;
+use crate::plugin::{Access, Attempted, Call, Interface, Response, Secrets, Table};
+use crate::store::TableKey;
 
 /// The largest file of cases, or that a case names.
 const MAX_FILE: u64 = 64 << 20;
+/// Whose plugin it is.
+const TENANT: TenantId = TenantId(1);
 
-/// One event, and what must become of it.
+/// What a plugin is asked, and what must become of it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     /// What holds.
     pub name: String,
     /// What the plugin is asked as; none for the only thing that it offers.
-    pub ask: Option<Ask>,
-    #[serde(default)]
-    event: GivenEvent,
+    pub ask: Option<Interface>,
+    event: Option<GivenEvent>,
+    arrival: Option<GivenArrival>,
+    attempt: Option<GivenAttempt>,
+    response: Option<GivenResponse>,
     #[serde(default = "nothing")]
     config: Value,
     #[serde(default)]
     secrets: BTreeMap<String, GivenSecret>,
+    /// The plugin's table before.
+    table: Option<BTreeMap<String, GivenEntry>>,
+    /// The same afterwards.
+    pub(super) table_after: Option<BTreeMap<String, WantedEntry>>,
     #[serde(default)]
     limits: GivenLimits,
     pub(super) expect: Expected,
@@ -54,156 +71,6 @@ pub struct Case {
 
 fn nothing() -> Value {
     Value::Object(serde_json::Map::new())
-}
-
-/// What a plugin is asked as.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Ask {
-    /// Whether the event goes on.
-    Filter,
-    /// For the requests to send.
-    Transform,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct GivenEvent {
-    id: EventId,
-    accepted_at: Timestamp,
-    method: String,
-    path: String,
-    query: Option<String>,
-    headers: Vec<(String, Data)>,
-    body: Data,
-}
-
-impl Default for GivenEvent {
-    fn default() -> Self {
-        let Whole { method, path, query, .. } = Whole::default();
-        Self {
-            id: EventId(7),
-            accepted_at: Timestamp(1_700_000_000_123),
-            method,
-            path,
-            query,
-            headers: Vec::new(),
-            body: Data::default(),
-        }
-    }
-}
-
-/// A request of which everything is said: what is not mentioned has the default.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Whole {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: Option<String>,
-    pub(super) headers: Vec<(String, Data)>,
-    pub(super) body: Wanted,
-}
-
-impl Default for Whole {
-    fn default() -> Self {
-        Self { method: "POST".into(), path: "/in".into(), query: None, headers: Vec::new(), body: Wanted::default() }
-    }
-}
-
-/// A request of which only what is mentioned counts.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Like {
-    pub(super) method: Option<String>,
-    pub(super) path: Option<String>,
-    /// `Some(None)`: none.
-    #[serde(default, deserialize_with = "mentioned")]
-    pub(super) query: Option<Option<String>>,
-    /// None: no such line.
-    #[serde(default)]
-    pub(super) headers: Vec<(String, Option<Data>)>,
-    pub(super) body: Option<Wanted>,
-}
-
-fn mentioned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GivenSecret {
-    value: Data,
-    /// The value stays with the gateway.
-    #[serde(default)]
-    sign_only: bool,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Expected {
-    /// A filter's answer.
-    Kept(bool),
-    /// A transform's answer, whole.
-    Outputs(Vec<Whole>),
-    /// As many requests, of which only what is mentioned counts.
-    OutputsLike(Vec<Like>),
-    /// The plugin's own failure.
-    Failure(GivenFailure),
-    /// The gateway stops the plugin, or refuses its answer, with this code.
-    Stopped(String),
-    /// Any other error, by its code.
-    Error(String),
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GivenFailure {
-    pub(super) code: String,
-    pub(super) message: Option<String>,
-    pub(super) retry: Retry,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Retry {
-    Never,
-    Later,
-}
-
-/// Those limits that differ from a gateway's defaults.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct GivenLimits {
-    fuel: Option<u64>,
-    wall_ms: Option<u64>,
-    memory: Option<usize>,
-    table_elements: Option<usize>,
-    outputs: Option<usize>,
-    output_bytes: Option<usize>,
-    log_lines: Option<usize>,
-    log_bytes: Option<usize>,
-    log_flood: Option<usize>,
-    host_calls: Option<u32>,
-    table_ops: Option<u32>,
-}
-
-impl GivenLimits {
-    fn limits(&self) -> Limits {
-        let usual = Limits::default();
-        Limits {
-            fuel: self.fuel.unwrap_or(usual.fuel),
-            wall: self.wall_ms.map_or(usual.wall, Duration::from_millis),
-            memory: self.memory.unwrap_or(usual.memory),
-            table_elements: self.table_elements.unwrap_or(usual.table_elements),
-            outputs: self.outputs.unwrap_or(usual.outputs),
-            output_bytes: self.output_bytes.unwrap_or(usual.output_bytes),
-            log_lines: self.log_lines.unwrap_or(usual.log_lines),
-            log_bytes: self.log_bytes.unwrap_or(usual.log_bytes),
-            log_flood: self.log_flood.unwrap_or(usual.log_flood),
-            host_calls: self.host_calls.unwrap_or(usual.host_calls),
-            table_ops: self.table_ops.unwrap_or(usual.table_ops),
-        }
-    }
 }
 
 impl Case {
@@ -233,57 +100,108 @@ impl Case {
         for case in &mut cases {
             case.file = file.to_owned();
             let name = case.name.clone();
-            case.resolve(file.parent().unwrap_or(Path::new("."))).with_context(|| format!("{}: case `{name}`", at()))?;
+            let here = || format!("{}: case `{name}`", at());
+            case.resolve(file.parent().unwrap_or(Path::new("."))).with_context(here)?;
+            case.ask.map_or(Ok(()), |ask| case.check(ask)).with_context(here)?;
         }
         Ok(cases)
     }
 
     /// Puts bytes in the place of all data that needs more than the case to be known.
     fn resolve(&mut self, directory: &Path) -> anyhow::Result<()> {
-        let GivenEvent { headers, body, .. } = &mut self.event;
-        let headers = headers.iter_mut().map(|(_, value)| value);
+        self.check_keys()?;
+        let event = self.event.iter_mut().flat_map(GivenEvent::data);
+        let arrival = self.arrival.iter_mut().flat_map(GivenArrival::data);
+        let attempt = self.attempt.iter_mut().flat_map(GivenAttempt::data);
+        let response = self.response.iter_mut().flat_map(GivenResponse::data);
         let secrets = self.secrets.values_mut().map(|secret| &mut secret.value);
-        headers.chain([body]).chain(secrets).try_for_each(|data| data.resolve(directory))?;
-        match &mut self.expect {
-            Expected::Outputs(outputs) => outputs.iter_mut().try_for_each(|output| {
-                output.headers.iter_mut().try_for_each(|(_, value)| value.resolve(directory))?;
-                output.body.resolve(directory)
-            }),
-            Expected::OutputsLike(outputs) => outputs.iter_mut().try_for_each(|output| {
-                output.headers.iter_mut().filter_map(|(_, value)| value.as_mut()).try_for_each(|value| value.resolve(directory))?;
-                output.body.iter_mut().try_for_each(|body| body.resolve(directory))
-            }),
-            Expected::Kept(_) | Expected::Failure(_) | Expected::Stopped(_) | Expected::Error(_) => Ok(()),
+        let table = self.table.iter_mut().flat_map(BTreeMap::values_mut).map(GivenEntry::data);
+        let mut all = event.chain(arrival).chain(attempt).chain(response).chain(secrets).chain(table);
+        all.try_for_each(|data| data.resolve(directory))?;
+        self.table_after.iter_mut().flat_map(BTreeMap::values_mut).try_for_each(|entry| entry.resolve(directory))?;
+        self.expect.resolve(directory)
+    }
+
+    fn check_keys(&self) -> anyhow::Result<()> {
+        let before = self.table.iter().flat_map(BTreeMap::keys).map(|key| ("table", key));
+        let after = self.table_after.iter().flat_map(BTreeMap::keys).map(|key| ("table_after", key));
+        for (field, key) in before.chain(after) {
+            key.parse::<TableKey>().with_context(|| format!("`{field}`: {key:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether all that it says is about what the plugin is asked as.
+    pub(super) fn check(&self, ask: Interface) -> anyhow::Result<()> {
+        let name = ask.as_str();
+        let about = match ask {
+            Interface::Filter | Interface::Transform => &["event"][..],
+            Interface::Verify | Interface::Respond => &["arrival"],
+            Interface::Sign => &["attempt"],
+            Interface::Judge => &["attempt", "response"],
+        };
+        let given = [
+            ("event", self.event.is_some()),
+            ("arrival", self.arrival.is_some()),
+            ("attempt", self.attempt.is_some()),
+            ("response", self.response.is_some()),
+        ];
+        for (field, given) in given {
+            ensure!(!given || about.contains(&field), "`{field}`: {name} is asked about: {}", about.join(", "));
+        }
+        let has_table = about == ["event"];
+        ensure!(has_table || self.table.is_none(), "`table`: {name} has no table; only filter and transform have one");
+        ensure!(has_table || self.table_after.is_none(), "`table_after`: {name} has no table; only filter and transform have one");
+        let (expected, of) = self.expect.kind();
+        match of.filter(|of| *of != ask) {
+            Some(of) => bail!("`expect.{expected}`: {name} gives no such answer, {} does", of.as_str()),
+            None => Ok(()),
         }
     }
 
-    /// The call that it asks for.
-    pub fn call(&self, version: VersionHash) -> Call {
-        let GivenEvent { id, accepted_at, method, path, query, headers, body } = &self.event;
+    /// The call that it asks for, without a table.
+    pub fn call(&self, version: VersionHash, ask: Interface) -> Call {
+        let (event, accepted_at, request) = match ask {
+            Interface::Filter | Interface::Transform => self.event.clone().unwrap_or_default().subject(),
+            Interface::Verify | Interface::Respond => self.arrival.clone().unwrap_or_default().subject(),
+            Interface::Sign | Interface::Judge => self.attempt.clone().unwrap_or_default().subject(),
+        };
         let mut secrets = Secrets::default();
         for (name, secret) in &self.secrets {
             let access = if secret.sign_only { Access::Sign } else { Access::Read };
             secrets.insert(name.clone(), secret.value.bytes().into(), access);
         }
-        let headers = headers.iter().map(|(name, value)| Header { name: name.to_ascii_lowercase(), value: value.bytes().into() });
         Call {
-            tenant: TenantId(1),
+            tenant: TENANT,
             version,
-            event: *id,
-            accepted_at: *accepted_at,
-            request: SharedRequest::Made(Arc::new(Request {
-                method: method.clone(),
-                path: path.clone(),
-                query: query.clone(),
-                headers: headers.collect(),
-                body: body.bytes().into(),
-            })),
+            event,
+            accepted_at,
+            request,
             // A text is a configuration that is no JSON object; everything else is one.
             config: self.config.as_str().map_or_else(|| self.config.to_string(), str::to_owned).into(),
             secrets: Arc::new(secrets),
             limits: self.limits.limits(),
             table: Table::default(),
         }
+    }
+
+    /// The attempt that a signer or a judge is asked about.
+    pub(super) fn attempted(&self) -> Attempted {
+        self.attempt.clone().unwrap_or_default().attempted()
+    }
+
+    /// The answer that a judge is asked about.
+    pub(super) fn response(&self) -> Response {
+        self.response.clone().unwrap_or_default().response()
+    }
+
+    /// Gives a call a table of its own, until [`CaseTables::end`].
+    pub(super) fn begin(&self, tables: &CaseTables, call: &mut Call) -> PluginId {
+        let quota = self.limits.table_bytes.unwrap_or_else(|| PlanSpec::default().table_bytes);
+        let plugin = tables.begin(self.table.iter().flatten(), quota, call.accepted_at);
+        let connection = ConnectionId(1);
+        call.table = Table::live(Place { tenant: TENANT, plugin, event: call.event, connection, stage: 0, input: 0 });
+        plugin
     }
 }
 

@@ -1,6 +1,7 @@
 //! `tidegate plugin check`: whether production would take a component, and how near it comes to each limit.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::{Names, build, sandbox};
 use crate::cli::table::table;
 use crate::clock::monotonic;
 use crate::control::inspect::Inspection as Outside;
+use crate::plugin::table::NoTables;
 use crate::plugin::{CompileLimits, Inspection, Limits, LoadError};
 
 /// Checks a component.
@@ -56,7 +58,7 @@ struct Checked {
 async fn inspect(component: &Bytes) -> anyhow::Result<Result<Checked, LoadError>> {
     // Nothing that an earlier run has left, so that compiling can be measured.
     let scratch = Scratch::make()?;
-    let runtime = sandbox::runtime(component, scratch.path())?;
+    let runtime = sandbox::runtime(component, scratch.path(), Arc::new(NoTables))?;
     let mut taken = [0.0; 2];
     let mut found = None;
     for ms in &mut taken {

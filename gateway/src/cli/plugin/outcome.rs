@@ -1,16 +1,11 @@
-//! What became of a case, and how that differs from what it expects.
+//! What became of a case.
 
 use std::fmt;
 
-use serde_json::Value;
-
-use super::case::{Ask, Case, Data, Expected, GivenFailure, Like, Retry, Wanted, Whole};
-use super::json::{self, Inside};
-use crate::event::{PluginRun, Request};
-use crate::plugin::{Call, CallError, Frame, Report, Runtime};
-
-/// How much of a value is shown.
-const SHOWN: usize = 400;
+use super::case::{Case, CaseTables, TableUse};
+use super::differences::shown;
+use crate::event::{Header, PluginRun, Request, VersionHash};
+use crate::plugin::{Call, CallError, Frame, Interface, Judgement, Limits, Report, Response, Runtime, Verification};
 
 /// How a call ended.
 #[derive(Debug)]
@@ -21,6 +16,8 @@ pub struct Outcome {
     pub run: PluginRun,
     /// Where it was when it was stopped, innermost first.
     pub backtrace: Vec<Frame>,
+    /// What it made of its table.
+    pub table: TableUse,
 }
 
 /// What a plugin answered.
@@ -30,6 +27,14 @@ pub enum Answer {
     Kept(bool),
     /// A transform.
     Outputs(Vec<Request>),
+    /// A verifier.
+    Verified(Verification),
+    /// A responder.
+    Answered(Option<Response>),
+    /// A signer.
+    Signed(Vec<Header>),
+    /// A judge.
+    Judged(Judgement),
 }
 
 /// One thing that is not as it is expected.
@@ -50,29 +55,52 @@ impl fmt::Display for Difference {
     }
 }
 
-impl Outcome {
-    /// Makes the call.
-    pub async fn of(runtime: &Runtime, call: Call, ask: Ask) -> Self {
+/// Where cases are run: the gateway's own sandbox, over tables in memory.
+#[derive(Clone)]
+pub struct Bench {
+    /// The sandbox, made with [`Bench::tables`].
+    pub runtime: Runtime,
+    /// The tables that its plugins ask.
+    pub tables: CaseTables,
+}
+
+impl Bench {
+    /// Runs a case, with other limits than its own if `limits` says so.
+    pub async fn run(&self, case: &Case, version: VersionHash, ask: Interface, limits: impl FnOnce(Limits) -> Limits) -> Outcome {
+        let mut call = case.call(version, ask);
+        call.limits = limits(call.limits);
+        let runtime = &self.runtime;
         match ask {
-            Ask::Filter => {
-                let Report { result, run, backtrace, .. } = runtime.filter(call).await;
-                Self { result: result.map(Answer::Kept), run, backtrace }
+            Interface::Filter => {
+                self.with_table(case, call, async |call| Outcome::of(runtime.filter(call).await, Answer::Kept)).await
             }
-            Ask::Transform => {
-                let Report { result, run, backtrace, .. } = runtime.transform(call).await;
-                Self { result: result.map(Answer::Outputs), run, backtrace }
+            Interface::Transform => {
+                self.with_table(case, call, async |call| Outcome::of(runtime.transform(call).await, Answer::Outputs)).await
             }
+            Interface::Verify => Outcome::of(runtime.verify(call).await, Answer::Verified),
+            Interface::Respond => Outcome::of(runtime.respond(call).await, Answer::Answered),
+            Interface::Sign => Outcome::of(runtime.sign(call, case.attempted()).await, Answer::Signed),
+            Interface::Judge => Outcome::of(runtime.judge(call, case.attempted(), case.response()).await, Answer::Judged),
         }
     }
 
+    async fn with_table(&self, case: &Case, mut call: Call, ask: impl AsyncFnOnce(Call) -> Outcome) -> Outcome {
+        let plugin = case.begin(&self.tables, &mut call);
+        let outcome = ask(call).await;
+        Outcome { table: self.tables.end(plugin), ..outcome }
+    }
+}
+
+impl Outcome {
+    fn of<T>(report: Report<T>, answer: impl FnOnce(T) -> Answer) -> Self {
+        let Report { result, run, backtrace, .. } = report;
+        Self { result: result.map(answer), run, backtrace, table: TableUse::default() }
+    }
+
     /// In a few words.
-    fn brief(&self) -> String {
+    pub(super) fn brief(&self) -> String {
         match &self.result {
-            Ok(Answer::Kept(kept)) => format!("kept: {kept}"),
-            Ok(Answer::Outputs(outputs)) => match &outputs[..] {
-                [] => "no outputs".into(),
-                [first, ..] => format!("{} outputs, the first with the body {}", outputs.len(), shown(&first.body)),
-            },
+            Ok(answer) => answer.brief(),
             Err(CallError::Failed { code, message, retryable }) => {
                 format!("failure: {code}: {message} (retry {})", if *retryable { "later" } else { "never" })
             }
@@ -82,203 +110,25 @@ impl Outcome {
     }
 }
 
-impl Case {
-    /// All that differs from what is expected; nothing for a case that holds.
-    pub fn differences(&self, outcome: &Outcome) -> Vec<Difference> {
-        let mut found = Differences::default();
-        found.answer(&self.expect, outcome);
-        let logs = &outcome.run.logs;
-        if let Some(expected) = &self.logs
-            && expected != logs
-        {
-            found.add("logs", format!("{expected:?}"), format!("{logs:?}"));
-        }
-        for text in self.logs_like.iter().filter(|text| !logs.iter().any(|line| line.contains(*text))) {
-            found.add("logs_like", format!("a line with {text:?}"), format!("{logs:?}"));
-        }
-        if let Some(max) = self.max_fuel.filter(|max| outcome.run.fuel > *max) {
-            found.add("max_fuel", format!("at most {max}"), outcome.run.fuel.to_string());
-        }
-        found.0
-    }
-}
-
-#[derive(Default)]
-struct Differences(Vec<Difference>);
-
-impl Differences {
-    fn add(&mut self, place: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) {
-        self.0.push(Difference { place: place.into(), expected: expected.into(), got: got.into() });
-    }
-
-    fn compare(&mut self, place: &str, expected: Option<&str>, got: Option<&str>) {
-        if expected != got {
-            let show = |text: Option<&str>| text.map_or_else(|| "none".into(), |text| format!("{text:?}"));
-            self.add(place, show(expected), show(got));
-        }
-    }
-
-    fn answer(&mut self, expected: &Expected, outcome: &Outcome) {
-        match (expected, &outcome.result) {
-            (Expected::Kept(expected), Ok(Answer::Kept(kept))) if expected != kept => {
-                self.add("kept", expected.to_string(), kept.to_string());
-            }
-            (Expected::Kept(_), Ok(Answer::Kept(_))) => {}
-            (Expected::Outputs(expected), Ok(Answer::Outputs(outputs))) => {
-                self.each(expected, outputs, outcome, |found, place, expected, output| found.whole(place, expected, output));
-            }
-            (Expected::OutputsLike(expected), Ok(Answer::Outputs(outputs))) => {
-                self.each(expected, outputs, outcome, |found, place, expected, output| found.like(place, expected, output));
-            }
-            (Expected::Failure(expected), Err(CallError::Failed { code, message, retryable })) => {
-                self.compare("failure.code", Some(&expected.code), Some(code));
-                self.compare("failure.message", Some(expected.message.as_ref().unwrap_or(message)), Some(message));
-                let retry = if *retryable { Retry::Later } else { Retry::Never };
-                self.compare("failure.retry", Some(expected.retry.as_str()), Some(retry.as_str()));
-            }
-            (Expected::Stopped(code), Err(error @ CallError::Stopped(_))) => {
-                self.compare("stopped", Some(code), Some(error.code()))
-            }
-            (
-                Expected::Error(code),
-                Err(error @ (CallError::Load(_) | CallError::NotOffered(_) | CallError::Table(_) | CallError::Gateway(_))),
-            ) => {
-                self.compare("error", Some(code), Some(error.code()));
-            }
-            (expected, _) => self.add("expect", brief(expected), outcome.brief()),
-        }
-    }
-
-    fn each<E>(&mut self, expected: &[E], outputs: &[Request], outcome: &Outcome, compare: impl Fn(&mut Self, &str, &E, &Request)) {
-        if expected.len() != outputs.len() {
-            return self.add("outputs", format!("{} of them", expected.len()), outcome.brief());
-        }
-        for (index, (expected, output)) in expected.iter().zip(outputs).enumerate() {
-            compare(self, &format!("outputs[{index}]"), expected, output);
-        }
-    }
-
-    fn whole(&mut self, place: &str, expected: &Whole, output: &Request) {
-        self.compare(&format!("{place}.method"), Some(&expected.method), Some(&output.method));
-        self.compare(&format!("{place}.path"), Some(&expected.path), Some(&output.path));
-        self.compare(&format!("{place}.query"), expected.query.as_deref(), output.query.as_deref());
-        let expected_lines: Vec<_> = expected.headers.iter().map(|(name, value)| (name.clone(), value.bytes())).collect();
-        let lines: Vec<_> = output.headers.iter().map(|header| (header.name.clone(), header.value.to_vec())).collect();
-        if expected_lines != lines {
-            self.add(format!("{place}.headers"), show_lines(&expected_lines), show_lines(&lines));
-        }
-        self.body(&format!("{place}.body"), &expected.body, &output.body);
-    }
-
-    fn like(&mut self, place: &str, expected: &Like, output: &Request) {
-        if let Some(method) = &expected.method {
-            self.compare(&format!("{place}.method"), Some(method), Some(&output.method));
-        }
-        if let Some(path) = &expected.path {
-            self.compare(&format!("{place}.path"), Some(path), Some(&output.path));
-        }
-        if let Some(query) = &expected.query {
-            self.compare(&format!("{place}.query"), query.as_deref(), output.query.as_deref());
-        }
-        let mut seen: Vec<String> = Vec::new();
-        for (name, _) in &expected.headers {
-            let name = name.to_ascii_lowercase();
-            if seen.contains(&name) {
-                continue;
-            }
-            let wanted = expected.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(&name));
-            let wanted: Vec<_> =
-                wanted.filter_map(|(_, value)| value.as_ref()).map(|value| (name.clone(), value.bytes())).collect();
-            let lines = output.headers.iter().filter(|header| header.name == name);
-            let lines: Vec<_> = lines.map(|header| (name.clone(), header.value.to_vec())).collect();
-            if wanted != lines {
-                self.add(format!("{place}.headers.{name}"), show_lines(&wanted), show_lines(&lines));
-            }
-            seen.push(name);
-        }
-        if let Some(body) = &expected.body {
-            self.body(&format!("{place}.body"), body, &output.body);
-        }
-    }
-
-    fn body(&mut self, place: &str, expected: &Wanted, body: &[u8]) {
-        let (expected, inside) = match expected {
-            Wanted::Json { json } => (json, Inside::Whole),
-            Wanted::JsonLike { json_like } => (json_like, Inside::Part),
-            Wanted::Contains { contains } => {
-                if !String::from_utf8_lossy(body).contains(contains) {
-                    self.add(place, format!("a text with {contains:?} in it"), shown(body));
-                }
-                return;
-            }
-            Wanted::Exactly(data) => return self.bytes(place, data, body),
-        };
-        match serde_json::from_slice::<Value>(body) {
-            Ok(got) => {
-                for (path, expected, got) in json::differences(expected, &got, inside) {
-                    let show = |value: Option<&Value>| value.map_or_else(|| "nothing".into(), |value| cut(&value.to_string()));
-                    self.add(format!("{place}{path}"), show(expected), show(got));
-                }
-            }
-            Err(error) => self.add(place, cut(&expected.to_string()), format!("{} (not JSON: {error})", shown(body))),
-        }
-    }
-
-    fn bytes(&mut self, place: &str, expected: &Data, got: &[u8]) {
-        let expected = expected.bytes();
-        if expected == got {
-            return;
-        }
-        let first = expected.iter().zip(got).take_while(|(expected, got)| expected == got).count();
-        // A long one is shown from a little before it differs.
-        let from = if first > SHOWN / 2 { first - 20 } else { 0 };
-        let show = |bytes: &[u8]| match from {
-            0 => shown(bytes),
-            from => format!("{} bytes, from {from} on: {}", bytes.len(), shown(bytes.get(from..).unwrap_or_default())),
-        };
-        self.add(place, show(&expected), show(got));
-    }
-}
-
-impl Retry {
-    fn as_str(self) -> &'static str {
+impl Answer {
+    /// In a few words.
+    pub(super) fn brief(&self) -> String {
         match self {
-            Self::Never => "never",
-            Self::Later => "later",
+            Self::Kept(kept) => format!("kept: {kept}"),
+            Self::Outputs(outputs) => match &outputs[..] {
+                [] => "no outputs".into(),
+                [first, ..] => format!("{} outputs, the first with the body {}", outputs.len(), shown(&first.body)),
+            },
+            Self::Verified(Verification::Accept) => "accepted".into(),
+            Self::Verified(Verification::Reject(reason)) => format!("rejected: {reason:?}"),
+            Self::Answered(None) => "answer: none".into(),
+            Self::Answered(Some(Response { status, body, .. })) => format!("answer: {status} with the body {}", shown(body)),
+            Self::Signed(headers) => format!("signed: {} headers", headers.len()),
+            Self::Judged(Judgement::Default) => "judged: default".into(),
+            Self::Judged(Judgement::Delivered) => "judged: delivered".into(),
+            Self::Judged(Judgement::Retry(None)) => "judged: retry".into(),
+            Self::Judged(Judgement::Retry(Some(after))) => format!("judged: retry_after_ms {}", after.as_millis()),
+            Self::Judged(Judgement::DeadLetter(reason)) => format!("judged: dead_letter {reason:?}"),
         }
-    }
-}
-
-fn brief(expected: &Expected) -> String {
-    match expected {
-        Expected::Kept(kept) => format!("kept: {kept}"),
-        Expected::Outputs(outputs) => format!("{} outputs", outputs.len()),
-        Expected::OutputsLike(outputs) => format!("{} outputs", outputs.len()),
-        Expected::Failure(GivenFailure { code, .. }) => format!("failure: {code}"),
-        Expected::Stopped(code) => format!("stopped: {code}"),
-        Expected::Error(code) => format!("error: {code}"),
-    }
-}
-
-fn show_lines(lines: &[(String, Vec<u8>)]) -> String {
-    if lines.is_empty() {
-        return "none".into();
-    }
-    let lines: Vec<_> = lines.iter().map(|(name, value)| format!("{name}: {}", shown(value))).collect();
-    cut(&lines.join(", "))
-}
-
-/// A text in quotes; what is none in hexadecimal.
-fn shown(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => cut(&format!("{text:?}")),
-        Err(_) => cut(&format!("hex {}", hex::encode(&bytes[..bytes.len().min(SHOWN)]))),
-    }
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
-        None => text.to_owned(),
     }
 }

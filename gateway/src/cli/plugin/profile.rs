@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cli::table::table;
-use crate::plugin::{CallError, Frame, Inspection, Limits, Runtime, Stop};
+use crate::plugin::{CallError, Frame, Inspection, Interface, Limits, Stop};
 
-use super::case::{Ask, Case};
-use super::outcome::Outcome;
+use super::case::Case;
+use super::outcome::Bench;
 
 /// The functions that are shown.
 const SHOWN: usize = 20;
@@ -33,14 +33,12 @@ pub(super) struct Profile {
 impl Profile {
     /// Runs the case again, `samples` times at most, with evenly spaced fractions of the `fuel` that it took. `found` is what there is to know
     /// of the component.
-    pub(super) async fn take(runtime: &Runtime, case: &Case, found: &Inspection, ask: Ask, fuel: u64, samples: u64) -> Self {
+    pub(super) async fn take(bench: &Bench, case: &Case, found: &Inspection, ask: Interface, fuel: u64, samples: u64) -> Self {
         let mut profile = Self::default();
         let step = (fuel / samples.max(1)).max(1);
         for sample in 1..=samples {
             let Some(limit) = step.checked_mul(sample).filter(|limit| *limit < fuel) else { break };
-            let mut call = case.call(found.version);
-            call.limits = Limits { fuel: limit, ..call.limits };
-            let outcome = Outcome::of(runtime, call, ask).await;
+            let outcome = bench.run(case, found.version, ask, |limits| Limits { fuel: limit, ..limits }).await;
             if matches!(outcome.result, Err(CallError::Stopped(Stop::Fuel(_)))) {
                 profile.add(&outcome.backtrace, if limit <= found.fuel { INSTANTIATION } else { OUTSIDE });
             }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::event::VersionHash;
+use crate::plugin::table::Tables;
 use crate::plugin::{Components, PluginConfig, Runtime};
 
 /// Compiled components that are kept for the next test, in all.
@@ -26,12 +27,12 @@ impl Components for Only {
 }
 
 /// A runtime, set up as a gateway's, that knows this component alone. What it compiles is kept in `directory`.
-pub(super) fn runtime(component: &Bytes, directory: &Path) -> anyhow::Result<Runtime> {
+pub(super) fn runtime(component: &Bytes, directory: &Path, tables: Arc<dyn Tables>) -> anyhow::Result<Runtime> {
     let mut config = PluginConfig::new(directory.to_owned())?;
     config.disk_bytes = KEPT;
     // Its processor time is limited as a gateway's is; how long that takes on a busy machine says nothing of the component.
     config.compile.wall = PATIENCE;
-    Ok(Runtime::start(config, Arc::new(Only(VersionHash::of(component), component.clone())))?)
+    Ok(Runtime::with_tables(config, Arc::new(Only(VersionHash::of(component), component.clone())), tables)?)
 }
 
 /// Where what is compiled is kept from one run to the next: components of Python take twenty seconds. None where there is no home.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -10,14 +11,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::budget::{Budget, Verdict};
-use super::case::{Ask, Case};
-use super::outcome::{Difference, Outcome};
+use super::case::{Case, CaseTables};
+use super::outcome::{Bench, Difference, Outcome};
 use super::profile::Profile;
 use super::scratch::Scratch;
 use super::source::Source;
 use super::{Names, build, sandbox};
-use crate::event::VersionHash;
-use crate::plugin::{Inspection, Interface, Runtime};
+use crate::plugin::{Inspection, Interface};
 
 /// Where the budget stands, beside the directory of the cases.
 const BUDGET: &str = "fuel.lock";
@@ -62,19 +62,19 @@ pub(super) async fn run(args: TestArgs) -> anyhow::Result<()> {
     let lock = directory.parent().unwrap_or(Path::new(".")).join(BUDGET);
     let budget = Budget::read(&lock)?;
     let component = build::component_at(&args.source, if args.profile { Names::Kept } else { Names::AsBuilt }).await?;
-    let bench = Bench::set_up(&component).await.with_context(|| args.source.display().to_string())?;
+    let tester = Tester::set_up(&component).await.with_context(|| args.source.display().to_string())?;
 
     let mut tested = Vec::new();
     for case in cases {
         let checked_against = budget.as_ref().filter(|_| !args.update);
-        let one = bench.run(case, checked_against, args.profile.then_some(args.samples)).await?;
+        let one = tester.run(case, checked_against, args.profile.then_some(args.samples)).await?;
         if !args.json {
             print!("{}", one.to_text());
         }
         tested.push(one);
     }
     let failed = tested.iter().filter(|one| !one.differences.is_empty()).count();
-    report(&args, &bench, &tested, failed)?;
+    report(&args, &tester, &tested, failed)?;
     if failed > 0 {
         let kept = if args.update { format!("; {} stays as it was", lock.display()) } else { String::new() };
         bail!("{failed} of {} cases failed{kept}", tested.len());
@@ -90,11 +90,11 @@ pub(super) async fn run(args: TestArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(args: &TestArgs, bench: &Bench, tested: &[Tested], failed: usize) -> anyhow::Result<()> {
+fn report(args: &TestArgs, tester: &Tester, tested: &[Tested], failed: usize) -> anyhow::Result<()> {
     let passed = tested.len() - failed;
     if args.json {
         let cases: Vec<_> = tested.iter().map(Tested::to_json).collect();
-        let document = json!({ "version": bench.found.version, "passed": passed, "failed": failed, "cases": cases });
+        let document = json!({ "version": tester.found.version, "passed": passed, "failed": failed, "cases": cases });
         println!("{}", serde_json::to_string_pretty(&document)?);
     } else {
         println!("{passed} passed, {failed} failed");
@@ -113,54 +113,48 @@ fn update(lock: &Path, budget: Option<&Budget>, tested: &[Tested], json: bool) -
 }
 
 /// A sandbox with the component in it.
-struct Bench {
-    runtime: Runtime,
+struct Tester {
+    bench: Bench,
     found: Inspection,
     _scratch: Option<Scratch>,
 }
 
-impl Bench {
+impl Tester {
     async fn set_up(component: &Bytes) -> anyhow::Result<Self> {
+        let tables = CaseTables::default();
+        let runtime = |directory: &Path| sandbox::runtime(component, directory, Arc::new(tables.clone()));
         // Where nothing can be kept, it is compiled anew each time.
-        let kept = sandbox::cache().and_then(|directory| sandbox::runtime(component, &directory).ok());
+        let kept = sandbox::cache().and_then(|directory| runtime(&directory).ok());
         let (runtime, scratch) = match kept {
             Some(runtime) => (runtime, None),
             None => {
                 let scratch = Scratch::make()?;
-                (sandbox::runtime(component, scratch.path())?, Some(scratch))
+                (runtime(scratch.path())?, Some(scratch))
             }
         };
         let found = runtime.inspect(component.clone()).await?;
-        Ok(Self { runtime, found, _scratch: scratch })
-    }
-
-    fn version(&self) -> VersionHash {
-        self.found.version
+        Ok(Self { bench: Bench { runtime, tables }, found, _scratch: scratch })
     }
 
     /// What a case asks as, or the only thing that the component offers.
-    fn ask(&self, case: &Case) -> anyhow::Result<Ask> {
-        let both = || {
-            format!("{}: case `{}`: say `ask`: the plugin is not just one of filter and transform", case.file.display(), case.name)
-        };
-        let offers = |interface| self.found.screen.offers.contains(&interface);
-        let only = match (offers(Interface::Filter), offers(Interface::Transform)) {
-            (true, false) => Some(Ask::Filter),
-            (false, true) => Some(Ask::Transform),
-            _ => None,
-        };
-        case.ask.or(only).with_context(both)
+    fn ask(&self, case: &Case) -> anyhow::Result<Interface> {
+        let offers: Vec<_> = self.found.screen.offers.iter().copied().collect();
+        let only = if let [only] = offers[..] { Some(only) } else { None };
+        let names: Vec<_> = offers.iter().map(|interface| interface.as_str()).collect();
+        case.ask.or(only).with_context(|| format!("`ask`: say which, since the plugin offers {}", names.join(", ")))
     }
 
     async fn run(&self, case: Case, budget: Option<&Budget>, samples: Option<u64>) -> anyhow::Result<Tested> {
-        let ask = self.ask(&case)?;
-        let outcome = Outcome::of(&self.runtime, case.call(self.version()), ask).await;
+        let at = || format!("{}: case `{}`", case.file.display(), case.name);
+        let ask = self.ask(&case).with_context(at)?;
+        case.check(ask).with_context(at)?;
+        let outcome = self.bench.run(&case, self.found.version, ask, |limits| limits).await;
         let mut differences = case.differences(&outcome);
         if let Some(budget) = budget {
             differences.extend(over(budget, &case.name, outcome.run.fuel)?);
         }
         let profile = match samples {
-            Some(samples) => Some(Profile::take(&self.runtime, &case, &self.found, ask, outcome.run.fuel, samples).await),
+            Some(samples) => Some(Profile::take(&self.bench, &case, &self.found, ask, outcome.run.fuel, samples).await),
             None => None,
         };
         Ok(Tested { case, outcome, differences, profile })
@@ -208,6 +202,9 @@ impl Tested {
             for line in &run.logs {
                 let _ = writeln!(text, "    log: {line}");
             }
+            for op in &outcome.table.ops {
+                let _ = writeln!(text, "    table: {op}");
+            }
             for frame in &outcome.backtrace {
                 let _ = writeln!(text, "    at {} ({:#x})", frame.function, frame.offset);
             }
@@ -228,7 +225,7 @@ impl Tested {
         let frames = outcome.backtrace.iter().map(|frame| json!({ "function": frame.function, "offset": frame.offset }));
         let mut document = json!({
             "name": case.name, "file": case.file, "passed": self.differences.is_empty(), "fuel": run.fuel, "memory": run.memory,
-            "took_us": run.took_us, "logs": run.logs, "differences": differences.collect::<Vec<_>>(),
+            "took_us": run.took_us, "logs": run.logs, "table": outcome.table.ops, "differences": differences.collect::<Vec<_>>(),
             "backtrace": frames.collect::<Vec<_>>(),
         });
         if let Some(profile) = profile {
