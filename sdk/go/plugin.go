@@ -1,6 +1,8 @@
 // Package plugin has what Tidegate plugins in Go are written with.
 //
-// A plugin is a main package that exports a function with [tidegate/plugin/filter], one with [tidegate/plugin/transform], or both:
+// A plugin is a main package that exports functions: for connections with [tidegate/plugin/filter] and [tidegate/plugin/transform], for
+// sources with [tidegate/plugin/verify] and [tidegate/plugin/respond], for destinations with [tidegate/plugin/sign] and
+// [tidegate/plugin/judge].
 //
 //	func init() { transform.Export(announce) }
 //
@@ -8,11 +10,11 @@
 //
 //	func main() {}
 //
-// Every event gets a fresh instance: nothing that a plugin leaves in memory reaches the next event.
+// Every event gets a fresh instance: nothing that a plugin leaves in memory reaches the next event. What is to be remembered goes into the
+// plugin's table, see [KV].
 package plugin
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -33,7 +35,7 @@ type Attribute struct {
 	Name, Value string
 }
 
-// Request is the request that the gateway accepted, byte for byte.
+// Request is a request, byte for byte.
 type Request struct {
 	// Method is as sent: POST.
 	Method string
@@ -53,14 +55,28 @@ type Event struct {
 	// AcceptedAt is when the gateway accepted it, to the millisecond.
 	AcceptedAt time.Time
 	Request    Request
-	// Attributes are empty in version 1.0. Ignore names that you do not know.
+	// Attributes are empty up to version 1.1. Ignore names that you do not know.
 	Attributes []Attribute
 }
 
 // HeaderValues gives every value of a header, in order; the name's case does not matter.
 func (request *Request) HeaderValues(name string) [][]byte {
+	return headerValues(request.Headers, name)
+}
+
+// Header gives the first value of a header, if it is UTF-8, and whether there is one; the name's case does not matter.
+func (request *Request) Header(name string) (string, bool) {
+	return firstHeader(request.Headers, name)
+}
+
+// JSON reads the body into what value points to. Its error is the failure not-json, which no retry can help.
+func (request *Request) JSON(value any) error {
+	return readJSON(request.Body, value)
+}
+
+func headerValues(headers []Header, name string) [][]byte {
 	var values [][]byte
-	for _, header := range request.Headers {
+	for _, header := range headers {
 		if strings.EqualFold(header.Name, name) {
 			values = append(values, header.Value)
 		}
@@ -68,21 +84,19 @@ func (request *Request) HeaderValues(name string) [][]byte {
 	return values
 }
 
-// Header gives the first value of a header, if it is UTF-8, and whether there is one; the name's case does not matter.
-func (request *Request) Header(name string) (string, bool) {
-	values := request.HeaderValues(name)
+func firstHeader(headers []Header, name string) (string, bool) {
+	values := headerValues(headers, name)
 	if len(values) == 0 || !utf8.Valid(values[0]) {
 		return "", false
 	}
 	return string(values[0]), true
 }
 
-// JSON reads the body into what value points to. Its error is the failure not-json, which no retry can help.
-func (request *Request) JSON(value any) error {
-	if !utf8.Valid(request.Body) {
+func readJSON(body []byte, value any) error {
+	if !utf8.Valid(body) {
 		return Never("not-json", "the body: not UTF-8")
 	}
-	if err := json.Unmarshal(request.Body, value); err != nil {
+	if err := json.Unmarshal(body, value); err != nil {
 		return Never("not-json", fmt.Sprintf("the body: %v", err))
 	}
 	return nil
@@ -240,14 +254,12 @@ func (output *Output) Body(body []byte) *Output {
 
 // JSON is a JSON body, with content-type: application/json. A value that has no JSON makes the plugin fail with not-serialisable.
 func (output *Output) JSON(value any) *Output {
-	var body bytes.Buffer
-	encoder := json.NewEncoder(&body)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
-		output.changes.Err = Never("not-serialisable", err.Error())
+	body, err := marshal(value)
+	if err != nil {
+		output.changes.Err = err
 		return output
 	}
-	output.changes.Body = bytes.TrimSuffix(body.Bytes(), []byte("\n"))
+	output.changes.Body = body
 	return output.Header("content-type", "application/json")
 }
 

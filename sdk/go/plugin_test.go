@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"tidegate/plugin"
 	"tidegate/plugin/plugintest"
@@ -124,4 +125,92 @@ func TestTheHostGivesWhatItWasGiven(t *testing.T) {
 	var failure *plugin.Failure
 	equal(t, errors.As(plugin.Config(&plugintest.Host{Config: "{"}, &config), &failure), true)
 	equal(t, failure.Code, "bad-config")
+}
+
+func TestHashesAreCompared(t *testing.T) {
+	host := &plugintest.Host{Signing: map[string]string{"key": "k"}}
+	tag, _ := host.HMAC(plugin.SHA1, "key", []byte("m"))
+	for message, expected := range map[string]bool{"m": true, "n": false} {
+		right, found := host.HMACVerify(plugin.SHA1, "key", []byte(message), tag)
+		equal(t, [2]bool{right, found}, [2]bool{expected, true})
+	}
+	_, found := host.HMACVerify(plugin.SHA1, "none", nil, tag)
+	equal(t, found, false)
+}
+
+func TestTheTableDoesWhatTheGatewaysDoes(t *testing.T) {
+	host := &plugintest.Host{Table: map[string]plugintest.Entry{"a": {Value: "1"}}}
+	kv := host.KV()
+	value, found, err := kv.Get("a")
+	equal(t, []any{string(value), found, err}, []any{"1", true, nil})
+	_, found, _ = kv.Get("none")
+	equal(t, found, false)
+	equal(t, kv.Set("a", []byte("2"), time.Minute), nil)
+	equal(t, host.Table["a"], plugintest.Entry{Value: "2", TTL: time.Minute})
+	for key, expected := range map[string]bool{"a": false, "b": true} {
+		added, err := kv.Add(key, []byte("3"), 0)
+		equal(t, []any{added, err}, []any{expected, nil})
+	}
+	for _, expected := range []bool{true, false} {
+		deleted, err := kv.Delete("b")
+		equal(t, []any{deleted, err}, []any{expected, nil})
+	}
+	for _, c := range []struct {
+		key     string
+		by, sum int64
+	}{{"a", 40, 42}, {"n", 1, 1}, {"n", -3, -2}} {
+		sum, err := kv.Increment(c.key, c.by, time.Second)
+		equal(t, []any{sum, err}, []any{c.sum, nil})
+	}
+	equal(t, host.Table, map[string]plugintest.Entry{"a": {Value: "42", TTL: time.Minute}, "n": {Value: "-2", TTL: time.Second}})
+}
+
+func TestWhatTheTableRefusesIsAnError(t *testing.T) {
+	host := &plugintest.Host{Table: map[string]plugintest.Entry{"a": {Value: "1"}}, TableBytes: 130}
+	kv := host.KV()
+	equal(t, errors.Is(kv.Set("b", nil, 0), plugin.ErrQuotaExceeded), true)
+	equal(t, kv.Set("a", []byte("2"), 0), nil)
+	for _, value := range []string{"", "x", "01", "1.5", "\xff", "9223372036854775807"} {
+		host := &plugintest.Host{Table: map[string]plugintest.Entry{"a": {Value: value}}}
+		_, err := host.KV().Increment("a", 1, 0)
+		equal(t, errors.Is(err, plugin.ErrNotANumber), true)
+	}
+	for _, key := range []string{"", strings.Repeat("é", 129), "a\nb"} {
+		_, _, err := kv.Get(key)
+		equal(t, errors.Is(err, plugin.ErrTooLarge), true)
+	}
+	equal(t, errors.Is(kv.Set("a", make([]byte, 65_537), 0), plugin.ErrTooLarge), true)
+	_, failure := ended(host, func() ([]*plugin.Output, error) { return nil, kv.Set("b", nil, 0) })
+	equal(t, *failure, *plugin.ErrQuotaExceeded)
+}
+
+func TestWhatIsAskedOfSourcesAndDestinationsEndsInAnAnswerOrAFailure(t *testing.T) {
+	host := &plugintest.Host{}
+	arrival, attempt := plugintest.Arrival("{}"), plugintest.Attempt("{}")
+	verified, failure := plugin.CheckArrival(func(*plugin.Arrival, plugin.Host) (plugin.Verification, error) { panic("broken") }, arrival, host)
+	equal(t, verified.Accepted, false)
+	equal(t, failure.Code, "uncaught-exception")
+	answered := func(response *plugin.Response, err error) (*plugin.Response, *plugin.Failure) {
+		return plugin.AnswerArrival(func(*plugin.Arrival, plugin.Host) (*plugin.Response, error) { return response, err }, arrival, host)
+	}
+	response, failure := answered(plugin.JSONResponse(201, map[string]int{"a": 1}), nil)
+	equal(t, []any{response.Status, string(response.Body), failure}, []any{201, `{"a":1}`, (*plugin.Failure)(nil)})
+	kind, _ := response.Header("Content-Type")
+	equal(t, kind, "application/json")
+	response, failure = answered(nil, nil)
+	equal(t, []any{response, failure}, []any{(*plugin.Response)(nil), (*plugin.Failure)(nil)})
+	_, failure = answered(plugin.TextResponse(65_736, ""), nil)
+	equal(t, failure.Code, "bad-output")
+	_, failure = answered(plugin.JSONResponse(200, func() {}), nil)
+	equal(t, failure.Code, "not-serialisable")
+	_, failure = plugin.SignAttempt(func(*plugin.Attempt, plugin.Host) ([]plugin.Header, error) { return nil, errors.New("no") }, attempt, host)
+	equal(t, failure.Code, "error")
+	judged := func(judgement plugin.Judgement) *plugin.Failure {
+		judge := func(*plugin.Attempt, *plugin.Response, plugin.Host) (plugin.Judgement, error) { return judgement, nil }
+		_, failure := plugin.JudgeResponse(judge, attempt, plugin.TextResponse(200, ""), host)
+		return failure
+	}
+	equal(t, judged(plugin.DeadLetter("gone")), (*plugin.Failure)(nil))
+	equal(t, judged(plugin.RetryAfter(-time.Second)).Code, "bad-output")
+	equal(t, judged(plugin.Judgement{Verdict: 9}).Code, "bad-output")
 }

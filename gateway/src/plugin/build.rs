@@ -10,6 +10,8 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use super::screen::Interface;
+
 const WIT: &str = include_str!("../../../sdk/wit/plugin.wit");
 const WASI: &str = "wasi_snapshot_preview1";
 const WASI_STANDS_IN: &str = include_str!("build/wasi.wat");
@@ -38,13 +40,14 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, BuildError> {
     }
     let outside = Outside::of(module)?;
     let mut module = module.to_vec();
-    if let Some(world) = outside.world() {
-        embed(&mut module, world)?;
+    if !outside.says_its_world && !outside.offers.is_empty() {
+        let exports: String = outside.offers.iter().map(|interface| format!("export {}; ", interface.as_str())).collect();
+        embed(&mut module, &format!("{WIT}\nworld built {{ include host; {exports}}}\n"), "built")?;
     }
     let mut encoder = ComponentEncoder::default().validate(true).module(&module).map_err(refused)?;
     if outside.wasi {
         let mut stands_in = wat::parse_str(WASI_STANDS_IN).map_err(refused)?;
-        embed(&mut stands_in, "host")?;
+        embed(&mut stands_in, WIT, "host")?;
         encoder = encoder.adapter(WASI, &stands_in).map_err(refused)?;
     }
     encoder.encode().map_err(refused)
@@ -56,9 +59,9 @@ fn refused(error: impl Display) -> BuildError {
 }
 
 /// Says in a module which world it is for.
-fn embed(module: &mut Vec<u8>, world: &str) -> Result<(), BuildError> {
+fn embed(module: &mut Vec<u8>, wit: &str, world: &str) -> Result<(), BuildError> {
     let mut resolve = Resolve::default();
-    let package = resolve.push_str("plugin.wit", WIT).map_err(refused)?;
+    let package = resolve.push_str("plugin.wit", wit).map_err(refused)?;
     let world = resolve.select_world(&[package], Some(world)).map_err(refused)?;
     embed_component_metadata(module, &resolve, world, StringEncoding::UTF8).map_err(refused)
 }
@@ -67,8 +70,7 @@ fn embed(module: &mut Vec<u8>, world: &str) -> Result<(), BuildError> {
 #[derive(Default)]
 struct Outside {
     says_its_world: bool,
-    filter: bool,
-    transform: bool,
+    offers: Vec<Interface>,
     wasi: bool,
 }
 
@@ -85,8 +87,7 @@ impl Outside {
                 Payload::ExportSection(section) => {
                     for export in section {
                         let name = export.map_err(refused)?.name;
-                        found.filter |= name.starts_with("tidegate:plugin/filter@");
-                        found.transform |= name.starts_with("tidegate:plugin/transform@");
+                        found.offers.extend(interface(name));
                     }
                 }
                 Payload::CustomSection(section) => found.says_its_world |= section.name().starts_with("component-type"),
@@ -95,14 +96,10 @@ impl Outside {
         }
         Ok(found)
     }
+}
 
-    /// The world that must be said for it.
-    fn world(&self) -> Option<&'static str> {
-        match (self.says_its_world, self.filter, self.transform) {
-            (false, true, true) => Some("plugin"),
-            (false, true, false) => Some("filter-plugin"),
-            (false, false, true) => Some("transform-plugin"),
-            _ => None,
-        }
-    }
+/// The interface that an export's name begins with: `tidegate:plugin/filter@1.1.0#keep`.
+fn interface(export: &str) -> Option<Interface> {
+    let (name, _) = export.strip_prefix("tidegate:plugin/")?.split_once('@')?;
+    Interface::ALL.into_iter().find(|interface| interface.as_str() == name)
 }

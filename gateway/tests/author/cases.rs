@@ -192,6 +192,76 @@ fn a_wrong_expectation_is_shown_beside_what_there_is() {
 }
 
 #[test]
+fn a_wrong_expectation_of_a_sources_or_a_destinations_plugin_is_shown_too() {
+    let project = Project::new("rust", "judges", &["--kind", "scheme"]);
+    let secrets = json!({"acme": {"value": "k"}});
+    let wrong = json!([
+        {"name": "accepted", "ask": "verify", "expect": {"accepted": true}},
+        {"name": "rejected", "ask": "verify", "expect": {"rejected": "no"}},
+        {"name": "answer", "ask": "respond", "arrival": {"path": "/handshake", "body": {"json": {"challenge": "abc"}}},
+            "expect": {"answer": {"status": 201, "body": "abd"}}},
+        {"name": "answer like", "ask": "respond", "arrival": {"path": "/handshake", "body": {"json": {"challenge": "abc"}}},
+            "expect": {"answer_like": {"headers": [["content-type", null]], "body": {"contains": "x"}}}},
+        {"name": "no answer", "ask": "respond", "expect": {"answer": {}}},
+        {"name": "signed", "ask": "sign", "secrets": secrets, "expect": {"signed": []}},
+        {"name": "signed like", "ask": "sign", "secrets": secrets, "expect": {"signed_like": [["x-acme-signature", null]]}},
+        {"name": "judged", "ask": "judge", "expect": {"judged": {"retry_after_ms": 5}}},
+        {"name": "table", "ask": "filter", "event": {"body": {"json": {"order": 7}}}, "expect": {"kept": true},
+            "table_after": {"orders": "2", "order/7": {"value": {"contains": "evt_"}, "ttl": 60}, "more": ""}},
+        {"name": "more in the table", "ask": "filter", "event": {"body": {"json": {"order": 7}}}, "expect": {"kept": true},
+            "table_after": {"orders": "1"}}
+    ]);
+    fs::write(project.file("cases/own-scheme.json"), wrong.to_string()).unwrap();
+    let output = tidegate(&project.directory, &["test", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let tested: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let differences: Vec<Vec<String>> = tested["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| {
+            let found = case["differences"].as_array().unwrap().iter();
+            found.map(|one| ["place", "expected", "got"].map(|part| one[part].as_str().unwrap()).join(" | ")).collect()
+        })
+        .collect();
+    let header = "x-acme-signature: \"t=1700000000,v1=";
+    let expected: [&[&str]; 10] = [
+        &["accepted | true | rejected: \"there is no signature\""],
+        &["rejected | \"no\" | \"there is no signature\""],
+        &[
+            "answer.status | 201 | 200",
+            "answer.headers | none | content-type: \"text/plain; charset=utf-8\"",
+            "answer.body | \"abd\" | \"abc\"",
+        ],
+        &[
+            "answer.headers.content-type | none | content-type: \"text/plain; charset=utf-8\"",
+            "answer.body | a text with \"x\" in it | \"abc\"",
+        ],
+        &["expect | answer: 200 | answer: none"],
+        &["signed | none | "],
+        &["signed.x-acme-signature | none | "],
+        &["expect | judged: retry_after_ms 5 | judged: delivered"],
+        &[
+            "table_after[\"more\"] | an entry | none",
+            "table_after[\"order/7\"].ttl | 60 s | 86400 s",
+            "table_after[\"orders\"] | \"2\" | \"1\"",
+        ],
+        &["table_after[\"order/7\"] | none | \"evt_00000000000000000000000007\""],
+    ];
+    for (expected, got) in expected.iter().zip(&differences) {
+        if let [one] = expected
+            && one.ends_with("| ")
+        {
+            assert!(got.len() == 1 && got[0].starts_with(&format!("{one}{header}")), "{got:?}");
+        } else {
+            assert_eq!(expected, got);
+        }
+    }
+    assert_eq!(differences.len(), expected.len());
+    assert!(project.fails(&["test", "--only", "table"]).contains("    table: increment orders by 1: 1\n"));
+}
+
+#[test]
 fn the_budget_asks_for_every_case() {
     let config = json!({"rules": [{"pointer": "/a"}]});
     let one = json!({"name": "one", "event": {"body": "{}"}, "config": config, "expect": {"kept": false}});
@@ -235,6 +305,20 @@ fn what_cannot_be_read_is_named_with_its_field() {
             case(r#""event": {"body": {"repeat": "xx", "times": 1000000000}}, "expect": {"kept": true}"#),
             "`times`: that makes 2000000000 bytes",
         ),
+        (
+            case(r#""ask": "verify", "event": {}, "expect": {"accepted": true}"#),
+            "case `a`: `event`: verify is asked about: arrival",
+        ),
+        (case(r#""arrival": {}, "expect": {"kept": true}"#), "case `a`: `arrival`: filter is asked about: event"),
+        (case(r#""ask": "judge", "expect": {"kept": true}"#), "`expect.kept`: judge gives no such answer, filter does"),
+        (case(r#""ask": "sign", "table": {}, "expect": {"signed": []}"#), "`table`: sign has no table"),
+        (case(r#""table": {"a\nb": ""}, "expect": {"kept": true}"#), "`table`: \"a\\nb\": a key must be 1 to 256 bytes"),
+        (
+            case(r#""table": {"a": 1}, "expect": {"kept": true}"#),
+            "`[0].table.a`: expected data, or an object with `value` and `ttl`",
+        ),
+        (case(r#""ask": "judge", "expect": {"judged": "done"}"#), "unknown variant `done`"),
+        (case(r#""ask": "sign", "attempt": {"delivery_id": "1"}, "expect": {"signed": []}"#), "`[0].attempt.delivery_id`"),
         ("[".into(), "EOF"),
         ("[]".into(), "has no cases"),
         (

@@ -100,3 +100,16 @@ fn every_kind_of_project_passes_its_tests() {
     let both = Project::new("rust", "does-both", &["--kind", "both"]);
     assert!(both.passes(&["test"]).contains("6 passed, 0 failed"));
 }
+
+/// A plugin that verifies, answers, signs, judges and keeps a table passes the same cases in every language.
+#[test]
+fn a_scheme_of_its_own_passes_its_cases_in_every_language() {
+    for language in ["rust", "js", "go", "python"] {
+        let project = Project::new(language, "acme", &["--kind", "scheme"]);
+        let tested: Value = serde_json::from_str(&project.passes(&["test", "--json"])).unwrap();
+        assert_eq!((&tested["passed"], &tested["failed"]), (&14.into(), &0.into()), "{language}: {tested}");
+        let order = tested["cases"].as_array().unwrap().iter().find(|case| case["name"] == "a new order goes on").unwrap();
+        let asked = ["add order/7 with \"evt_00000000000000000000000007\" for 86400 s: true", "increment orders by 1: 42"];
+        assert_eq!(order["table"], serde_json::json!(asked), "{language}");
+    }
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Once;
 
-pub(crate) const KINDS: [&str; 3] = ["filter", "transform", "both"];
+pub(crate) const KINDS: [&str; 4] = ["filter", "transform", "both", "scheme"];
 
 /// One below `target`, always at the same place: what cargo has compiled there is used again.
 pub(crate) struct Project {

@@ -9,12 +9,20 @@ import (
 
 	"tidegate/plugin"
 	"tidegate/plugin/filter"
+	"tidegate/plugin/judge"
+	"tidegate/plugin/respond"
+	"tidegate/plugin/sign"
 	"tidegate/plugin/transform"
+	"tidegate/plugin/verify"
 )
 
 func init() {
 	filter.Export(keep)
 	transform.Export(run)
+	verify.Export(checkArrival)
+	respond.Export(answerArrival)
+	sign.Export(signAttempt)
+	judge.Export(judgeResponse)
 }
 
 func main() {}
@@ -31,8 +39,15 @@ type config struct {
 	Log     [][2]string
 	Secrets []string
 	HMAC    [][3]data
+	Verify  [][4]data `json:"hmac_verify"`
 	Random  []int
 	Numbers int
+	Ops     []op
+	Catch   bool
+	Reason  string
+	Status  int
+	Headers [][2]data
+	Verdict json.RawMessage
 }
 
 type sent struct {
@@ -67,6 +82,10 @@ func keep(event *plugin.Event, host plugin.Host) (bool, error) {
 	if err := plugin.Config(host, &config); err != nil {
 		return false, err
 	}
+	if config.Do == "kv" {
+		results, err := operate(&config, event.Request.Body, host)
+		return err == nil && results[len(results)-1] == true, err
+	}
 	write(&config, host)
 	if config.Do == "keep" {
 		return string(event.Request.Body) == string(config.Body), nil
@@ -99,6 +118,12 @@ func run(event *plugin.Event, host plugin.Host) ([]*plugin.Output, error) {
 		return outputs(&config), nil
 	case "host":
 		return answer(ask(&config, host)), nil
+	case "kv":
+		results, err := operate(&config, request.Body, host)
+		if err != nil {
+			return nil, err
+		}
+		return answer(results), nil
 	}
 	return nil, refuse(&config)
 }
@@ -197,8 +222,7 @@ func ask(config *config, host plugin.Host) any {
 	}
 	tags := make([]*string, 0)
 	for _, asked := range config.HMAC {
-		algorithm := map[data]plugin.Algorithm{"sha1": plugin.SHA1, "sha256": plugin.SHA256, "sha512": plugin.SHA512}[asked[0]]
-		tags = append(tags, digits(host.HMAC(algorithm, string(asked[1]), []byte(asked[2]))))
+		tags = append(tags, digits(host.HMAC(algorithms[asked[0]], string(asked[1]), []byte(asked[2]))))
 	}
 	random := make([]string, 0)
 	for _, length := range config.Random {
@@ -208,10 +232,25 @@ func ask(config *config, host plugin.Host) any {
 	for range config.Numbers {
 		numbers = append(numbers, strconv.FormatUint(host.RandomNumber(), 10))
 	}
-	return map[string]any{
+	answer := map[string]any{
 		"now": host.Now().UnixMilli(), "secrets": secrets, "hmac": tags, "random": random, "numbers": numbers,
 	}
+	if config.Verify != nil {
+		verified := make([]*bool, 0)
+		for _, asked := range config.Verify {
+			right, found := host.HMACVerify(algorithms[asked[0]], string(asked[1]), []byte(asked[2]), []byte(asked[3]))
+			if found {
+				verified = append(verified, &right)
+			} else {
+				verified = append(verified, nil)
+			}
+		}
+		answer["hmac_verify"] = verified
+	}
+	return answer
 }
+
+var algorithms = map[data]plugin.Algorithm{"sha1": plugin.SHA1, "sha256": plugin.SHA256, "sha512": plugin.SHA512}
 
 func digits(value []byte, found bool) *string {
 	if !found {

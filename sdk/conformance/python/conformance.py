@@ -2,11 +2,31 @@
 
 from typing import Any
 
-from tidegate_plugin import Event, Failure, Host, Output
+from tidegate_plugin import (
+    Accept,
+    Arrival,
+    Attempt,
+    DeadLetter,
+    Default,
+    Delivered,
+    Event,
+    Failure,
+    Header,
+    Host,
+    Judgement,
+    Output,
+    Reject,
+    Request,
+    Response,
+    Retry,
+    Verification,
+)
 
 
 def filter(event: Event, host: Host) -> bool:
     config = host.config()
+    if config["do"] == "kv":
+        return operate(config, event.request.body, host)[-1] is True
     write(config, host)
     if config["do"] == "keep":
         return event.request.body == data(config["body"])
@@ -30,7 +50,124 @@ def transform(event: Event, host: Host) -> Output | list[Output]:
             return [output(sent) for _ in range(config.get("times", 1)) for sent in config["outputs"]]
         case "host":
             return answer(ask(config, host))
+        case "kv":
+            return answer(operate(config, request.body, host))
     refuse(config)
+
+
+def verify(arrival: Arrival, host: Host) -> Verification:
+    config = host.config()
+    match config["do"]:
+        case "describe":
+            return Reject(arrival_text(arrival, host))
+        case "accept":
+            return Accept()
+        case "reject":
+            return Reject(config["reason"])
+    refuse_without_table(config, host)
+
+
+def respond(arrival: Arrival, host: Host) -> Response | None:
+    config = host.config()
+    match config["do"]:
+        case "describe":
+            return Response.of_text(200, arrival_text(arrival, host))
+        case "none":
+            return None
+        case "answer":
+            headers = [Header(name, data(value)) for name, value in config.get("headers", [])]
+            return Response(config["status"], headers, data(config["body"]))
+    refuse_without_table(config, host)
+
+
+def sign(attempt: Attempt, host: Host) -> dict[str, str] | list[tuple[str, bytes]]:
+    config = host.config()
+    match config["do"]:
+        case "describe":
+            return {"x-described": attempt_text(attempt, host)}
+        case "sign":
+            return [(name, data(value)) for name, value in config["headers"]]
+    refuse_without_table(config, host)
+
+
+def judge(attempt: Attempt, response: Response, host: Host) -> Judgement:
+    config = host.config()
+    match config["do"]:
+        case "describe":
+            text = f"{response.status}|{headers_text(response.headers)}|{response.body.hex()}|{len(response.attributes)}"
+            return DeadLetter(f"{attempt_text(attempt, host)}|{text}")
+        case "judge":
+            return judgement(config["verdict"])
+    refuse_without_table(config, host)
+
+
+def judgement(verdict: Any) -> Judgement:
+    match verdict:
+        case "default":
+            return Default()
+        case "delivered":
+            return Delivered()
+        case "retry":
+            return Retry()
+        case {"retry_after_ms": after}:
+            return Retry(after)
+        case {"dead_letter": reason}:
+            return DeadLetter(reason)
+
+
+def refuse_without_table(config: dict[str, Any], host: Host) -> None:
+    """The table's refusal, for whoever has none."""
+    if config["do"] == "kv":
+        operate(config, b"", host)
+    refuse(config)
+
+
+def operate(config: dict[str, Any], body: bytes, host: Host) -> list[Any]:
+    write(config, host)
+    results: list[Any] = []
+    for op in config["ops"] * config.get("times", 1):
+        try:
+            results.append(one(op, body, host))
+        except Failure as failure:
+            if not config.get("catch"):
+                raise
+            results.append({"failure": failure.code})
+    return results
+
+
+def one(op: dict[str, Any], body: bytes, host: Host) -> Any:
+    key, ttl = op["key"], op.get("ttl")
+    value = data(op["value"]) if "value" in op else body
+    match op["op"]:
+        case "get":
+            return hexadecimal(host.kv.get(key))
+        case "set":
+            host.kv.set(key, value, ttl)
+            return "done"
+        case "add":
+            return host.kv.add(key, value, ttl)
+        case "delete":
+            return host.kv.delete(key)
+        case "increment":
+            return str(host.kv.increment(key, op["by"], ttl))
+
+
+def arrival_text(arrival: Arrival, host: Host) -> str:
+    return f"{host.now()}|{arrival.received_at}|{request_text(arrival.request)}|{len(arrival.attributes)}"
+
+
+def attempt_text(attempt: Attempt, host: Host) -> str:
+    ids = f"{host.now()}|{attempt.delivery_id}|{attempt.event_id}|{attempt.number}|{attempt.started_at}|{attempt.origin}"
+    return f"{ids}|{request_text(attempt.request)}|{len(attempt.attributes)}"
+
+
+def request_text(request: Request) -> str:
+    query = "-" if request.query is None else request.query
+    return f"{request.method}|{request.path}|{query}|{headers_text(request.headers)}|{request.body.hex()}"
+
+
+def headers_text(headers: list[Header]) -> str:
+    return ",".join(f"{header.name}={header.value.hex()}" for header in headers)
 
 
 def refuse(config: dict[str, Any]) -> None:
@@ -86,7 +223,10 @@ def output(sent: dict[str, Any]) -> Output:
 
 def ask(config: dict[str, Any], host: Host) -> dict[str, Any]:
     write(config, host)
-    return {
+    verified = [
+        host.hmac_verify(algorithm, name, data(message), data(tag)) for algorithm, name, message, tag in config.get("hmac_verify", [])
+    ]
+    return ({"hmac_verify": verified} if "hmac_verify" in config else {}) | {
         "now": host.now(),
         "secrets": {name: hexadecimal(host.secret(name)) for name in config.get("secrets", [])},
         "hmac": [hexadecimal(host.hmac(algorithm, name, data(message))) for algorithm, name, message in config.get("hmac", [])],

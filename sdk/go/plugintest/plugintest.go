@@ -16,17 +16,34 @@ import (
 
 var accepted = time.UnixMilli(1_700_000_000_000).UTC()
 
+const id = "00000000000000000000000000"
+
 // Event is a POST with this body, content-type: application/json, these headers (name, value, name, value), and fixed id and time.
 func Event(body string, headers ...string) *plugin.Event {
-	event := &plugin.Event{ID: "evt_00000000000000000000000000", AcceptedAt: accepted}
-	event.Request.Method = "POST"
-	event.Request.Body = []byte(body)
+	return &plugin.Event{ID: "evt_" + id, AcceptedAt: accepted, Request: request("", body, headers)}
+}
+
+// Arrival is the same as a request that comes in.
+func Arrival(body string, headers ...string) *plugin.Arrival {
+	return &plugin.Arrival{ReceivedAt: accepted, Request: request("", body, headers)}
+}
+
+// Attempt is a first attempt to deliver the same to https://api.example.com/hook.
+func Attempt(body string, headers ...string) *plugin.Attempt {
+	return &plugin.Attempt{
+		DeliveryID: "dlv_" + id, EventID: "evt_" + id, Number: 1, StartedAt: accepted, Origin: "https://api.example.com",
+		Request: request("/hook", body, headers),
+	}
+}
+
+func request(path, body string, headers []string) plugin.Request {
+	request := plugin.Request{Method: "POST", Path: path, Body: []byte(body)}
 	headers = append([]string{"content-type", "application/json"}, headers...)
 	for i := 0; i+1 < len(headers); i += 2 {
 		line := plugin.Header{Name: strings.ToLower(headers[i]), Value: []byte(headers[i+1])}
-		event.Request.Headers = append(event.Request.Headers, line)
+		request.Headers = append(request.Headers, line)
 	}
-	return event
+	return request
 }
 
 // Line is one of the log.
@@ -43,6 +60,10 @@ type Host struct {
 	Secrets, Signing map[string]string
 	// Logs are what the plugin logged.
 	Logs []Line
+	// Table is the plugin's table. Nothing in it goes by its time to live.
+	Table map[string]Entry
+	// TableBytes is how much it may take: bytes of keys and values, and 128 for each entry; 0 for any.
+	TableBytes int
 
 	drawn int
 }
@@ -97,3 +118,12 @@ func (host *Host) HMAC(algorithm plugin.Algorithm, secretName string, message []
 	made.Write(message)
 	return made.Sum(nil), true
 }
+
+// HMACVerify compares.
+func (host *Host) HMACVerify(algorithm plugin.Algorithm, secretName string, message, tag []byte) (bool, bool) {
+	expected, found := host.HMAC(algorithm, secretName, message)
+	return found && hmac.Equal(expected, tag), found
+}
+
+// KV is the table.
+func (host *Host) KV() plugin.KV { return table{host} }

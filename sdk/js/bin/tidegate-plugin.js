@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-/** `tidegate-plugin build SOURCE [-o FILE]`: makes a component of a module that exports `filter`, `transform`, or both. */
+/** `tidegate-plugin build SOURCE [-o FILE]`: makes a component of a module that exports `filter`, `transform`, `verify` and so on. */
 
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,11 +11,21 @@ import { componentize } from "componentize-qjs";
 import { build } from "esbuild";
 
 const SDK = fileURLToPath(new URL("..", import.meta.url));
-const WIT = join(SDK, "..", "wit");
+const WIT = join(SDK, "..", "wit", "plugin.wit");
 const USAGE = "usage: tidegate-plugin build SOURCE [-o FILE]";
 
-/** The world that has these exports. */
-const WORLDS = { filter: "filter-plugin", transform: "transform-plugin", "filter,transform": "plugin" };
+/** What a module may export: the function that the gateway calls for it, and with what. */
+const INTERFACES = {
+  filter: ["keep", "event"],
+  transform: ["run", "event"],
+  verify: ["check", "arrival"],
+  respond: ["answer", "arrival"],
+  sign: ["headers", "attempt"],
+  judge: ["judge", "attempt, response"],
+};
+
+/** The world that the component is made for, added to the SDK's own. */
+const WORLD = "built";
 
 const SETTINGS = {
   bundle: true,
@@ -29,42 +39,50 @@ const SETTINGS = {
   logLevel: "warning",
 };
 
-/** Which of `filter` and `transform` the module exports. */
+/** Which of the interfaces the module exports. */
 async function offers(source) {
   const { metafile } = await build({ ...SETTINGS, entryPoints: [source], outdir: ".", metafile: true });
   const [{ exports }] = Object.values(metafile.outputs);
-  return ["filter", "transform"].filter((name) => exports.includes(name));
+  return Object.keys(INTERFACES).filter((name) => exports.includes(name));
 }
 
 /** The component's main module. The globals come first: modules that are imported may use them as they load. */
 function entry(source, offered) {
   const path = (name) => JSON.stringify(join(SDK, "src", name));
-  const names = ["log", "config", "secret", "clock", "random", "hmac"];
+  const names = ["log", "config", "secret", "clock", "random", "hmac", "kv"];
+  const exported = (name) => {
+    const [method, given] = INTERFACES[name];
+    return `export const ${name} = { ${method}: (${given}) => glue.${method}(plugin.${name}, ${given}, attached()) };`;
+  };
   return [
     `import { attach } from ${path("globals.js")};`,
     `import { Host } from ${path("host.js")};`,
-    `import { keep, run } from ${path("glue.js")};`,
+    `import * as glue from ${path("glue.js")};`,
     ...names.map((name) => `import ${name} from "tidegate:plugin/${name}@1.1.0";`),
     `import * as plugin from ${JSON.stringify(source)};`,
     `const host = new Host({ ${names.join(", ")} });`,
     "function attached() { attach(host); return host; }",
-    offered.includes("filter") ? "export const filter = { keep: (event) => keep(plugin.filter, event, attached()) };" : "",
-    offered.includes("transform") ? "export const transform = { run: (event) => run(plugin.transform, event, attached()) };" : "",
+    ...offered.map(exported),
   ].join("\n");
+}
+
+/** The SDK's interfaces, with a world that exports what the module does. */
+async function wit(offered) {
+  const exports = offered.map((name) => `    export ${name};\n`).join("");
+  return `${await readFile(WIT, "utf8")}\nworld ${WORLD} {\n    include host;\n${exports}}\n`;
 }
 
 async function component(source) {
   const offered = await offers(source);
-  const world = WORLDS[offered.join()];
-  if (!world) throw new Error(`${source} exports neither filter nor transform`);
+  if (offered.length === 0) throw new Error(`${source} exports none of ${Object.keys(INTERFACES).join(", ")}`);
   const stdin = { contents: entry(source, offered), resolveDir: dirname(source), sourcefile: "component.js" };
   const bundled = await build({ ...SETTINGS, stdin });
   const scratch = await mkdtemp(join(tmpdir(), "tidegate-plugin-"));
   try {
-    const jsPath = join(scratch, "plugin.js");
+    const [jsPath, witPath] = [join(scratch, "plugin.js"), join(scratch, "plugin.wit")];
     const jsSource = bundled.outputFiles[0].text;
-    await writeFile(jsPath, jsSource);
-    const made = await componentize({ witPath: WIT, jsSource, jsPath, moduleRoot: scratch, world, stubWasi: true, sync: true });
+    await Promise.all([writeFile(jsPath, jsSource), writeFile(witPath, await wit(offered))]);
+    const made = await componentize({ witPath, jsSource, jsPath, moduleRoot: scratch, world: WORLD, stubWasi: true, sync: true });
     return { bytes: made.component, offered };
   } finally {
     await rm(scratch, { recursive: true });
@@ -79,7 +97,7 @@ async function main() {
   const output = values.output ?? `${basename(source, extname(source))}.wasm`;
   const { bytes, offered } = await component(source);
   await writeFile(output, bytes);
-  console.log(`made ${output} (${bytes.length} bytes): ${offered.join(" and ")}`);
+  console.log(`made ${output} (${bytes.length} bytes): ${offered.join(", ")}`);
   console.log(`next: tidegate plugin check ${output}`);
 }
 

@@ -38,6 +38,17 @@ export function encode(text) {
   return Uint8Array.fromBase64(btoa(unescape(encodeURIComponent(text.toWellFormed()))));
 }
 
+/** Bytes in hexadecimal digits, lower case. */
+export function encodeHex(bytes) {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The bytes that hexadecimal digits of either case stand for; null if the text is anything else. */
+export function decodeHex(text) {
+  if (text.length % 2 !== 0 || !/^[0-9a-f]*$/i.test(text)) return null;
+  return Uint8Array.from({ length: text.length / 2 }, (_, place) => Number.parseInt(text.slice(2 * place, 2 * place + 2), 16));
+}
+
 /** Looks at 16 bytes in each turn: in an interpreter it is the turns that cost. */
 export function isAscii(bytes) {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();

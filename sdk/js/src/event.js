@@ -1,12 +1,9 @@
 import { decode } from "./bytes.js";
 import { Failure } from "./failure.js";
 
-/** The request that the gateway accepted. */
-export class Request {
-  constructor({ method = "POST", path = "", query = null, headers = [], body = new Uint8Array() } = {}) {
-    this.method = method;
-    this.path = path;
-    this.query = query ?? null;
+/** What has headers and a body. */
+export class Message {
+  constructor({ headers, body }) {
     this.headers = headers;
     this.body = body;
   }
@@ -39,6 +36,16 @@ export class Request {
     } catch (error) {
       throw Failure.never("not-json", `the body: ${error.message}`);
     }
+  }
+}
+
+/** A request, byte for byte. */
+export class Request extends Message {
+  constructor({ method = "POST", path = "", query = null, headers = [], body = new Uint8Array() } = {}) {
+    super({ headers, body });
+    this.method = method;
+    this.path = path;
+    this.query = query ?? null;
   }
 }
 

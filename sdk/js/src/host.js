@@ -1,5 +1,6 @@
 import { toBytes, toText } from "./bytes.js";
 import { Failure } from "./failure.js";
+import { Kv } from "./kv.js";
 
 /** What a plugin may ask of the gateway, over the functions of the WIT's interfaces. */
 export class Host {
@@ -7,6 +8,7 @@ export class Host {
 
   constructor(gateway) {
     this.#gateway = gateway;
+    this.kv = new Kv(gateway.kv);
   }
 
   log(level, message) {
@@ -61,7 +63,17 @@ export class Host {
   }
 
   hmac(algorithm, secretName, message) {
-    if (!["sha1", "sha256", "sha512"].includes(algorithm)) throw new TypeError(`there is no algorithm ${algorithm}`);
+    checkAlgorithm(algorithm);
     return this.#gateway.hmac.sign(algorithm, toText(secretName, "a secret's name"), toBytes(message, "a message")) ?? null;
   }
+
+  hmacVerify(algorithm, secretName, message, tag) {
+    checkAlgorithm(algorithm);
+    const name = toText(secretName, "a secret's name");
+    return this.#gateway.hmac.verify(algorithm, name, toBytes(message, "a message"), toBytes(tag, "a tag")) ?? null;
+  }
+}
+
+function checkAlgorithm(algorithm) {
+  if (!["sha1", "sha256", "sha512"].includes(algorithm)) throw new TypeError(`there is no algorithm ${algorithm}`);
 }

@@ -1,5 +1,6 @@
 /**
- * Write Tidegate plugins in JavaScript or TypeScript: a module that exports `filter`, `transform`, or both.
+ * Write Tidegate plugins in JavaScript or TypeScript: a module that exports `filter` or `transform` for connections, `verify` or `respond`
+ * for sources, `sign` or `judge` for destinations, or several of them.
  *
  * Every event gets a fresh instance: nothing that a plugin leaves in memory reaches the next event. Plugins are synchronous.
  */
@@ -9,6 +10,30 @@ export type Filter = (event: Event, host: Host) => boolean;
 
 /** Makes the requests that go out, in order; an empty array drops the event, which is recorded as filtered. */
 export type Transform = (event: Event, host: Host) => Output | Output[];
+
+/**
+ * Checks a source's requests by its sender's own scheme, before they are accepted. What it throws is answered 503, and nothing is kept.
+ * Compare signatures with `host.hmacVerify`, which takes the same time wherever they differ.
+ */
+export type Verify = (arrival: Arrival, host: Host) => Verification;
+
+/** Answers requests that are no events, like the handshake with which a sender asks whose an endpoint is; null for an event like any other. */
+export type Respond = (arrival: Arrival, host: Host) => Response | null;
+
+/** Signs attempts by a receiver's own scheme: headers, which replace lines of the same name. */
+export type Sign = (attempt: Attempt, host: Host) => Record<string, string | Uint8Array> | [string, string | Uint8Array][];
+
+/** Says what a destination's answer means. What it throws leaves it to the gateway, like `"default"`. */
+export type Judge = (attempt: Attempt, response: Response, host: Host) => Judgement;
+
+/** Whether a request is the sender's. The reason for rejecting it is for the operator's log; the sender is answered 401. */
+export type Verification = "accept" | { reject: string };
+
+/**
+ * What becomes of a delivery: what the gateway would make of the answer, done, tried again by the retry policy, tried again no sooner
+ * than after so many milliseconds, or given up for a reason.
+ */
+export type Judgement = "default" | "delivered" | "retry" | { retryAfterMs: number } | { deadLetter: string };
 
 /** One header line. */
 export interface Header {
@@ -24,16 +49,8 @@ export interface Attribute {
   value: string;
 }
 
-/** The request that the gateway accepted, byte for byte. */
-export declare class Request {
-  constructor(fields?: { method?: string; path?: string; query?: string | null; headers?: Header[]; body?: Uint8Array });
-
-  /** As sent: `POST`. */
-  method: string;
-  /** The path below the source, with its leading `/`, or empty. */
-  path: string;
-  /** The raw query without `?`; null if the request had no `?`. */
-  query: string | null;
+/** What has headers and a body. */
+declare class Message {
   /** In the order in which they came, repeated ones repeated. */
   headers: Header[];
   body: Uint8Array;
@@ -50,6 +67,18 @@ export declare class Request {
   json(): any;
 }
 
+/** A request, byte for byte. */
+export declare class Request extends Message {
+  constructor(fields?: { method?: string; path?: string; query?: string | null; headers?: Header[]; body?: Uint8Array });
+
+  /** As sent: `POST`. */
+  method: string;
+  /** The path below the source, with its leading `/`, or empty. */
+  path: string;
+  /** The raw query without `?`; null if the request had no `?`. */
+  query: string | null;
+}
+
 /** One accepted event. */
 export declare class Event {
   constructor(fields: { id: string; acceptedAt: number; request: ConstructorParameters<typeof Request>[0]; attributes?: Attribute[] });
@@ -59,8 +88,67 @@ export declare class Event {
   /** When the gateway accepted it: milliseconds since the Unix epoch. */
   acceptedAt: number;
   request: Request;
-  /** Empty in version 1.0. Ignore names that you do not know. */
+  /** Empty up to version 1.1. Ignore names that you do not know. */
   attributes: Attribute[];
+}
+
+/** A request that has come in and is not accepted yet, with all its headers, credentials too. */
+export declare class Arrival {
+  constructor(fields: { receivedAt: number; request: ConstructorParameters<typeof Request>[0]; attributes?: Attribute[] });
+
+  /** When it came: milliseconds since the Unix epoch. */
+  receivedAt: number;
+  request: Request;
+  /** Empty in version 1.1. Ignore names that you do not know. */
+  attributes: Attribute[];
+}
+
+/** One HTTP request of a delivery. */
+export declare class Attempt {
+  constructor(fields: {
+    deliveryId: string;
+    eventId: string;
+    number?: number;
+    startedAt: number;
+    origin: string;
+    request: ConstructorParameters<typeof Request>[0];
+    attributes?: Attribute[];
+  });
+
+  /** `dlv_` and 26 characters, sent as `webhook-id`. The same on every attempt. */
+  deliveryId: string;
+  /** `evt_` and 26 characters. */
+  eventId: string;
+  /** 1 for the first. */
+  number: number;
+  /** When it began: milliseconds since the Unix epoch. */
+  startedAt: number;
+  /** Where it goes, without path and query: `https://api.example.com`. */
+  origin: string;
+  /** What goes out: path and query as they are sent, the headers of the event or of the plugins before, the body. */
+  request: Request;
+  /** Empty in version 1.1. Ignore names that you do not know. */
+  attributes: Attribute[];
+}
+
+/** An answer to a request: a destination's, whose body may be cut short, or one that the plugin makes. */
+export declare class Response extends Message {
+  /** 200 without headers and body, but for what `fields` says. */
+  constructor(fields?: { status?: number; headers?: Header[]; body?: Uint8Array; attributes?: Attribute[] });
+  /** An answer with a body of plain text. */
+  static text(status: number, text: string): Response;
+  /** An answer with a JSON body. */
+  static json(status: number, value: unknown): Response;
+
+  /** 200 to 599. */
+  status: number;
+  /** Empty in version 1.1. */
+  attributes: Attribute[];
+
+  /** Adds a line, whatever is there already. */
+  withHeader(name: string, value: string | Uint8Array): this;
+  /** The WIT's record, for tests. */
+  toRecord(): { status: number; headers: Header[]; body: Uint8Array; attributes: Attribute[] };
 }
 
 /**
@@ -128,7 +216,10 @@ export declare class Host {
   config(): any;
   /** A secret that the connection hands to this plugin; null if it names no such secret or keeps it for signing alone. */
   secret(name: string): Uint8Array | null;
-  /** When the event was accepted: milliseconds since the Unix epoch. `Date.now()` gives the same. */
+  /**
+   * When the event was accepted, the request came in (`verify`, `respond`) or the attempt began (`sign`, `judge`): milliseconds since the Unix
+   * epoch. `Date.now()` gives the same.
+   */
   now(): number;
   /** Random bytes, seeded from the event's id. At most 4,096 a call. Not fit for keys. */
   randomBytes(length: number): Uint8Array;
@@ -136,6 +227,41 @@ export declare class Host {
   randomNumber(): bigint;
   /** The raw keyed hash of `message` under a secret of the connection; null if it names no such secret. */
   hmac(algorithm: "sha1" | "sha256" | "sha512", secretName: string, message: string | Uint8Array): Uint8Array | null;
+  /** Whether `tag` is that hash, compared in a time that does not tell where they differ; null if there is no such secret. */
+  hmacVerify(
+    algorithm: "sha1" | "sha256" | "sha512",
+    secretName: string,
+    message: string | Uint8Array,
+    tag: string | Uint8Array,
+  ): boolean | null;
+  /** The plugin's table. */
+  readonly kv: Kv;
+}
+
+/**
+ * The plugin's table, which outlives the event and is shared by all its connections and versions. For `filter` and `transform`.
+ *
+ * Changes are made at once, and once for each event, however often it is planned. Asking for what is not at hand makes the gateway stop the
+ * plugin and run it again from the start with the answer, without a `catch` or `finally` of its: ask first, work afterwards.
+ *
+ * A key is a text of 1 to 256 bytes without control characters, a value at most 64 KiB. Entries are kept for `ttlSeconds`, or for good. What
+ * the gateway does not do is thrown as a failure: `kv-too-large`, `kv-not-a-number` and `kv-no-table`, which no retry can help, and
+ * `kv-quota-exceeded`.
+ */
+export declare class Kv {
+  /** An entry's value; null if there is none. */
+  get(key: string): Uint8Array | null;
+  /** Makes or replaces an entry. */
+  set(key: string, value: string | Uint8Array, ttlSeconds?: number): void;
+  /** Makes an entry unless there is one; whether it did. */
+  add(key: string, value: string | Uint8Array, ttlSeconds?: number): boolean;
+  /** Takes an entry away; whether there was one. */
+  delete(key: string): boolean;
+  /**
+   * Adds to a number (1 unless `by` says otherwise), and gives the sum. One that does not exist counts as zero and is made, with the time to
+   * live; that of one that exists stays. A sum beyond 2^53 is `kv-not-a-number`, though it is in the table.
+   */
+  increment(key: string, by?: number, ttlSeconds?: number): number;
 }
 
 /** The text that the bytes are in UTF-8; null if they are not UTF-8. */
@@ -143,3 +269,9 @@ export declare function decode(bytes: Uint8Array): string | null;
 
 /** The text in UTF-8. */
 export declare function encode(text: string): Uint8Array;
+
+/** Bytes in hexadecimal digits, lower case. */
+export declare function encodeHex(bytes: Uint8Array): string;
+
+/** The bytes that hexadecimal digits stand for; null if the text is anything else. */
+export declare function decodeHex(text: string): Uint8Array | null;

@@ -9,28 +9,32 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-WIT = Path(__file__).resolve().parents[2] / "wit"
+WIT = Path(__file__).resolve().parents[2] / "wit" / "plugin.wit"
 PACKAGES = Path(__file__).resolve().parents[1]
 
-WORLDS = {
-    ("filter",): "filter-plugin",
-    ("transform",): "transform-plugin",
-    ("filter", "transform"): "plugin",
-}
+INTERFACES = ("filter", "transform", "verify", "respond", "sign", "judge")
+
+WORLD = """
+world built {{
+    include host;
+{exports}}}
+"""
+"""The world that a component is made for, added to the SDK's own."""
 
 APP = """\
 import tidegate_plugin.guest
 import {module}
 
-Filter, Transform = tidegate_plugin.guest.offer({module})
+[{classes}] = tidegate_plugin.guest.offer({module}, {offered!r})
 """
 
 
 def offers(source: Path) -> tuple[str, ...]:
-    """Which of `filter` and `transform` a plugin's module has."""
+    """Which of the interfaces a plugin's module has functions for; of one with `__all__`, those that it names."""
     sys.path.insert(0, str(source.parent))
     module = importlib.import_module(source.stem)
-    return tuple(name for name in ("filter", "transform") if callable(getattr(module, name, None)))
+    public = getattr(module, "__all__", INTERFACES)
+    return tuple(name for name in INTERFACES if name in public and callable(getattr(module, name, None)))
 
 
 def build(source: Path, output: Path) -> tuple[str, ...]:
@@ -38,13 +42,17 @@ def build(source: Path, output: Path) -> tuple[str, ...]:
     if source.suffix != ".py" or not source.stem.isidentifier():
         raise SystemExit(f"{source} is no Python module")
     offered = offers(source)
-    if offered not in WORLDS:
-        raise SystemExit(f"{source} has neither a function filter nor a function transform")
+    if not offered:
+        raise SystemExit(f"{source} has no function {', '.join(INTERFACES[:-1])} or {INTERFACES[-1]}")
     with tempfile.TemporaryDirectory(prefix="tidegate-plugin-") as scratch:
-        Path(scratch, "tidegate_app.py").write_text(APP.format(module=source.stem))
+        classes = ", ".join(name.capitalize() for name in offered)
+        Path(scratch, "tidegate_app.py").write_text(APP.format(module=source.stem, classes=classes, offered=offered))
+        exports = "".join(f"    export {name};\n" for name in offered)
+        wit = Path(scratch, "plugin.wit")
+        wit.write_text(WIT.read_text() + WORLD.format(exports=exports))
         places = [scratch, source.parent, PACKAGES]
         program = Path(sysconfig.get_path("scripts"), "componentize-py")
-        command = [program if program.exists() else "componentize-py", "-q", "-d", WIT, "-w", WORLDS[offered], "componentize"]
+        command = [program if program.exists() else "componentize-py", "-q", "-d", wit, "-w", "built", "componentize"]
         command += [part for place in places for part in ("-p", place)]
         # Without a fixed seed, sets of strings would have another order in each build.
         environment = os.environ | {"PYTHONHASHSEED": "0"}
@@ -65,5 +73,5 @@ def main() -> None:
     source = arguments.source.resolve()
     output = arguments.output or Path(f"{source.stem}.wasm")
     offered = build(source, output.resolve())
-    print(f"made {output} ({output.stat().st_size} bytes): {' and '.join(offered)}")
+    print(f"made {output} ({output.stat().st_size} bytes): {', '.join(offered)}")
     print(f"next: tidegate plugin check {output}")

@@ -25,19 +25,11 @@ class Attribute:
     value: str
 
 
-@dataclass(frozen=True)
-class Request:
-    """The request that the gateway accepted, byte for byte."""
+class Message:
+    """What has headers and a body."""
 
-    method: str = "POST"
-    """As sent."""
-    path: str = ""
-    """The path below the source, with its leading `/`, or empty."""
-    query: str | None = None
-    """The raw query without `?`; None if the request had no `?`."""
-    headers: list[Header] = field(default_factory=list)
-    """In the order in which they came, repeated ones repeated."""
-    body: bytes = b""
+    headers: list[Header]
+    body: bytes
 
     def header_values(self, name: str) -> list[bytes]:
         """Every value of a header, in order; the name's case does not matter."""
@@ -74,6 +66,21 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Request(Message):
+    """A request, byte for byte."""
+
+    method: str = "POST"
+    """As sent."""
+    path: str = ""
+    """The path below the source, with its leading `/`, or empty."""
+    query: str | None = None
+    """The raw query without `?`; None if the request had no `?`."""
+    headers: list[Header] = field(default_factory=list)
+    """In the order in which they came, repeated ones repeated."""
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
 class Event:
     """One accepted event."""
 
@@ -83,4 +90,4 @@ class Event:
     """When the gateway accepted it: milliseconds since the Unix epoch."""
     request: Request
     attributes: list[Attribute] = field(default_factory=list)
-    """Empty in version 1.0. Ignore names that you do not know."""
+    """Empty up to version 1.1. Ignore names that you do not know."""

@@ -1,10 +1,11 @@
 """Between an author's functions and the gateway: every way in which they can end is an answer or a failure."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .event import Event
+from .event import Event, Header
+from .exchange import Accept, Arrival, Attempt, DeadLetter, Default, Delivered, Judgement, Reject, Response, Retry, Verification, header
 from .failure import Failure
 from .host import Host
 from .output import Output
@@ -36,6 +37,62 @@ def run(transform: Callable[[Event, Host], Any], event: Event, host: Host) -> li
             if not isinstance(output, Output):
                 raise Failure.never("bad-output", f"transform returned {_described(output)} among its outputs")
         return list(answer)
+
+    return _guarded(ask, host)
+
+
+def check(verify: Callable[[Arrival, Host], Verification], arrival: Arrival, host: Host) -> Verification:
+    """Asks a verifier. Raises nothing but `Failure`."""
+
+    def ask() -> Verification:
+        verdict = verify(arrival, host)
+        if not isinstance(verdict, Accept) and not (isinstance(verdict, Reject) and isinstance(verdict.reason, str)):
+            raise Failure.never("bad-output", f"verify returned {_described(verdict)} instead of Accept() or Reject(REASON)")
+        return verdict
+
+    return _guarded(ask, host)
+
+
+def answer(respond: Callable[[Arrival, Host], Response | None], arrival: Arrival, host: Host) -> Response | None:
+    """Asks a responder. Raises nothing but `Failure`."""
+
+    def ask() -> Response | None:
+        response = respond(arrival, host)
+        if response is None:
+            return None
+        if not isinstance(response, Response):
+            raise Failure.never("bad-output", f"respond returned {_described(response)} instead of a Response or None")
+        if not isinstance(response.status, int) or not 0 <= response.status <= 0xFFFF:
+            raise Failure.never("bad-output", f"respond returned the status {response.status!r}")
+        return response
+
+    return _guarded(ask, host)
+
+
+def headers(sign: Callable[[Attempt, Host], Any], attempt: Attempt, host: Host) -> list[Header]:
+    """Asks a signer. Raises nothing but `Failure`."""
+
+    def ask() -> list[Header]:
+        signed = sign(attempt, host)
+        if isinstance(signed, (str, bytes)) or not isinstance(signed, Iterable):
+            raise Failure.never("bad-output", f"sign returned {_described(signed)} instead of headers")
+        return [header(name, value) for name, value in (signed.items() if isinstance(signed, Mapping) else signed)]
+
+    return _guarded(ask, host)
+
+
+def judge(judge: Callable[[Attempt, Response, Host], Judgement], attempt: Attempt, response: Response, host: Host) -> Judgement:
+    """Asks a judge. Raises nothing but `Failure`."""
+
+    def ask() -> Judgement:
+        verdict = judge(attempt, response, host)
+        match verdict:
+            case Default() | Delivered() | Retry(None) | DeadLetter(str()):
+                return verdict
+            case Retry(int(after)) if 0 <= after < 2**64:
+                return verdict
+        expected = "Default(), Delivered(), Retry() or DeadLetter(REASON)"
+        raise Failure.never("bad-output", f"judge returned {_described(verdict)} instead of {expected}")
 
     return _guarded(ask, host)
 

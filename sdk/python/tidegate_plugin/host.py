@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 from .failure import Failure
+from .kv import Kv
 
 Level = Literal["debug", "info", "warn", "error"]
 Algorithm = Literal["sha1", "sha256", "sha512"]
@@ -12,6 +13,9 @@ Algorithm = Literal["sha1", "sha256", "sha512"]
 
 class Host(ABC):
     """What a plugin may ask of the gateway. In tests, `tidegate_plugin.testing.FakeHost` takes the gateway's place."""
+
+    kv: Kv
+    """The plugin's table."""
 
     @abstractmethod
     def log(self, level: Level, message: str) -> None:
@@ -27,7 +31,10 @@ class Host(ABC):
 
     @abstractmethod
     def now(self) -> int:
-        """When the event was accepted: milliseconds since the Unix epoch. `time.time()` gives the same, in seconds."""
+        """When the event was accepted, the request came in (`verify`, `respond`) or the attempt began (`sign`, `judge`).
+
+        Milliseconds since the Unix epoch. `time.time()` gives the same, in seconds.
+        """
 
     @abstractmethod
     def random_bytes(self, length: int) -> bytes:
@@ -40,6 +47,10 @@ class Host(ABC):
     @abstractmethod
     def hmac(self, algorithm: Algorithm, secret_name: str, message: str | bytes) -> bytes | None:
         """The raw keyed hash of `message` under a secret of the connection; None if it names no such secret."""
+
+    @abstractmethod
+    def hmac_verify(self, algorithm: Algorithm, secret_name: str, message: str | bytes, tag: bytes) -> bool | None:
+        """Whether `tag` is that hash, compared in a time that does not tell where they differ; None if there is no such secret."""
 
     def config(self) -> Any:
         """The configuration, read as JSON. Raises the failure `bad-config`, which no retry can help."""

@@ -46,6 +46,8 @@ enum Kind {
     Transform,
     /// Both; a connection says which it uses
     Both,
+    /// All that a sender's or a receiver's own scheme takes: verifies, answers, signs and judges, and filters with a table
+    Scheme,
 }
 
 /// Does it. What is there already is never written to.

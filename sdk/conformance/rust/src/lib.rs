@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidegate_plugin::{Algorithm, Event, Failure, Filter, Host, Level, Output, Retry, Transform};
+use tidegate_plugin::{
+    Algorithm, Arrival, Attempt, Event, Failure, Filter, Header, Host, Judge, Judgement, Level, Output, Request, Respond, Response,
+    Retry, Sign, Transform, Verification, Verify,
+};
 
 struct Conformance;
 
-tidegate_plugin::export!(filter: Conformance, transform: Conformance);
+tidegate_plugin::export!(
+    filter: Conformance, transform: Conformance, verify: Conformance, respond: Conformance, sign: Conformance, judge: Conformance
+);
 
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
@@ -30,11 +35,61 @@ enum Config {
         #[serde(default)]
         log: Vec<(String, String)>,
     },
+    Kv(Ops),
+    Accept,
+    Reject {
+        reason: String,
+    },
+    None,
+    Answer {
+        status: u16,
+        #[serde(default)]
+        headers: Vec<(String, Data)>,
+        body: Data,
+    },
+    Sign {
+        headers: Vec<(String, Data)>,
+    },
+    Judge {
+        verdict: Verdict,
+    },
     Fail {
         code: String,
         message: String,
         retry: String,
     },
+}
+
+#[derive(Deserialize)]
+struct Ops {
+    ops: Vec<Op>,
+    #[serde(default = "once")]
+    times: usize,
+    #[serde(default)]
+    catch: bool,
+    #[serde(default)]
+    log: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct Op {
+    op: String,
+    key: String,
+    /// None: the event's body.
+    value: Option<Data>,
+    ttl: Option<u32>,
+    #[serde(default)]
+    by: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Default,
+    Delivered,
+    Retry,
+    RetryAfterMs(u64),
+    DeadLetter(String),
 }
 
 #[derive(Deserialize)]
@@ -61,6 +116,7 @@ struct Asked {
     log: Vec<(String, String)>,
     secrets: Vec<String>,
     hmac: Vec<(String, String, Data)>,
+    hmac_verify: Option<Vec<(String, String, Data, Data)>>,
     random: Vec<u32>,
     numbers: usize,
 }
@@ -76,8 +132,8 @@ impl Filter for Conformance {
                 write(&log, host);
                 Ok(event.request.body == bytes(&body))
             }
-            Config::Fail { code, message, retry } => Err(failure(code, message, &retry)),
-            _ => Err(unknown()),
+            Config::Kv(ops) => Ok(operate(&ops, &event.request.body, host)?.last() == Some(&json!(true))),
+            other => Err(refuse(other)),
         }
     }
 }
@@ -98,10 +154,135 @@ impl Transform for Conformance {
             Config::ReadJson => answer(&request.json::<Value>()?),
             Config::Outputs { outputs, times } => Ok((0..times).flat_map(|_| outputs.iter().map(output)).collect()),
             Config::Host(asked) => answer(&ask(&asked, host)?),
-            Config::Fail { code, message, retry } => Err(failure(code, message, &retry)),
-            Config::Keep { .. } => Err(unknown()),
+            Config::Kv(ops) => answer(&Value::Array(operate(&ops, &request.body, host)?)),
+            other => Err(refuse(other)),
         }
     }
+}
+
+impl Verify for Conformance {
+    fn check(arrival: Arrival, host: &dyn Host) -> Result<Verification, Failure> {
+        match host.config()? {
+            Config::Describe => Ok(Verification::Reject(arrival_text(&arrival, host))),
+            Config::Accept => Ok(Verification::Accept),
+            Config::Reject { reason } => Ok(Verification::Reject(reason)),
+            other => Err(refuse_without_table(other, host)),
+        }
+    }
+}
+
+impl Respond for Conformance {
+    fn answer(arrival: Arrival, host: &dyn Host) -> Result<Option<Response>, Failure> {
+        match host.config()? {
+            Config::Describe => Ok(Some(Response::text(200, arrival_text(&arrival, host)))),
+            Config::None => Ok(None),
+            Config::Answer { status, headers, body } => {
+                Ok(Some(Response { status, headers: lines(headers), body: bytes(&body), attributes: Vec::new() }))
+            }
+            other => Err(refuse_without_table(other, host)),
+        }
+    }
+}
+
+impl Sign for Conformance {
+    fn headers(attempt: Attempt, host: &dyn Host) -> Result<Vec<Header>, Failure> {
+        match host.config()? {
+            Config::Describe => {
+                Ok(vec![Header { name: "x-described".into(), value: attempt_text(&attempt, host).into_bytes() }])
+            }
+            Config::Sign { headers } => Ok(lines(headers)),
+            other => Err(refuse_without_table(other, host)),
+        }
+    }
+}
+
+impl Judge for Conformance {
+    fn judge(attempt: Attempt, response: Response, host: &dyn Host) -> Result<Judgement, Failure> {
+        match host.config()? {
+            Config::Describe => {
+                let Response { status, headers, body, attributes } = response;
+                let response = format!("{status}|{}|{}|{}", headers_text(&headers), hex::encode(body), attributes.len());
+                Ok(Judgement::DeadLetter(format!("{}|{response}", attempt_text(&attempt, host))))
+            }
+            Config::Judge { verdict } => Ok(match verdict {
+                Verdict::Default => Judgement::Default,
+                Verdict::Delivered => Judgement::Delivered,
+                Verdict::Retry => Judgement::Retry(None),
+                Verdict::RetryAfterMs(after) => Judgement::Retry(Some(after)),
+                Verdict::DeadLetter(reason) => Judgement::DeadLetter(reason),
+            }),
+            other => Err(refuse_without_table(other, host)),
+        }
+    }
+}
+
+fn refuse(config: Config) -> Failure {
+    match config {
+        Config::Fail { code, message, retry } => failure(code, message, &retry),
+        _ => unknown(),
+    }
+}
+
+/// The table's refusal, for whoever has none.
+fn refuse_without_table(config: Config, host: &dyn Host) -> Failure {
+    match config {
+        Config::Kv(ops) => operate(&ops, &[], host).err().unwrap_or_else(unknown),
+        other => refuse(other),
+    }
+}
+
+fn operate(ops: &Ops, body: &[u8], host: &dyn Host) -> Result<Vec<Value>, Failure> {
+    write(&ops.log, host);
+    let mut results = Vec::new();
+    for _ in 0..ops.times {
+        for op in &ops.ops {
+            results.push(match one(op, body, host) {
+                Err(failure) if ops.catch => json!({"failure": failure.code}),
+                result => result?,
+            });
+        }
+    }
+    Ok(results)
+}
+
+fn one(op: &Op, body: &[u8], host: &dyn Host) -> Result<Value, Failure> {
+    let Op { op, key, value, ttl, by } = op;
+    let value = value.as_ref().map_or_else(|| body.to_vec(), bytes);
+    Ok(match &op[..] {
+        "get" => json!(host.kv_get(key)?.map(hex::encode)),
+        "set" => {
+            host.kv_set(key, &value, *ttl)?;
+            json!("done")
+        }
+        "add" => json!(host.kv_add(key, &value, *ttl)?),
+        "delete" => json!(host.kv_delete(key)?),
+        "increment" => json!(host.kv_increment(key, *by, *ttl)?.to_string()),
+        _ => return Err(unknown()),
+    })
+}
+
+fn lines(headers: Vec<(String, Data)>) -> Vec<Header> {
+    headers.into_iter().map(|(name, value)| Header { name, value: bytes(&value) }).collect()
+}
+
+fn arrival_text(arrival: &Arrival, host: &dyn Host) -> String {
+    format!("{}|{}|{}|{}", host.now(), arrival.received_at, request_text(&arrival.request), arrival.attributes.len())
+}
+
+fn attempt_text(attempt: &Attempt, host: &dyn Host) -> String {
+    let Attempt { delivery_id, event_id, number, started_at, origin, request, attributes } = attempt;
+    let request = request_text(request);
+    format!("{}|{delivery_id}|{event_id}|{number}|{started_at}|{origin}|{request}|{}", host.now(), attributes.len())
+}
+
+fn request_text(request: &Request) -> String {
+    let Request { method, path, query, headers, body } = request;
+    format!("{method}|{path}|{}|{}|{}", query.as_deref().unwrap_or("-"), headers_text(headers), hex::encode(body))
+}
+
+fn headers_text(headers: &[Header]) -> String {
+    let lines: Vec<_> = headers.iter().map(|header| format!("{}={}", header.name, hex::encode(&header.value))).collect();
+    lines.join(",")
 }
 
 fn unknown() -> Failure {
@@ -158,18 +339,29 @@ fn ask(asked: &Asked, host: &dyn Host) -> Result<Value, Failure> {
     write(&asked.log, host);
     let secrets: BTreeMap<_, _> = asked.secrets.iter().map(|name| (name, host.secret(name).map(hex::encode))).collect();
     let mut tags = Vec::new();
-    for (algorithm, name, message) in &asked.hmac {
-        let algorithm = match &algorithm[..] {
-            "sha1" => Algorithm::Sha1,
-            "sha256" => Algorithm::Sha256,
-            "sha512" => Algorithm::Sha512,
-            _ => return Err(unknown()),
-        };
-        tags.push(host.hmac(algorithm, name, &bytes(message)).map(hex::encode));
+    for (name, secret, message) in &asked.hmac {
+        tags.push(host.hmac(algorithm(name)?, secret, &bytes(message)).map(hex::encode));
+    }
+    let mut verified = Vec::new();
+    for (name, secret, message, tag) in asked.hmac_verify.iter().flatten() {
+        verified.push(host.hmac_verify(algorithm(name)?, secret, &bytes(message), &bytes(tag)));
     }
     let random: Vec<_> = asked.random.iter().map(|length| hex::encode(host.random_bytes(*length))).collect();
     let numbers: Vec<_> = (0..asked.numbers).map(|_| host.random_number().to_string()).collect();
-    Ok(json!({"now": host.now(), "secrets": secrets, "hmac": tags, "random": random, "numbers": numbers}))
+    let mut answer = json!({"now": host.now(), "secrets": secrets, "hmac": tags, "random": random, "numbers": numbers});
+    if asked.hmac_verify.is_some() {
+        answer["hmac_verify"] = json!(verified);
+    }
+    Ok(answer)
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, Failure> {
+    match name {
+        "sha1" => Ok(Algorithm::Sha1),
+        "sha256" => Ok(Algorithm::Sha256),
+        "sha512" => Ok(Algorithm::Sha512),
+        _ => Err(unknown()),
+    }
 }
 
 fn write(log: &[(String, String)], host: &dyn Host) {

@@ -72,24 +72,43 @@ func Address[T any](answer *T) uint32 {
 
 type headerRecord struct{ name, value Pair }
 
+func (pair Pair) headers() []plugin.Header {
+	var headers []plugin.Header
+	for _, header := range list[headerRecord](pair.Address, pair.Length) {
+		headers = append(headers, plugin.Header{Name: header.name.text(), Value: header.value.bytes()})
+	}
+	return headers
+}
+
+func (pair Pair) attributes() []plugin.Attribute {
+	var attributes []plugin.Attribute
+	for _, attribute := range list[headerRecord](pair.Address, pair.Length) {
+		attributes = append(attributes, plugin.Attribute{Name: attribute.name.text(), Value: attribute.value.text()})
+	}
+	return attributes
+}
+
+func request(method, path Pair, hasQuery uint32, query, headers, body Pair) plugin.Request {
+	request := plugin.Request{Method: method.text(), Path: path.text(), Headers: headers.headers(), Body: body.bytes()}
+	if hasQuery&0xff != 0 {
+		text := query.text()
+		request.Query = &text
+	}
+	return request
+}
+
+func moment(milliseconds uint64) time.Time {
+	return time.UnixMilli(int64(milliseconds)).UTC()
+}
+
 // Event is made of the parts in which the gateway hands it over.
 func Event(id Pair, acceptedAt uint64, method, path Pair, hasQuery uint32, query, headers, body, attributes Pair) *plugin.Event {
-	event := &plugin.Event{
+	return &plugin.Event{
 		ID:         id.text(),
-		AcceptedAt: time.UnixMilli(int64(acceptedAt)).UTC(),
-		Request:    plugin.Request{Method: method.text(), Path: path.text(), Body: body.bytes()},
+		AcceptedAt: moment(acceptedAt),
+		Request:    request(method, path, hasQuery, query, headers, body),
+		Attributes: attributes.attributes(),
 	}
-	if hasQuery != 0 {
-		text := query.text()
-		event.Request.Query = &text
-	}
-	for _, header := range list[headerRecord](headers.Address, headers.Length) {
-		event.Request.Headers = append(event.Request.Headers, plugin.Header{Name: header.name.text(), Value: header.value.bytes()})
-	}
-	for _, attribute := range list[headerRecord](attributes.Address, attributes.Length) {
-		event.Attributes = append(event.Attributes, plugin.Attribute{Name: attribute.name.text(), Value: attribute.value.text()})
-	}
-	return event
 }
 
 type optional struct {
@@ -216,7 +235,7 @@ func (Gateway) Secret(name string) ([]byte, bool) {
 
 // Now asks the gateway.
 func (Gateway) Now() time.Time {
-	return time.UnixMilli(int64(clockNow())).UTC()
+	return moment(clockNow())
 }
 
 // RandomBytes asks the gateway.

@@ -21,8 +21,16 @@ macro_rules! sdk {
     };
 }
 
+/// An example of an SDK.
+macro_rules! example {
+    ($path:literal, $from:literal) => {
+        File { path: $path, text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../", $from)) }
+    };
+}
+
 const FILTER_CASES: File = template!("cases/filter.json", "cases/filter.json");
 const TRANSFORM_CASES: File = template!("cases/transform.json", "cases/transform.json");
+const SCHEME_CASES: File = example!("cases/own-scheme.json", "examples/own-scheme/cases/own-scheme.json");
 
 /// The project itself.
 pub(super) fn project(language: Language, kind: Kind) -> Vec<File> {
@@ -30,6 +38,28 @@ pub(super) fn project(language: Language, kind: Kind) -> Vec<File> {
         (Language::Rust, Kind::Filter) => (RUST, &[template!("src/lib.rs", "rust/filter.rs")]),
         (Language::Rust, Kind::Transform) => (RUST, &[template!("src/lib.rs", "rust/transform.rs")]),
         (Language::Rust, Kind::Both) => (RUST, &[template!("src/lib.rs", "rust/both.rs")]),
+        (Language::Rust, Kind::Scheme) => (RUST_SCHEME, &[example!("src/lib.rs", "examples/own-scheme/src/lib.rs")]),
+        (Language::Js, Kind::Scheme) => (
+            JS,
+            &[
+                example!("plugin.js", "sdk/js/example/own-scheme/plugin.js"),
+                example!("plugin.test.js", "sdk/js/example/own-scheme/plugin.test.js"),
+            ],
+        ),
+        (Language::Python, Kind::Scheme) => (
+            PYTHON,
+            &[
+                example!("plugin.py", "sdk/python/example/own_scheme/plugin.py"),
+                example!("test_plugin.py", "sdk/python/example/own_scheme/test_plugin.py"),
+            ],
+        ),
+        (Language::Go, Kind::Scheme) => (
+            GO,
+            &[
+                example!("main.go", "sdk/go/example/ownscheme/main.go"),
+                example!("main_test.go", "sdk/go/example/ownscheme/main_test.go"),
+            ],
+        ),
         (Language::Js, Kind::Filter) => {
             (JS, &[template!("plugin.js", "js/filter.js"), template!("plugin.test.js", "js/filter.test.js")])
         }
@@ -58,6 +88,7 @@ pub(super) fn project(language: Language, kind: Kind) -> Vec<File> {
         Kind::Filter => &[FILTER_CASES],
         Kind::Transform => &[TRANSFORM_CASES],
         Kind::Both => &[FILTER_CASES, TRANSFORM_CASES],
+        Kind::Scheme => &[SCHEME_CASES],
     };
     [common, code, cases].concat()
 }
@@ -76,6 +107,11 @@ pub(super) fn sdk(language: Language) -> Vec<File> {
 const RUST: &[File] = &[
     template!("README.md", "rust/README.md"),
     template!("Cargo.toml", "rust/Cargo.toml"),
+    template!(".gitignore", "rust/gitignore"),
+];
+const RUST_SCHEME: &[File] = &[
+    template!("README.md", "rust/README.md"),
+    template!("Cargo.toml", "rust/scheme.toml"),
     template!(".gitignore", "rust/gitignore"),
 ];
 const JS: &[File] = &[
@@ -116,12 +152,14 @@ const JS_SDK: &[File] = &[
     sdk!("js/package.json"),
     sdk!("js/src/bytes.js"),
     sdk!("js/src/event.js"),
+    sdk!("js/src/exchange.js"),
     sdk!("js/src/failure.js"),
     sdk!("js/src/globals.js"),
     sdk!("js/src/glue.js"),
     sdk!("js/src/host.js"),
     sdk!("js/src/index.d.ts"),
     sdk!("js/src/index.js"),
+    sdk!("js/src/kv.js"),
     sdk!("js/src/output.js"),
     sdk!("js/src/testing.d.ts"),
     sdk!("js/src/testing.js"),
@@ -134,24 +172,38 @@ const PYTHON_SDK: &[File] = &[
     sdk!("python/tidegate_plugin/__main__.py"),
     sdk!("python/tidegate_plugin/build.py"),
     sdk!("python/tidegate_plugin/event.py"),
+    sdk!("python/tidegate_plugin/exchange.py"),
     sdk!("python/tidegate_plugin/failure.py"),
     sdk!("python/tidegate_plugin/glue.py"),
     sdk!("python/tidegate_plugin/guest.py"),
     sdk!("python/tidegate_plugin/host.py"),
+    sdk!("python/tidegate_plugin/kv.py"),
     sdk!("python/tidegate_plugin/output.py"),
     sdk!("python/tidegate_plugin/testing.py"),
 ];
 
 const GO_SDK: &[File] = &[
     sdk!("go/README.md"),
+    sdk!("go/exchange.go"),
     sdk!("go/filter/export.go"),
     sdk!("go/filter/filter.go"),
     sdk!("go/glue.go"),
     sdk!("go/go.mod"),
     sdk!("go/host.go"),
     sdk!("go/internal/abi/abi.go"),
+    sdk!("go/internal/abi/exchange.go"),
+    sdk!("go/internal/abi/kv.go"),
+    sdk!("go/judge/export.go"),
+    sdk!("go/judge/judge.go"),
     sdk!("go/plugin.go"),
     sdk!("go/plugintest/plugintest.go"),
+    sdk!("go/plugintest/table.go"),
+    sdk!("go/respond/export.go"),
+    sdk!("go/respond/respond.go"),
+    sdk!("go/sign/export.go"),
+    sdk!("go/sign/sign.go"),
     sdk!("go/transform/export.go"),
     sdk!("go/transform/transform.go"),
+    sdk!("go/verify/export.go"),
+    sdk!("go/verify/verify.go"),
 ];
