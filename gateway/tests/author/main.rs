@@ -26,6 +26,10 @@ fn whole_way(project: &Project) {
     assert_eq!((&checked["accepted"], &checked["kind"]), (&true.into(), &"transform".into()), "{checked}");
     let imports = checked["imports"].as_array().unwrap();
     assert!(imports.iter().all(|import| import.as_str().unwrap().starts_with("tidegate:plugin/")), "{checked}");
+    let table = imports.iter().any(|import| import.as_str().unwrap().starts_with("tidegate:plugin/kv@"));
+    // Rust's `dyn Host` and Python's bindings have all that there is.
+    let always = ["rust", "python"].contains(&&project.language[..]);
+    assert_eq!(table, always, "else it is imported by who asks it: {checked}");
     let share = |limit: &str| checked["limits"][limit]["percent"].as_f64().unwrap();
     for limit in ["component_bytes", "artifact_bytes", "functions", "memory"] {
         assert!(share(limit) > 0.0 && share(limit) < 75.0, "{limit}: {checked}");

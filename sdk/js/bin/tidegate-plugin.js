@@ -24,6 +24,9 @@ const INTERFACES = {
   judge: ["judge", "attempt, response"],
 };
 
+/** The host interfaces that every plugin has. The table is there for those that name it. */
+const HOST = ["log", "config", "secret", "clock", "random", "hmac"];
+
 /** The world that the component is made for, added to the SDK's own. */
 const WORLD = "built";
 
@@ -39,17 +42,18 @@ const SETTINGS = {
   logLevel: "warning",
 };
 
-/** Which of the interfaces the module exports. */
-async function offers(source) {
-  const { metafile } = await build({ ...SETTINGS, entryPoints: [source], outdir: ".", metafile: true });
+/** Which of the interfaces the module exports, and which host interfaces it needs. What does not import the table is smaller, and cheaper to run. */
+async function look(source) {
+  const { metafile, outputFiles } = await build({ ...SETTINGS, entryPoints: [source], outdir: ".", metafile: true });
   const [{ exports }] = Object.values(metafile.outputs);
-  return Object.keys(INTERFACES).filter((name) => exports.includes(name));
+  const offered = Object.keys(INTERFACES).filter((name) => exports.includes(name));
+  return { offered, imports: /\bkv\b/.test(outputFiles[0].text) ? [...HOST, "kv"] : HOST };
 }
 
 /** The component's main module. The globals come first: modules that are imported may use them as they load. */
-function entry(source, offered) {
+function entry(source, { offered, imports }) {
   const path = (name) => JSON.stringify(join(SDK, "src", name));
-  const names = ["log", "config", "secret", "clock", "random", "hmac", "kv"];
+  const table = imports.includes("kv");
   const exported = (name) => {
     const [method, given] = INTERFACES[name];
     return `export const ${name} = { ${method}: (${given}) => glue.${method}(plugin.${name}, ${given}, attached()) };`;
@@ -58,30 +62,32 @@ function entry(source, offered) {
     `import { attach } from ${path("globals.js")};`,
     `import { Host } from ${path("host.js")};`,
     `import * as glue from ${path("glue.js")};`,
-    ...names.map((name) => `import ${name} from "tidegate:plugin/${name}@1.1.0";`),
+    table ? `import { Kv } from ${path("kv.js")};` : "",
+    ...imports.map((name) => `import ${name} from "tidegate:plugin/${name}@1.1.0";`),
     `import * as plugin from ${JSON.stringify(source)};`,
-    `const host = new Host({ ${names.join(", ")} });`,
+    `const host = new Host({ ${HOST.join(", ")} }, ${table ? "new Kv(kv)" : "null"});`,
     "function attached() { attach(host); return host; }",
     ...offered.map(exported),
   ].join("\n");
 }
 
-/** The SDK's interfaces, with a world that exports what the module does. */
-async function wit(offered) {
-  const exports = offered.map((name) => `    export ${name};\n`).join("");
-  return `${await readFile(WIT, "utf8")}\nworld ${WORLD} {\n    include host;\n${exports}}\n`;
+/** The SDK's interfaces, with a world for the module. */
+async function wit({ offered, imports }) {
+  const lines = [...imports.map((name) => `    import ${name};\n`), ...offered.map((name) => `    export ${name};\n`)];
+  return `${await readFile(WIT, "utf8")}\nworld ${WORLD} {\n${lines.join("")}}\n`;
 }
 
 async function component(source) {
-  const offered = await offers(source);
+  const seen = await look(source);
+  const { offered } = seen;
   if (offered.length === 0) throw new Error(`${source} exports none of ${Object.keys(INTERFACES).join(", ")}`);
-  const stdin = { contents: entry(source, offered), resolveDir: dirname(source), sourcefile: "component.js" };
+  const stdin = { contents: entry(source, seen), resolveDir: dirname(source), sourcefile: "component.js" };
   const bundled = await build({ ...SETTINGS, stdin });
   const scratch = await mkdtemp(join(tmpdir(), "tidegate-plugin-"));
   try {
     const [jsPath, witPath] = [join(scratch, "plugin.js"), join(scratch, "plugin.wit")];
     const jsSource = bundled.outputFiles[0].text;
-    await Promise.all([writeFile(jsPath, jsSource), writeFile(witPath, await wit(offered))]);
+    await Promise.all([writeFile(jsPath, jsSource), writeFile(witPath, await wit(seen))]);
     const made = await componentize({ witPath, jsSource, jsPath, moduleRoot: scratch, world: WORLD, stubWasi: true, sync: true });
     return { bytes: made.component, offered };
   } finally {

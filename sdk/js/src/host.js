@@ -1,14 +1,13 @@
 import { toBytes, toText } from "./bytes.js";
 import { Failure } from "./failure.js";
-import { Kv } from "./kv.js";
 
 /** What a plugin may ask of the gateway, over the functions of the WIT's interfaces. */
 export class Host {
   #gateway;
 
-  constructor(gateway) {
+  constructor(gateway, kv) {
     this.#gateway = gateway;
-    this.kv = new Kv(gateway.kv);
+    this.kv = kv;
   }
 
   log(level, message) {

@@ -4,6 +4,7 @@ import { decode, toBytes } from "./bytes.js";
 import { Event } from "./event.js";
 import { Arrival, Attempt } from "./exchange.js";
 import { Host } from "./host.js";
+import { Kv } from "./kv.js";
 
 const TIME = 1_700_000_000_000;
 
@@ -111,7 +112,7 @@ export class FakeHost extends Host {
       const key = value(name, secrets, signing);
       return key && new Uint8Array(createHmac(algorithm, key).update(message).digest());
     };
-    super({
+    const gateway = {
       log: { write: (level, message) => logs.push([level, message]) },
       config: { get: () => (typeof config === "string" ? config : JSON.stringify(config)) },
       secret: { get: (name) => value(name, secrets) },
@@ -124,8 +125,8 @@ export class FakeHost extends Host {
           return expected && expected.length === tag.length && timingSafeEqual(expected, tag);
         },
       },
-      kv: new FakeTable(entries, tableBytes),
-    });
+    };
+    super(gateway, new Kv(new FakeTable(entries, tableBytes)));
     this.logs = logs;
     this.table = entries;
   }

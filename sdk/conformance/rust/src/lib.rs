@@ -187,9 +187,7 @@ impl Respond for Conformance {
 impl Sign for Conformance {
     fn headers(attempt: Attempt, host: &dyn Host) -> Result<Vec<Header>, Failure> {
         match host.config()? {
-            Config::Describe => {
-                Ok(vec![Header { name: "x-described".into(), value: attempt_text(&attempt, host).into_bytes() }])
-            }
+            Config::Describe => Ok(vec![Header { name: "x-described".into(), value: attempt_text(&attempt, host).into_bytes() }]),
             Config::Sign { headers } => Ok(lines(headers)),
             other => Err(refuse_without_table(other, host)),
         }

@@ -71,7 +71,11 @@ export function judge(_, response) {
   return "delivered";
 }
 
-/** The body, if it is a JSON object. */
+/**
+ * The body, if it is a JSON object.
+ *
+ * @param {Response} response
+ */
 function said(response) {
   try {
     return response.json() ?? {};
@@ -80,7 +84,12 @@ function said(response) {
   }
 }
 
-/** What is signed. */
+/**
+ * What is signed.
+ *
+ * @param {string} time
+ * @param {Uint8Array} body
+ */
 function signed(time, body) {
   const head = encode(`${time}.`);
   const message = new Uint8Array(head.length + body.length);
