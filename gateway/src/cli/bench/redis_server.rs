@@ -1,7 +1,7 @@
 //! A Redis server of the benchmark's own, and what the store's commands cost on it without us.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -39,9 +39,17 @@ const GROUP: &str = "floor";
 /// A running server. Killed when dropped.
 pub(super) struct RedisServer {
     _child: Child,
+    data: PathBuf,
     pid: u32,
     port: u16,
     version: String,
+}
+
+/// A run may fill many servers, and a disk.
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.data);
+    }
 }
 
 impl RedisServer {
@@ -64,7 +72,7 @@ impl RedisServer {
             .spawn()
             .map_err(failed)?;
         let pid = child.id().ok_or_else(|| failed(std::io::Error::other("it ended at once")))?;
-        let mut server = Self { _child: child, pid, port, version: String::new() };
+        let mut server = Self { _child: child, data: dir.join("appendonlydir"), pid, port, version: String::new() };
         server.version = timeout(START, server.wait_until_it_answers()).await.map_err(|_| late(&log))?;
         Ok(server)
     }
