@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use document::{Document, Fault};
 pub use secret::{SecretError, SecretRef};
 pub use sections::{
-    Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Keys, LogFormat, Plugins, Redis, RedisMode,
-    Shutdown, StaticHost, Store, Telemetry, Tls,
+    Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Keys, LogFormat, Plugins, Proxies, Redis,
+    RedisMode, Shutdown, StaticHost, Store, Telemetry, Tls,
 };
 
 /// The largest configuration file.

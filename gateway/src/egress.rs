@@ -9,21 +9,28 @@
 //!   deadline, it is cut and the connection closed. Interim responses, chunk framing and trailers count towards an allowance of bytes.
 //! - A complete 2xx head means delivered, whatever becomes of the body. Redirects are not followed.
 //! - Requests at once for each destination, connections altogether, idle time: see `pool`.
+//!
+//! A request for a token ([`Credentials::OAuth`]) is one of its own, made before the one that needs it, inside the same deadline.
 
+mod auth;
 mod client;
 mod connect;
 mod fault;
+mod gzip;
 mod metered;
 pub mod policy;
 mod pool;
+mod proxy;
 mod request;
 mod resolver;
 mod retry_after;
 mod sign;
 mod target;
 
-pub use client::{Egress, EgressConfig, EgressError, MAX_RESPONSE_HEAD, OutRequest, Sent};
+pub use auth::{Aws, AwsConfig, ClientAuth, Credentials, OAuth, OAuthConfig};
+pub use client::{Egress, EgressConfig, EgressError, MAX_RESPONSE_HEAD, OutRequest, Proxies, Sent};
+pub use proxy::{Proxy, ProxyUser};
 pub use request::{MAX_HEADERS, RequestError, ends_here};
 pub use resolver::MAX_ADDRESSES;
-pub use sign::{MAX_SECRETS, SignError, Signer};
-pub use target::{MAX_URL, Target, TargetConfig, TargetError, TlsOptions};
+pub use sign::{Algorithm, Encoding, HmacHeader, MAX_SECRETS, SignError, Signer, SigningKey};
+pub use target::{ClientIdentity, MAX_URL, Target, TargetConfig, TargetError, TlsOptions};

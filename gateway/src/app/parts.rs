@@ -13,8 +13,8 @@ use crate::config::{self, Config};
 use crate::control::Preparer;
 use crate::control::seal::Sealer;
 use crate::dispatch::DispatchConfig;
-use crate::egress::EgressConfig;
 use crate::egress::policy::AddressPolicy;
+use crate::egress::{EgressConfig, Proxies};
 use crate::event::VersionHash;
 use crate::ingest::receive;
 use crate::plugin::{Components, Limits, PluginConfig};
@@ -164,6 +164,11 @@ pub(super) fn egress(settings: &config::Egress) -> Result<EgressConfig, StartErr
         max_connections: settings.max_connections,
         idle_timeout: settings.idle_timeout,
         connect_timeout: settings.connect_timeout,
+        proxies: match settings.proxy {
+            config::Proxies::None => Proxies::None,
+            config::Proxies::Environment => Proxies::Environment,
+            config::Proxies::EnvironmentAndNames => Proxies::EnvironmentAndNames,
+        },
         ..EgressConfig::default()
     })
 }

@@ -332,6 +332,21 @@ pub struct Egress {
     /// Name resolution, TCP and TLS together. Default 10 s.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
+    /// Proxies for destinations that name none. Default `environment`.
+    pub proxy: Proxies,
+}
+
+/// Proxies for destinations that name none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proxies {
+    /// None.
+    None,
+    /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say. Proxies are asked for addresses that may be reached.
+    #[default]
+    Environment,
+    /// The same, but they are asked for names, for machines that cannot resolve them: what names lead to is theirs to judge.
+    EnvironmentAndNames,
 }
 
 impl Default for Egress {
@@ -346,6 +361,7 @@ impl Default for Egress {
             max_connections: 4_096,
             idle_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
+            proxy: Proxies::default(),
         }
     }
 }

@@ -61,6 +61,27 @@ pub mod duration {
     }
 }
 
+/// Points in time as text (RFC 3339).
+pub mod time {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::clock::Timestamp;
+
+    /// Writes `2026-01-31T10:00:00.000Z`.
+    pub fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(time)
+    }
+
+    /// Reads `2026-01-31T10:00:00Z`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let time = humantime::parse_rfc3339(&text).map(Timestamp::from);
+        time.map_err(|_| de::Error::custom(format_args!("`{text}` is not a time: write it like \"2026-01-31T10:00:00Z\"")))
+    }
+}
+
 /// Durations as text, or none.
 pub mod duration_option {
     use std::time::Duration;

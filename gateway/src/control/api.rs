@@ -22,6 +22,7 @@ mod openapi;
 mod plugins;
 mod problem;
 mod resources;
+mod rotation;
 mod routes;
 mod serve;
 mod signals;

@@ -25,7 +25,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use connection::{ConnectionSpec, Connections, LimitsSpec, StageSpec};
-pub use destination::{DestinationAuth, DestinationSpec, Destinations, HeaderSpec, RetrySpec, SigningSpec, TlsSpec};
+pub use destination::{
+    Compression, DestinationAuth, DestinationSpec, Destinations, HeaderSpec, ProxySpec, RetiringSpec, RetrySpec, SigningSpec,
+    TlsSpec,
+};
 pub use key::{KEY_PREFIX, KeyRecord, Keys, Minted, digest_of, parse_key};
 pub use name::check_name;
 pub use plugin::{

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::model::{Faults, LimitsSpec};
 use crate::egress::policy::AddressPolicy;
-use crate::egress::{SignError, Signer, Target, TargetConfig, TargetError};
+use crate::egress::{Target, TargetConfig, TargetError};
 use crate::plugin::{Access, Limits, Secrets};
 use crate::secret::Secret;
 
@@ -33,11 +33,6 @@ pub(super) fn target(config: &TargetConfig, policy: &AddressPolicy, origin: Orig
         }
         result => result.map(|target| (target, false)),
     }
-}
-
-/// A signer, unless there is nothing to sign with.
-pub(super) fn signer(secrets: &[Secret]) -> Result<Option<Signer>, SignError> {
-    if secrets.is_empty() { Ok(None) } else { Signer::new(secrets).map(Some) }
 }
 
 pub(super) fn secrets(secrets: &BTreeMap<String, Secret>, sign_only: &[String]) -> Secrets {

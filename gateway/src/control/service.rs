@@ -11,6 +11,7 @@ mod deletion;
 mod error;
 mod keys;
 mod plugins;
+mod rotation;
 mod tenants;
 mod traffic;
 
@@ -28,6 +29,7 @@ pub use crud::{Idempotency, Listed, MAX_LIMIT};
 pub use error::Error;
 pub(in crate::control) use plugins::add_version;
 pub use plugins::{Inspected, Uploaded};
+pub use rotation::{MAX_OVERLAP, Rotated, Rotation};
 pub use tenants::{Access, TenantPatch};
 
 use super::assemble::{Dangling, assemble};

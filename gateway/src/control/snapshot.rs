@@ -20,7 +20,7 @@ use super::sorted::Sorted;
 use crate::clock::Timestamp;
 use crate::dispatch::filter::Filter;
 use crate::dispatch::schedule::RetryPolicy;
-use crate::egress::{Signer, Target};
+use crate::egress::{Credentials, Signer, Target};
 use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, SourceId, TenantId, VersionHash};
 use crate::ingest::verify::Verifier;
 use crate::plugin::{Limits, Secrets};
@@ -255,9 +255,13 @@ pub struct Destination {
     /// Where its requests go.
     pub target: Arc<Target>,
     /// Signs them; none if the destination has no secret.
-    pub signer: Option<Signer>,
+    pub signer: Option<Arc<Signer>>,
     /// Static headers and credentials; values that are secret are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Credentials that are made for each request.
+    pub credentials: Option<Arc<Credentials>>,
+    /// Whether bodies are compressed.
+    pub gzip: bool,
     /// One attempt, from connect to the end of the response body.
     pub timeout: Duration,
     /// Attempts at once, in all shards of its tenant together; more deliveries wait in a sub-queue.

@@ -177,6 +177,8 @@ fn prepare(planned: &Planned, span: &AttemptSpan, now: Timestamp) -> Result<OutR
     if let Some(value) = span.traceparent().and_then(|text| HeaderValue::try_from(text).ok()) {
         request.headers.insert("traceparent", value);
     }
+    request.gzip = destination.gzip;
+    request.credentials.clone_from(&destination.credentials);
     Ok(request)
 }
 
@@ -189,6 +191,7 @@ fn unsent(failure: Failure) -> Sent {
         response_cut: false,
         took: Duration::ZERO,
         resent: false,
+        token_ended: false,
         failure: Some(failure),
     }
 }
@@ -222,6 +225,9 @@ fn decide(planned: &Planned, past: Past, sent: &Sent, now: Timestamp) -> Deliver
     let Some(failure) = &sent.failure else {
         return planned.row(DeliveryState::Delivered, now);
     };
+    if sent.token_ended && past.spent < planned.connection.retry.max_attempts {
+        return planned.going_on(DeliveryState::Scheduled { due: now }, past, now);
+    }
     let history = History { attempts: past.spent, since: past.since };
     let outcome = Outcome::Failed { failure, not_before: sent.retry_after };
     match planned.connection.retry.next(history, outcome, now, &mut rand::rng()) {

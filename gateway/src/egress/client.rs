@@ -1,6 +1,6 @@
 //! Exactly one HTTP request.
 
-mod exchange;
+pub(super) mod exchange;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,9 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
+use hyper_util::client::proxy::matcher::Matcher;
 
 use tokio::sync::Semaphore;
 
+use super::auth::Credentials;
 use super::connect::Tls;
 use super::fault::{Fault, refusal};
 use super::policy::AddressPolicy;
@@ -48,6 +50,20 @@ pub struct EgressConfig {
     pub idle_timeout: Duration,
     /// For resolving, TCP and TLS together.
     pub connect_timeout: Duration,
+    /// Proxies for destinations that name none.
+    pub proxies: Proxies,
+}
+
+/// Which proxies are used for destinations that name none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proxies {
+    /// None.
+    #[default]
+    None,
+    /// Those that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name. They are asked for addresses that the policy has checked.
+    Environment,
+    /// The same, but they are asked for names, for machines that cannot resolve them. What the names lead to is theirs to judge.
+    EnvironmentAndNames,
 }
 
 impl Default for EgressConfig {
@@ -62,6 +78,7 @@ impl Default for EgressConfig {
             max_requests_per_target: 256,
             idle_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
+            proxies: Proxies::None,
         }
     }
 }
@@ -92,6 +109,10 @@ pub struct OutRequest {
     pub body: Bytes,
     /// For everything together.
     pub deadline: Duration,
+    /// Whether the body goes out compressed (gzip), if that makes it smaller.
+    pub gzip: bool,
+    /// Credentials that are made when it is sent.
+    pub credentials: Option<Arc<Credentials>>,
 }
 
 /// How a request ended.
@@ -109,6 +130,8 @@ pub struct Sent {
     pub took: Duration,
     /// Whether a kept connection turned out to be closed before anything was written, and the request went out on a new one.
     pub resent: bool,
+    /// Whether the destination answered 401 to a token that earlier requests had too. The next one gets a new one.
+    pub token_ended: bool,
     /// What went wrong; nothing after a complete 2xx head.
     pub failure: Option<Failure>,
 }
@@ -119,11 +142,14 @@ pub struct Egress {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     resolver: Resolver,
     tls: Tls,
     pool: Arc<Pool>,
     connect_timeout: Duration,
+    proxies: Option<Matcher>,
+    /// Whether proxies of the environment are asked for names.
+    names_at_proxy: bool,
     max_response: usize,
     responses: Arc<Semaphore>,
     sweeping: AtomicBool,
@@ -143,6 +169,8 @@ impl Egress {
                 resolver: Resolver::new(config.policy, config.hosts),
                 pool: Arc::new(Pool::new(limits)),
                 connect_timeout: config.connect_timeout,
+                proxies: (config.proxies != Proxies::None).then(Matcher::from_env),
+                names_at_proxy: config.proxies == Proxies::EnvironmentAndNames,
                 max_response: config.max_response,
                 responses: Arc::new(Semaphore::new(config.response_bytes.min(Semaphore::MAX_PERMITS))),
                 sweeping: AtomicBool::new(false),
@@ -155,13 +183,13 @@ impl Egress {
         let started = monotonic();
         self.inner.sweep_in_background();
         let deadline = request.deadline;
-        let mut exchange = Exchange::new(&self.inner, request);
+        let mut exchange = Exchange::new(&self.inner, request, clock, self.inner.max_response);
         let fault = match tokio::time::timeout(deadline, exchange.run()).await {
             Ok(Ok(())) => None,
             Ok(Err(fault)) => Some(fault),
             Err(_) => Some(exchange.stage.timed_out()),
         };
-        exchange.into_sent(fault, clock, started.elapsed())
+        exchange.into_sent(fault, started.elapsed())
     }
 }
 
@@ -186,8 +214,9 @@ impl Inner {
 }
 
 impl Stage {
-    fn timed_out(self) -> Fault {
+    pub(super) fn timed_out(self) -> Fault {
         match self {
+            Self::Token => Fault::TokenTimeout,
             Self::Admission => Fault::NoCapacity,
             Self::Resolve => Fault::DnsTimeout,
             Self::Connect => Fault::ConnectTimeout,
@@ -198,7 +227,8 @@ impl Stage {
 }
 
 impl Exchange<'_> {
-    fn into_sent(self, fault: Option<Fault>, clock: &Clock, took: Duration) -> Sent {
+    fn into_sent(self, fault: Option<Fault>, took: Duration) -> Sent {
+        let token_ended = self.token_ended();
         let Some(head) = self.head else {
             let failure = fault.as_ref().map(Fault::failure);
             return Sent {
@@ -208,17 +238,19 @@ impl Exchange<'_> {
                 response_cut: false,
                 took,
                 resent: self.resent,
+                token_ended,
                 failure,
             };
         };
         let failure = if head.status.is_success() { None } else { Some(refusal(head.status.as_u16())) };
         Sent {
             status: Some(head.status.as_u16()),
-            retry_after: super::retry_after::retry_after(&head.headers, clock.now()),
+            retry_after: super::retry_after::retry_after(&head.headers, self.clock.now()),
             response: self.response.freeze(),
             response_cut: !self.response_complete,
             took,
             resent: self.resent,
+            token_ended,
             failure,
         }
     }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -78,11 +79,14 @@ impl Tls {
                 roots.add(certificate).map_err(|error| EgressError::Certificates(error.to_string()))?;
             }
         }
-        Ok(Self { with_http2: config(roots.clone(), true)?, without_http2: config(roots.clone(), false)?, roots })
+        Ok(Self { with_http2: config(roots.clone(), true, None)?, without_http2: config(roots.clone(), false, None)?, roots })
     }
 
     /// Speaks TLS over a stream. Also returns whether HTTP/2 was agreed on.
-    pub(super) async fn connect(&self, target: &Target, stream: TcpStream) -> Result<(TlsStream<TcpStream>, bool), Fault> {
+    pub(super) async fn connect<T>(&self, target: &Target, stream: T) -> Result<(TlsStream<T>, bool), Fault>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let config = self.config_for(target)?;
         let stream = TlsConnector::from(config).connect(target.server_name.clone(), stream).await.map_err(|error| {
             // A peer's own words may hold anything; rustls speaks of kinds only.
@@ -94,35 +98,38 @@ impl Tls {
     }
 
     fn config_for(&self, target: &Target) -> Result<Arc<ClientConfig>, Fault> {
-        if target.extra_roots.is_empty() {
+        if target.extra_roots.is_empty() && target.client.is_none() {
             return Ok(Arc::clone(if target.http2 { &self.with_http2 } else { &self.without_http2 }));
         }
         if let Some(config) = target.own_tls.get() {
             return Ok(Arc::clone(config));
         }
         // With settings of its own, and so with its own sessions: one that another certificate vouched for is never resumed.
-        let made = self.own_config(&target.extra_roots, target.http2).map_err(|error| Fault::TlsFailed(error.to_string()))?;
+        let made = self.own_config(target).map_err(|error| Fault::TlsFailed(error.to_string()))?;
         Ok(Arc::clone(target.own_tls.get_or_init(|| made)))
     }
 
-    fn own_config(&self, extra: &[CertificateDer<'static>], http2: bool) -> Result<Arc<ClientConfig>, EgressError> {
+    fn own_config(&self, target: &Target) -> Result<Arc<ClientConfig>, EgressError> {
         let mut roots = self.roots.clone();
-        for certificate in extra {
+        for certificate in &target.extra_roots {
             roots.add(certificate.clone()).map_err(|error| EgressError::Certificates(error.to_string()))?;
         }
-        config(roots, http2)
+        config(roots, target.http2, target.client.clone())
     }
 }
 
 const H2: &[u8] = b"h2";
 
-fn config(roots: RootCertStore, http2: bool) -> Result<Arc<ClientConfig>, EgressError> {
+fn config(roots: RootCertStore, http2: bool, client: Option<Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>, EgressError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| EgressError::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match client {
+        Some(client) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = if http2 { vec![H2.to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
     Ok(Arc::new(config))
 }

@@ -34,6 +34,14 @@ pub(super) enum Fault {
     BadResponse(&'static str),
     #[error("the response's head is too large")]
     HeadTooLarge,
+    #[error("the proxy gave no way: {0}")]
+    ProxyFailed(String),
+    #[error("the authorization server gave no token: {0}")]
+    NoToken(String),
+    #[error("no token came in time")]
+    TokenTimeout,
+    #[error("the request could not be signed: {0}")]
+    NotSigned(String),
 }
 
 impl Fault {
@@ -52,6 +60,10 @@ impl Fault {
             Self::ResponseTimeout => "response_timeout",
             Self::BadResponse(_) => "bad_response",
             Self::HeadTooLarge => "response_head_too_large",
+            Self::ProxyFailed(_) => "proxy_failed",
+            Self::NoToken(_) => "no_token",
+            Self::TokenTimeout => "token_timeout",
+            Self::NotSigned(_) => "not_signed",
         }
     }
 
@@ -59,8 +71,8 @@ impl Fault {
     /// exception, because resolvers answer so while they are ill; each attempt is judged afresh.
     pub(super) fn failure(&self) -> Failure {
         let party = match self {
-            Self::NoCapacity => Party::Gateway,
-            Self::BadResponse(_) | Self::HeadTooLarge => Party::Destination,
+            Self::NoCapacity | Self::NotSigned(_) => Party::Gateway,
+            Self::BadResponse(_) | Self::HeadTooLarge | Self::NoToken(_) | Self::TokenTimeout => Party::Destination,
             _ => Party::Network,
         };
         Failure { party, code: self.code().to_owned(), detail: self.to_string(), retryable: true }

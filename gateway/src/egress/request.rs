@@ -76,6 +76,8 @@ impl OutRequest {
             body: request.body.clone(),
             target: Arc::clone(target),
             deadline,
+            gzip: false,
+            credentials: None,
         })
     }
 }

@@ -37,6 +37,11 @@ impl Resolver {
 
     /// The addresses of a target that may be dialled, IPv6 and IPv4 by turns; at least one.
     pub(super) async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, Fault> {
+        self.resolve_by(target, &self.policy).await
+    }
+
+    /// The same by another policy.
+    pub(super) async fn resolve_by(&self, target: &Target, policy: &AddressPolicy) -> Result<Vec<SocketAddr>, Fault> {
         let found = match &target.host {
             TargetHost::Address(address) => vec![*address],
             TargetHost::Name(name) => match self.hosts.get(&normal(name)) {
@@ -44,26 +49,7 @@ impl Resolver {
                 None => self.look_up(name).await?,
             },
         };
-        self.judge(found, target.port)
-    }
-
-    fn judge(&self, found: Vec<IpAddr>, port: u16) -> Result<Vec<SocketAddr>, Fault> {
-        let mut refusal = None;
-        let open = found.into_iter().map(|address| address.to_canonical()).filter(|address| match self.policy.check(*address) {
-            Ok(()) => true,
-            Err(refused) => {
-                refusal = Some(refused);
-                false
-            }
-        });
-        let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = open.partition(IpAddr::is_ipv6);
-        let addresses: Vec<SocketAddr> =
-            by_turns(v6, v4).take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, port)).collect();
-        match refusal {
-            Some(refused) if addresses.is_empty() => Err(Fault::AddressRefused(refused)),
-            _ if addresses.is_empty() => Err(Fault::DnsFailed("it has no addresses".to_owned())),
-            _ => Ok(addresses),
-        }
+        judge(found, target.port, policy)
     }
 
     async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, Fault> {
@@ -73,6 +59,24 @@ impl Resolver {
             Fault::DnsFailed(detail.to_owned())
         })?;
         Ok(answer.iter().collect())
+    }
+}
+
+fn judge(found: Vec<IpAddr>, port: u16, policy: &AddressPolicy) -> Result<Vec<SocketAddr>, Fault> {
+    let mut refusal = None;
+    let open = found.into_iter().map(|address| address.to_canonical()).filter(|address| match policy.check(*address) {
+        Ok(()) => true,
+        Err(refused) => {
+            refusal = Some(refused);
+            false
+        }
+    });
+    let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = open.partition(IpAddr::is_ipv6);
+    let addresses: Vec<SocketAddr> = by_turns(v6, v4).take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, port)).collect();
+    match refusal {
+        Some(refused) if addresses.is_empty() => Err(Fault::AddressRefused(refused)),
+        _ if addresses.is_empty() => Err(Fault::DnsFailed("it has no addresses".to_owned())),
+        _ => Ok(addresses),
     }
 }
 

@@ -4,15 +4,18 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, InvalidUri, PathAndQuery, Scheme};
 use ring::digest;
 use rustls::ClientConfig;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use url::{Host, Url};
 
 use super::policy::{AddressPolicy, Refusal};
+use super::proxy::Proxy;
 use crate::event::{DestinationId, Revision, TenantId};
+use crate::secret::Secret;
 
 /// What a target is made from.
 #[derive(Clone, Debug)]
@@ -40,11 +43,22 @@ pub struct TlsOptions {
     pub ca_pem: Option<String>,
     /// Whether HTTP/2 is offered.
     pub http2: bool,
+    /// How the gateway shows who it is, to destinations that ask.
+    pub client: Option<ClientIdentity>,
+}
+
+/// A client's certificate (mutual TLS).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The certificate and those between it and the authority's, in PEM.
+    pub certificate_pem: String,
+    /// Its private key, in PEM.
+    pub key_pem: Secret,
 }
 
 impl Default for TlsOptions {
     fn default() -> Self {
-        Self { ca_pem: None, http2: true }
+        Self { ca_pem: None, http2: true, client: None }
     }
 }
 
@@ -72,6 +86,9 @@ pub enum TargetError {
     /// Not a certificate.
     #[error("the certificates cannot be read: {0}")]
     Certificates(String),
+    /// Not a certificate and its key.
+    #[error("the client's certificate cannot be used: {0}")]
+    Client(String),
 }
 
 /// Bytes of a destination's URL.
@@ -94,6 +111,8 @@ pub struct Target {
     pub(super) http2: bool,
     pub(super) server_name: ServerName<'static>,
     pub(super) extra_roots: Vec<CertificateDer<'static>>,
+    pub(super) client: Option<Arc<CertifiedKey>>,
+    pub(super) proxy: Option<Proxy>,
     /// Made by the client at the first connection, when it has certificates of its own.
     pub(super) own_tls: OnceLock<Arc<ClientConfig>>,
 }
@@ -147,8 +166,15 @@ impl Target {
             http2: config.tls.http2,
             server_name,
             extra_roots: config.tls.ca_pem.as_deref().map_or(Ok(vec![]), certificates)?,
+            client: config.tls.client.as_ref().map(certified).transpose()?,
+            proxy: None,
             own_tls: OnceLock::new(),
         })
+    }
+
+    /// Reached through this proxy.
+    pub fn with_proxy(self, proxy: Option<Proxy>) -> Self {
+        Self { proxy, ..self }
     }
 
     /// `https://example.com:8443`: for spans and logs.
@@ -169,6 +195,17 @@ impl Target {
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What a request of the gateway's own goes to.
+    pub(super) fn path_and_query(&self) -> Result<PathAndQuery, InvalidUri> {
+        let query = self.query.iter().flat_map(|query| ["?", query]);
+        PathAndQuery::try_from(std::iter::once(self.path.as_str()).chain(query).collect::<String>())
+    }
+
+    /// `example.com:443`: host and port, whatever the scheme.
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.authority.host(), self.port)
     }
 
     pub(super) fn is_tls(&self) -> bool {
@@ -202,6 +239,16 @@ pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Ta
         1..=MAX_CERTIFICATES => Ok(read),
         _ => Err(TargetError::Certificates(format!("there are more than {MAX_CERTIFICATES}"))),
     }
+}
+
+/// Reads a certificate and its key, and whether they belong together.
+fn certified(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, TargetError> {
+    let fault = |error: &dyn std::fmt::Display| TargetError::Client(error.to_string());
+    let chain = certificates(&identity.certificate_pem).map_err(|error| fault(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose().as_bytes())
+        .map_err(|_| TargetError::Client("its key is not a private key in PEM".into()))?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map(Arc::new).map_err(|error| fault(&error))
 }
 
 impl PoolKey {

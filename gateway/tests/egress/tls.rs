@@ -112,7 +112,7 @@ async fn a_destinations_own_certificates_are_trusted_for_it_alone() {
     let acceptor = stranger.acceptor(certificate_for("own.example"), &[]);
     let egress = trusting(&authority);
     let url = format!("https://own.example:{}/", server.address.port());
-    let own = TargetConfig { tls: TlsOptions { ca_pem: Some(stranger.pem()), http2: true }, ..target_config(&url) };
+    let own = TargetConfig { tls: TlsOptions { ca_pem: Some(stranger.pem()), ..TlsOptions::default() }, ..target_config(&url) };
     let own = Arc::new(Target::new(&own, &policy()).unwrap());
     for _ in 0..2 {
         let (sent, _) = join!(send(&egress, &own, LONG), async {
@@ -243,7 +243,7 @@ async fn http2_is_not_offered_where_the_destination_does_not_want_it() {
     let (server, authority) = (Server::start().await, Authority::new());
     let acceptor = authority.acceptor(certificate_for("own.example"), &["h2", "http/1.1"]);
     let url = format!("https://own.example:{}/hook", server.address.port());
-    let config = TargetConfig { tls: TlsOptions { ca_pem: None, http2: false }, ..target_config(&url) };
+    let config = TargetConfig { tls: TlsOptions { http2: false, ..TlsOptions::default() }, ..target_config(&url) };
     let target = Arc::new(Target::new(&config, &policy()).unwrap());
     let (sent, _) = join!(send(&trusting(&authority), &target, LONG), async {
         let mut peer = accept(&server, &acceptor).await.unwrap();

@@ -5,6 +5,7 @@
 mod ailing;
 mod api;
 mod bad_input;
+mod credentials;
 mod deletion;
 mod github;
 mod graceful;

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
 use super::routes::{Body, Reply, Route};
-use super::{Problem, aliases, events, tables, tenants, traffic, views};
+use super::{Problem, aliases, events, rotation, tables, tenants, traffic, views};
 use crate::control::apply::{ApplyReport, ApplySpec};
 use crate::control::model::{ConnectionSpec, DestinationSpec, SourceSpec, TenantSpec};
 use crate::control::replay::ReplaySpec;
@@ -171,6 +171,8 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<tables::LoadedView>(&mut found);
     add::<views::TableEntryView>(&mut found);
     add::<views::TablesView>(&mut found);
+    add::<rotation::RotateSpec>(&mut found);
+    add::<rotation::RotatedView>(&mut found);
     add::<events::RetryDeadLettersSpec>(&mut found);
     add::<views::TenantView>(&mut found);
     add::<views::DeletionView>(&mut found);
@@ -197,7 +199,7 @@ fn schemas() -> BTreeMap<String, Value> {
     for kind in ["Source", "Destination", "Connection"] {
         let spec = schemas[&format!("{kind}Spec")].clone();
         schemas.insert(format!("{kind}Patch"), patch(spec.clone()));
-        schemas.insert(kind.to_owned(), view(spec, kind == "Source"));
+        schemas.insert(kind.to_owned(), view(spec, kind));
     }
     schemas
 }
@@ -221,9 +223,9 @@ fn patch(mut spec: Value) -> Value {
 }
 
 /// A spec with what the gateway adds.
-fn view(mut spec: Value, has_path: bool) -> Value {
+fn view(mut spec: Value, kind: &str) -> Value {
     let mut added = vec!["id", "created_at", "updated_at"];
-    if has_path {
+    if kind == "Source" {
         added.push("path");
     }
     for name in added {
@@ -231,6 +233,9 @@ fn view(mut spec: Value, has_path: bool) -> Value {
         if let Some(required) = spec["required"].as_array_mut() {
             required.push(name.into());
         }
+    }
+    if kind == "Destination" {
+        spec["properties"]["public_keys"] = json!({"type": "array", "items": {"type": "string"}});
     }
     spec
 }

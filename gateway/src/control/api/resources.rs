@@ -13,6 +13,7 @@ use crate::control::model::{Connections, Destinations, Kind, Sources};
 use crate::control::seal::redact_json;
 use crate::control::service::Listed;
 use crate::control::state::Entry;
+use crate::egress::SigningKey;
 
 type Answer = Result<Response, Problem>;
 
@@ -29,7 +30,14 @@ impl Shown for Sources {
     }
 }
 
-impl Shown for Destinations {}
+impl Shown for Destinations {
+    /// What receivers verify Ed25519 signatures with.
+    fn extra(entry: &Entry<Self>) -> Option<(&'static str, Value)> {
+        let signer = entry.parts.destination.signer.as_ref()?;
+        let public: Vec<String> = signer.keys().filter_map(SigningKey::public).collect();
+        (!public.is_empty()).then(|| ("public_keys", public.into()))
+    }
+}
 
 impl Shown for Connections {}
 

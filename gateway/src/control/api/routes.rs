@@ -4,7 +4,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
-use super::{Api, aliases, apply, events, health, plugins, resources, signals, tables, tenants, traffic};
+use super::{Api, aliases, apply, events, health, plugins, resources, rotation, signals, tables, tenants, traffic};
 use crate::control::model::{Connections, Destinations, Sources};
 
 /// A request's body.
@@ -116,6 +116,17 @@ pub(super) fn routes() -> Vec<Route> {
         ["/v1/destinations", "/v1/destinations/{destination}"],
         ["Destination", "DestinationSpec", "DestinationPatch"],
     ));
+    routes.push(
+        Route::new(
+            ("post", "/v1/destinations/{destination}/rotate-secret"),
+            "Give a destination a new signing secret, shown this once; those that it has sign for a while more",
+            Reply::Json("RotatedView"),
+            rotation::rotate,
+        )
+        .query(TENANT)
+        .body(Body::Json("RotateSpec"))
+        .creates(),
+    );
     routes.extend(resource_routes::<Connections>(
         ["/v1/connections", "/v1/connections/{connection}"],
         ["Connection", "ConnectionSpec", "ConnectionPatch"],

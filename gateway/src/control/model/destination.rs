@@ -1,8 +1,9 @@
+mod auth;
+mod signing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -15,9 +16,11 @@ use crate::control::parts::{self, Origin};
 use crate::control::snapshot::Destination;
 use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::policy::AddressPolicy;
-use crate::egress::{SignError, TargetConfig, TlsOptions};
+use crate::egress::{ClientIdentity, Proxy, ProxyUser, TargetConfig, TargetError, TlsOptions};
 use crate::event::{DestinationId, Revision, TenantId};
 use crate::secret::Secret;
+pub use auth::DestinationAuth;
+pub use signing::{RetiringSpec, SigningSpec};
 
 /// Static headers of a destination.
 const MAX_HEADERS: usize = 32;
@@ -34,7 +37,19 @@ impl Kind for Destinations {
     type Parts = DestinationParts;
     const NAME: &'static str = "destination";
     const KEY: &'static str = "dst";
-    const SECRETS: &'static [&'static str] = &["auth/token", "auth/password", "auth/value", "signing/secrets/*"];
+    const SECRETS: &'static [&'static str] = &[
+        "auth/token",
+        "auth/password",
+        "auth/value",
+        "auth/client_secret",
+        "auth/secret_access_key",
+        "auth/session_token",
+        "signing/secrets/*",
+        "signing/retiring/*/secret",
+        "signing/hmac/secret",
+        "tls/client_key_pem",
+        "proxy/password",
+    ];
 
     fn new_id(now: Timestamp, random: u128) -> DestinationId {
         DestinationId::new(now, random)
@@ -76,6 +91,12 @@ pub struct DestinationSpec {
     /// How requests are signed.
     #[serde(default)]
     pub signing: SigningSpec,
+    /// Whether bodies are compressed. Signatures of Standard Webhooks and HMAC headers are of the body before that. Default `none`.
+    #[serde(default, skip_serializing_if = "Compression::is_none")]
+    pub compression: Compression,
+    /// The proxy that requests go through. Default: the operator's, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxySpec>,
     /// One attempt, from connect to the end of the response body, at most 5 minutes. Default 30 s.
     #[serde(default = "default_timeout", with = "units::duration")]
     #[schema(value_type = String, example = "30s")]
@@ -97,6 +118,39 @@ fn default_in_flight() -> usize {
     64
 }
 
+/// Whether bodies are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// They go out as they are.
+    #[default]
+    None,
+    /// With `Content-Encoding: gzip`, from 512 bytes on, if they have none yet and become smaller.
+    Gzip,
+}
+
+impl Compression {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+/// A proxy that is asked for tunnels (`CONNECT`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxySpec {
+    /// Where it is; `http` or `https`. Like the destination's URL it must lead to where the gateway may go.
+    #[schema(example = "http://proxy.example.com:3128")]
+    pub url: String,
+    /// The user's name, if it wants one; no colon in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::control::schema::secret)]
+    pub password: Option<Secret>,
+}
+
 /// How TLS is spoken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -106,43 +160,19 @@ pub struct TlsSpec {
     pub ca_pem: Option<String>,
     /// Whether HTTP/2 is offered. Default true.
     pub http2: bool,
+    /// The gateway's certificate for this destination, in PEM, and those between it and its authority's (mutual TLS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert_pem: Option<String>,
+    /// Its private key, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::control::schema::secret)]
+    pub client_key_pem: Option<Secret>,
 }
 
 impl Default for TlsSpec {
     fn default() -> Self {
-        Self { ca_pem: None, http2: true }
+        Self { ca_pem: None, http2: true, client_cert_pem: None, client_key_pem: None }
     }
-}
-
-/// Credentials that are sent along with every request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum DestinationAuth {
-    /// None.
-    #[default]
-    None,
-    /// `Authorization: Bearer ...`.
-    Bearer {
-        /// The token.
-        #[schema(schema_with = crate::control::schema::secret)]
-        token: Secret,
-    },
-    /// `Authorization: Basic ...` (RFC 7617).
-    Basic {
-        /// The user's name; no colon in it.
-        username: String,
-        /// The password.
-        #[schema(schema_with = crate::control::schema::secret)]
-        password: Secret,
-    },
-    /// A key in a header.
-    ApiKey {
-        /// The header.
-        header: String,
-        /// The key.
-        #[schema(schema_with = crate::control::schema::secret)]
-        value: Secret,
-    },
 }
 
 /// A header with its value.
@@ -153,15 +183,6 @@ pub struct HeaderSpec {
     pub name: String,
     /// Its value.
     pub value: String,
-}
-
-/// Signatures as Standard Webhooks defines them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SigningSpec {
-    /// `whsec_` and base64; each gives a signature, so that receivers can change over. None: requests are not signed.
-    #[schema(schema_with = crate::control::schema::secrets)]
-    pub secrets: Vec<Secret>,
 }
 
 /// When failed deliveries are tried again: exponential delays with full jitter, Retry-After obeyed.
@@ -197,6 +218,54 @@ impl Default for RetrySpec {
             max_delay: Duration::from_millis(policy.max_delay_ms),
             max_retry_after: Duration::from_millis(policy.max_retry_after_ms),
             max_age: Duration::from_millis(policy.max_age_ms),
+        }
+    }
+}
+
+impl ProxySpec {
+    /// None if the gateway may not go there any more, or with a fault.
+    fn prepare(&self, place: auth::Place<'_>, faults: &mut Faults) -> Option<Proxy> {
+        let user = match (&self.username, &self.password) {
+            (None, None) => None,
+            (Some(username), Some(password)) if !username.contains(':') && username.len() <= MAX_TEXT => {
+                Some(ProxyUser { username: username.clone(), password: password.clone() })
+            }
+            (Some(_), Some(_)) => {
+                faults.add("proxy.username", "has a colon or is too long");
+                None
+            }
+            _ => {
+                faults.add("proxy.password", "username and password are given together");
+                None
+            }
+        };
+        let tls = TlsOptions { http2: false, client: None, ..place.destination.tls.clone() };
+        let config = TargetConfig { url: self.url.clone(), tls, ..place.destination.clone() };
+        let refused = |error: TargetError| match error {
+            TargetError::Refused(refusal) if place.origin == Origin::Stored => {
+                tracing::warn!(destination = %config.destination, %refusal, "destination held: its proxy is not allowed any more");
+            }
+            error => faults.add("proxy.url", error.to_string()),
+        };
+        Proxy::new(&config, user.as_ref(), place.policy).map_err(refused).ok()
+    }
+}
+
+impl TlsSpec {
+    fn client(&self, faults: &mut Faults) -> Option<ClientIdentity> {
+        match (&self.client_cert_pem, &self.client_key_pem) {
+            (Some(certificate_pem), Some(key_pem)) => {
+                Some(ClientIdentity { certificate_pem: certificate_pem.clone(), key_pem: key_pem.clone() })
+            }
+            (None, None) => None,
+            (Some(_), None) => {
+                faults.add("tls.client_key_pem", "is needed beside tls.client_cert_pem");
+                None
+            }
+            (None, Some(_)) => {
+                faults.add("tls.client_cert_pem", "is needed beside tls.client_key_pem");
+                None
+            }
         }
     }
 }
@@ -244,31 +313,39 @@ impl DestinationSpec {
         faults.time("timeout", self.timeout, Duration::from_millis(100), Duration::from_secs(300));
         faults.range("in_flight", self.in_flight, 1, 10_000);
         let retry = self.retry.prepare("retry", &mut faults);
-        let target = parts::target(&self.target(tenant, id), policy, origin).map_err(|error| faults.add("url", error.to_string()));
-        let signer = parts::signer(&self.signing.secrets).map_err(|error| {
-            let field = match error {
-                SignError::Base64 { index } | SignError::Length { index } => format!("signing.secrets[{index}]"),
-                SignError::Count | SignError::Id => "signing.secrets".into(),
-            };
-            faults.add(field, error.to_string());
-        });
-        let headers = self.prepare_headers(&mut faults);
-        let (Ok((target, held)), Ok(signer)) = (target, signer) else { return Err(faults.0) };
+        let client = self.tls.client(&mut faults);
+        let config = self.target(tenant, id, client);
+        let field = |error: &TargetError| match error {
+            TargetError::Certificates(_) => "tls.ca_pem",
+            TargetError::Client(_) => "tls.client_cert_pem",
+            _ => "url",
+        };
+        let target = parts::target(&config, policy, origin).map_err(|error| faults.add(field(&error), error.to_string()));
+        let signer = self.signing.prepare(&mut faults);
+        let mut headers = self.prepare_headers(&mut faults);
+        let place = auth::Place { destination: &config, policy, origin };
+        let made = self.auth.prepare(place, &mut faults);
+        headers.extend(made.header);
+        let proxy = self.proxy.as_ref().and_then(|proxy| proxy.prepare(place, &mut faults));
+        let proxy_held = self.proxy.is_some() && proxy.is_none();
+        let Ok((target, held)) = target else { return Err(faults.0) };
         let destination = Destination {
             id,
             name: self.name.clone(),
             tenant,
-            enabled: self.enabled && !held,
-            target: Arc::new(target),
-            signer,
+            enabled: self.enabled && !held && !made.held && !proxy_held,
+            target: Arc::new(target.with_proxy(proxy)),
+            signer: signer.map(Arc::new),
             headers,
+            credentials: made.credentials,
+            gzip: self.compression == Compression::Gzip,
             timeout: self.timeout,
             in_flight: self.in_flight,
         };
         faults.or(DestinationParts { destination: Arc::new(destination), retry })
     }
 
-    fn target(&self, tenant: TenantId, destination: DestinationId) -> TargetConfig {
+    fn target(&self, tenant: TenantId, destination: DestinationId, client: Option<ClientIdentity>) -> TargetConfig {
         // Connections are kept apart by what they were made for: another spec is another revision.
         let spec = serde_json::to_vec(self).expect("specs are plain data");
         let hash = digest(&SHA256, &spec);
@@ -280,7 +357,7 @@ impl DestinationSpec {
             url: self.url.clone(),
             append_path: self.append_path,
             append_query: self.append_query,
-            tls: TlsOptions { ca_pem: self.tls.ca_pem.clone(), http2: self.tls.http2 },
+            tls: TlsOptions { ca_pem: self.tls.ca_pem.clone(), http2: self.tls.http2, client },
         }
     }
 
@@ -295,35 +372,7 @@ impl DestinationSpec {
             let value = header_value(&format!("headers[{index}].value"), &header.value, faults);
             headers.extend(name.zip(value));
         }
-        headers.extend(self.auth.prepare(faults).map(|(name, mut value)| {
-            value.set_sensitive(true);
-            (name, value)
-        }));
         headers
-    }
-}
-
-impl DestinationAuth {
-    fn prepare(&self, faults: &mut Faults) -> Option<(HeaderName, HeaderValue)> {
-        let authorization = http::header::AUTHORIZATION;
-        match self {
-            Self::None => None,
-            Self::Bearer { token } => {
-                let value = header_value("auth.token", &format!("Bearer {}", token.expose()), faults);
-                value.map(|value| (authorization, value))
-            }
-            Self::Basic { username, password } => {
-                if username.contains(':') || username.len() > MAX_TEXT {
-                    faults.add("auth.username", "has a colon or is too long");
-                }
-                let text = STANDARD.encode(format!("{username}:{}", password.expose()));
-                header_value("auth.password", &format!("Basic {text}"), faults).map(|value| (authorization, value))
-            }
-            Self::ApiKey { header, value } => {
-                let name = header_name("auth.header", header, faults);
-                name.zip(header_value("auth.value", value.expose(), faults))
-            }
-        }
     }
 }
 

@@ -1,25 +1,32 @@
 //! One request and its response, step by step. What is known so far stands outside the running future, so that a deadline that ends it
 //! loses nothing.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::HOST;
-use http::{HeaderMap, Request, Response, Uri, response};
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
+use super::super::auth::{Credentials, Token};
 use super::super::connect;
 use super::super::fault::Fault;
+use super::super::gzip;
 use super::super::metered::{Allowance, Metered};
+use super::super::policy::AddressPolicy;
 use super::super::pool::{Admission, Connection, Driver, Http1, Spoken};
-use super::super::target::PoolKey;
+use super::super::proxy::{self, Proxy};
+use super::super::target::{PoolKey, Target};
 use super::{Inner, MAX_RESPONSE_HEAD, OutRequest};
+use crate::clock::Clock;
 
 /// How long a connection may take to come to rest after its response before it is not kept.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -35,7 +42,8 @@ const CHUNKED_OVERHEAD: usize = 6;
 
 /// What is being waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(in crate::egress) enum Stage {
+    Token,
     Admission,
     Resolve,
     Connect,
@@ -43,23 +51,30 @@ pub(super) enum Stage {
     Response,
 }
 
-pub(super) struct Exchange<'a> {
+pub(in crate::egress) struct Exchange<'a> {
     inner: &'a Inner,
     request: OutRequest,
-    pub(super) stage: Stage,
+    pub(super) clock: &'a Clock,
+    /// What is kept of the response's body, in bytes.
+    max_response: usize,
+    token: Option<Token>,
+    pub(in crate::egress) stage: Stage,
     pub(super) resent: bool,
-    pub(super) head: Option<response::Parts>,
-    pub(super) response: Kept,
+    pub(in crate::egress) head: Option<response::Parts>,
+    pub(in crate::egress) response: Kept,
     pub(super) response_complete: bool,
 }
 
 type Message = Request<Full<Bytes>>;
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(inner: &'a Inner, request: OutRequest) -> Self {
+    pub(in crate::egress) fn new(inner: &'a Inner, request: OutRequest, clock: &'a Clock, max_response: usize) -> Self {
         Self {
             inner,
             request,
+            clock,
+            max_response,
+            token: None,
             stage: Stage::Admission,
             resent: false,
             head: None,
@@ -68,7 +83,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    pub(super) async fn run(&mut self) -> Result<(), Fault> {
+    pub(in crate::egress) async fn run(&mut self) -> Result<(), Fault> {
+        if self.request.gzip {
+            Box::pin(gzip::compress(&mut self.request)).await;
+        }
+        if let Some(credentials) = self.request.credentials.clone() {
+            self.authorize(credentials).await?;
+        }
         let key = self.request.target.key;
         let Admission { permit: _permit, spoken, gate, connection } = self.inner.pool.admit(key).await;
         let kept = connection.is_some();
@@ -85,6 +106,34 @@ impl<'a> Exchange<'a> {
             }
             outcome => outcome.map_err(|unsent| unsent.fault),
         }
+    }
+
+    /// Gives the request its credentials. On the heap, since a token is got by an exchange like this.
+    fn authorize(&mut self, credentials: Arc<Credentials>) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + '_>> {
+        Box::pin(async move {
+            match &*credentials {
+                Credentials::Aws(aws) => aws.sign(&mut self.request, self.clock.now()),
+                Credentials::OAuth(oauth) => {
+                    self.stage = Stage::Token;
+                    let token = oauth.token(self.inner, self.clock).await?;
+                    self.stage = Stage::Admission;
+                    self.request.headers.insert(AUTHORIZATION, token.header.clone());
+                    self.token = Some(token);
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    /// Whether a token that was good before is good no more; it is forgotten.
+    pub(super) fn token_ended(&self) -> bool {
+        let is_refused = self.head.as_ref().is_some_and(|head| head.status == StatusCode::UNAUTHORIZED);
+        let (Some(token), Some(Credentials::OAuth(oauth)), true) = (&self.token, self.request.credentials.as_deref(), is_refused)
+        else {
+            return false;
+        };
+        oauth.refused(token);
+        !token.is_fresh
     }
 
     /// Opens a connection. Where it may turn out that many requests can share one, the first opens it and the others wait for that.
@@ -116,15 +165,66 @@ impl<'a> Exchange<'a> {
     async fn dial(&mut self, permit: OwnedSemaphorePermit) -> Result<Connection, Fault> {
         let (inner, target) = (self.inner, Arc::clone(&self.request.target));
         self.stage = Stage::Resolve;
+        if let Some(proxy) = &target.proxy {
+            let tunnel = self.through(proxy, &target).await?;
+            return self.speak(tunnel, &target, permit).await;
+        }
+        if let Some(environment) = &inner.proxies
+            && let Some(proxy) = Proxy::of_environment(environment, &target)?
+        {
+            let tunnel = self.through(&proxy, &target).await?;
+            return self.speak(tunnel, &target, permit).await;
+        }
         let addresses = inner.resolver.resolve(&target).await?;
         self.stage = Stage::Connect;
         let stream = connect::tcp(&addresses).await?;
+        self.speak(stream, &target, permit).await
+    }
+
+    /// A tunnel to one of the target's addresses.
+    async fn through(&mut self, proxy: &Proxy, target: &Target) -> Result<TokioIo<Upgraded>, Fault> {
+        let inner = self.inner;
+        let places: Vec<String> = if inner.names_at_proxy && proxy.is_operators {
+            vec![target.place()]
+        } else {
+            inner.resolver.resolve(target).await?.iter().map(ToString::to_string).collect()
+        };
+        let found = if proxy.is_operators {
+            inner.resolver.resolve_by(&proxy.target, &AddressPolicy::open()).await
+        } else {
+            inner.resolver.resolve(&proxy.target).await
+        };
+        let unreachable = |fault: Fault| proxy::failed(fault.to_string());
+        let addresses = found.map_err(unreachable)?;
+        self.stage = Stage::Connect;
+        let mut fault = None;
+        for place in places {
+            let stream = connect::tcp(&addresses).await.map_err(unreachable)?;
+            let tunnel = if proxy.target.is_tls() {
+                let (stream, _) = inner.tls.connect(&proxy.target, stream).await.map_err(unreachable)?;
+                proxy.tunnel(stream, &place).await
+            } else {
+                proxy.tunnel(stream, &place).await
+            };
+            match tunnel {
+                Ok(tunnel) => return Ok(tunnel),
+                Err(error) => fault = Some(error),
+            }
+        }
+        Err(fault.unwrap_or_else(|| proxy::failed("the destination has no address")))
+    }
+
+    /// TLS and HTTP over a stream to the target.
+    async fn speak<T>(&mut self, stream: T, target: &Target, permit: OwnedSemaphorePermit) -> Result<Connection, Fault>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         if !target.is_tls() {
             return http1(stream, permit).await;
         }
         self.stage = Stage::Tls;
-        let (stream, is_http2) = inner.tls.connect(&target, stream).await?;
-        if is_http2 { http2(inner, target.key, stream, permit).await } else { http1(stream, permit).await }
+        let (stream, is_http2) = self.inner.tls.connect(target, stream).await?;
+        if is_http2 { http2(self.inner, target.key, stream, permit).await } else { http1(stream, permit).await }
     }
 
     async fn exchange(&mut self, connection: Connection) -> Result<(), Unsent> {
@@ -187,7 +287,7 @@ impl<'a> Exchange<'a> {
     async fn read(&mut self, response: Response<Incoming>) {
         let (head, mut body) = response.into_parts();
         self.head = Some(head);
-        let cap = self.inner.max_response;
+        let cap = self.max_response;
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return };
             let Ok(data) = frame.into_data() else { continue };
@@ -202,7 +302,7 @@ impl<'a> Exchange<'a> {
 
     /// Bytes that a response may have on the wire.
     fn allowance(&self) -> usize {
-        MAX_RESPONSE_HEAD + CHUNKED_OVERHEAD * self.inner.max_response + H2_STREAM_WINDOW as usize
+        MAX_RESPONSE_HEAD + CHUNKED_OVERHEAD * self.max_response + H2_STREAM_WINDOW as usize
     }
 
     fn keep(&self, mut connection: Http1) {
@@ -226,7 +326,7 @@ impl<'a> Exchange<'a> {
 
 /// What is kept of a response's body, with its share of what all may keep.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(in crate::egress) struct Kept {
     bytes: BytesMut,
     room: Option<OwnedSemaphorePermit>,
 }

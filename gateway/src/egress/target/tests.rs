@@ -100,8 +100,10 @@ fn connections_are_shared_by_nothing_but_the_same_destination_revision_origin_an
 #[test]
 fn certificates_are_read_or_refused() {
     for pem in ["", "nonsense", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"] {
-        let config =
-            TargetConfig { tls: TlsOptions { ca_pem: Some(pem.to_owned()), http2: true }, ..config("https://example.com") };
+        let config = TargetConfig {
+            tls: TlsOptions { ca_pem: Some(pem.to_owned()), ..TlsOptions::default() },
+            ..config("https://example.com")
+        };
         assert!(matches!(Target::new(&config, &AddressPolicy::default()), Err(TargetError::Certificates(_))), "{pem}");
     }
 }

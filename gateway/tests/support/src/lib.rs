@@ -9,6 +9,7 @@ pub mod github;
 pub mod http;
 pub mod mounts;
 pub mod otlp;
+pub mod peers;
 pub mod process;
 pub mod redis;
 pub mod standard_webhooks;
