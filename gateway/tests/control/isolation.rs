@@ -33,6 +33,7 @@ fn body(path: &str, method: &str) -> Option<Value> {
         ("post", "/v1/sources") => Some(json!({"name": "x"})),
         ("post", "/v1/destinations") => Some(json!({"name": "x", "url": "https://example.com/"})),
         ("post", "/v1/connections") => Some(json!({"name": "x", "source": "in", "destination": "out"})),
+        ("post", "/v1/destinations/{destination}/rotate-secret") => Some(json!({})),
         ("post", "/v1/dead-letters/retry") => Some(json!({"ids": ["dlv_01j9zzzzzzzzzzzzzzzzzzzzzz"]})),
         _ => None,
     }

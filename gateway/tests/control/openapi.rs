@@ -73,6 +73,11 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         ("get_events_event_deliveries_delivery", format!("/v1/events/{event}/deliveries/{delivery}?tenant=acme"), None),
         ("get_deliveries", format!("/v1/deliveries?tenant=acme&event={event}"), None),
         ("get_dead_letters", "/v1/dead-letters?tenant=acme".into(), None),
+        (
+            "post_destinations_destination_rotate_secret",
+            "/v1/destinations/out/rotate-secret?tenant=acme".into(),
+            Some(json!({"overlap": "1h", "kind": "ed25519"})),
+        ),
         ("post_dead_letters_retry", "/v1/dead-letters/retry?tenant=acme".into(), Some(json!({ "ids": [delivery] }))),
         ("post_events_event_retry", format!("/v1/events/{event}/retry?tenant=acme"), None),
         ("put_traffic_lanes_lane", "/v1/traffic/lanes/low".into(), Some(json!({"percent": 20, "reason": "slow"}))),
