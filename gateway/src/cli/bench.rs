@@ -12,6 +12,7 @@
 //! Nothing counts unless it arrives: what the gateway answered with 202 and what the receiver logged are compared as sets of
 //! delivery ids, and a missing one fails the run.
 
+mod attack;
 mod body;
 mod cage;
 mod cases;
@@ -55,6 +56,8 @@ enum Case {
     Latency(TrafficOptions),
     /// What a hundred quiet tenants feel of one that floods and of one whose destination hangs.
     Noisy(TrafficOptions),
+    /// What quiet tenants feel of others whose plugins use up all that they may, and whose uploads are dear to compile.
+    Hostile(TrafficOptions),
     /// What many queued events cost in memory, and what everybody else feels of them while they wait and drain.
     Backlog(BacklogOptions),
     /// How long it takes from the kill of a gateway to the first delivery of the next, with many events queued.
@@ -242,6 +245,7 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
         Case::Deliver(DeliverOptions { options, traffic, plugin }) => cases::run(&options, cases::Plan::Deliver(traffic, plugin)),
         Case::Latency(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Latency(traffic)),
         Case::Noisy(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Noisy(traffic)),
+        Case::Hostile(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Hostile(traffic)),
         Case::Backlog(backlog) => {
             let events = backlog.events();
             cases::run(&backlog.options, cases::Plan::Backlog(backlog.traffic, events))

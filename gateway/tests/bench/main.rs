@@ -94,6 +94,16 @@ fn noise_loses_nothing_of_quiet_tenants() {
 }
 
 #[test]
+fn attacks_lose_nothing_of_quiet_tenants() {
+    let report = report(&["hostile", "--short", "--json", "--store", "redis"]);
+    check_figures(&report, &["hostile_p99", "bombs_p99"]);
+    check_nothing_lost(&report);
+    for figure in report["figures"].as_array().unwrap() {
+        assert!(figure["floor"].as_f64().is_some_and(|floor| floor > 0.0) && figure["goal"] == 2.0, "{figure}");
+    }
+}
+
+#[test]
 fn a_backlog_drains_without_loss_on_both_stores() {
     let report = report(&["backlog", "--short", "--json"]);
     let names = ["backlog_memory", "backlog_drain", "backlog_quiet_p99"];

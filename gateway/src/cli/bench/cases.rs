@@ -4,6 +4,7 @@ mod accept;
 mod backlog;
 mod cost;
 mod deliver;
+mod hostile;
 mod latency;
 mod memory;
 mod noisy;
@@ -34,6 +35,7 @@ pub(super) enum Plan {
     Deliver(Traffic, PluginChoice),
     Latency(Traffic),
     Noisy(Traffic),
+    Hostile(Traffic),
     Backlog(Traffic, u64),
     Restart(Traffic, u64),
     Tenants(Traffic, usize),
@@ -100,6 +102,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         | Plan::Deliver(traffic, _)
         | Plan::Latency(traffic)
         | Plan::Noisy(traffic)
+        | Plan::Hostile(traffic)
         | Plan::Backlog(traffic, _)
         | Plan::Restart(traffic, _)
         | Plan::Tenants(traffic, _)
@@ -118,6 +121,7 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::Deliver(traffic, plugin) => deliver::run(&lab, &traffic, plugin).await?,
         Plan::Latency(traffic) => latency::run(&lab, &traffic).await?,
         Plan::Noisy(traffic) => noisy::run(&lab, &traffic).await?,
+        Plan::Hostile(traffic) => hostile::run(&lab, &traffic).await?,
         Plan::Backlog(traffic, events) => backlog::run(&lab, &traffic, events).await?,
         Plan::Restart(traffic, events) => restart::run(&lab, &traffic, events).await?,
         Plan::Tenants(traffic, tenants) => tenants::run(&lab, &traffic, tenants).await?,

@@ -104,7 +104,7 @@ fn name(tenant: usize) -> String {
 }
 
 /// The component with a custom section that says `number`: another version that does the same.
-fn distinct(component: &[u8], number: usize) -> Bytes {
+pub(super) fn distinct(component: &[u8], number: usize) -> Bytes {
     let name = b"tidegate-bench";
     let number = (number as u64).to_be_bytes();
     let length = 1 + name.len() + number.len();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -231,6 +231,13 @@ impl Gateway {
         Ok(Setup { gateway: self, tenant, source, path: "/hook" })
     }
 
+    /// Uploads a component, whether it is taken or not; gives the answer's status.
+    pub(super) async fn upload(&self, tenant: &str, plugin: &str, component: Bytes) -> Result<StatusCode, BenchError> {
+        let path = format!("/v1/plugins/{plugin}/versions?tenant={tenant}");
+        let upload = request(Method::POST, &path, Some(self.launch.key.expose()), component);
+        http::call(self.admin, upload).await.map(|(status, _)| status)
+    }
+
     /// The end of its log, if it ended.
     fn ended(&mut self) -> Option<BenchError> {
         let status = self.child.try_wait().ok().flatten()?;
@@ -302,16 +309,25 @@ impl Setup<'_> {
         receiver: SocketAddr,
         component: Option<&'static [u8]>,
     ) -> Result<Route<ConnectionId>, BenchError> {
+        self.connect_through(receiver, component.map(|component| (Bytes::from_static(component), json!({})))).await
+    }
+
+    /// The same with more fields of the component's stage.
+    pub(super) async fn connect_through(
+        self,
+        receiver: SocketAddr,
+        stage: Option<(Bytes, Value)>,
+    ) -> Result<Route<ConnectionId>, BenchError> {
         let Self { gateway, tenant, source, path } = &self;
         let destination = json!({
             "name": "receiver", "url": format!("http://{receiver}{path}"), "in_flight": IN_FLIGHT, "signing": {"secrets": [SECRET]}
         });
         gateway.create(&format!("/v1/destinations?tenant={tenant}"), &destination).await?;
         let mut connection = json!({"name": "bench", "source": source.to_string(), "destination": "receiver"});
-        if let Some(component) = component {
-            let path = format!("/v1/plugins/push-to-chat/versions?tenant={tenant}");
-            gateway.send(Method::POST, &path, Bytes::from_static(component)).await?;
-            connection["plugins"] = json!([{"plugin": "push-to-chat"}]);
+        if let Some((component, mut stage)) = stage {
+            gateway.send(Method::POST, &format!("/v1/plugins/bench/versions?tenant={tenant}"), component).await?;
+            stage["plugin"] = "bench".into();
+            connection["plugins"] = json!([stage]);
         }
         let connection = gateway.create(&format!("/v1/connections?tenant={tenant}"), &connection).await?;
         let id = id_of(&connection)?.parse();
