@@ -350,7 +350,7 @@ pub(crate) async fn offline(
 /// Whoever sets a memory limit for the process needs this number.
 fn tell_memory(config: &Config, plugin_threads: usize) {
     let limits = config.memory(plugin_threads);
-    let MemoryLimits { bodies, in_flight, outputs, responses, loaded, running, cache, overhead } = limits;
+    let MemoryLimits { bodies, in_flight, outputs, responses, loaded, running, idle, cache, overhead } = limits;
     tracing::info!(
         mib = limits.sum() >> 20,
         ingest.max_body_bytes = bodies,
@@ -359,6 +359,7 @@ fn tell_memory(config: &Config, plugin_threads: usize) {
         egress.response_bytes = responses,
         plugins.loaded_bytes = loaded,
         plugins.max_memory = running,
+        plugins.idle_bytes = idle,
         store.cache = cache,
         overhead,
         "memory stays under this, whatever the backlog"

@@ -2,8 +2,8 @@
 //!
 //! A component comes from [`Components`] or [`Runtime::inspect`]; it is screened, compiled in a child process that can be
 //! killed, kept on disk as an artifact that only this node can have made, and linked against the host interfaces of `sdk/wit`.
-//! Each event then gets a fresh instance on threads of the runtime's own. Every trap and every refusal has a name: see
-//! [`Stop`], [`Refusal`], and the table in [`limits`].
+//! Each event then gets a fresh instance on threads of the runtime's own, or one that its stage had before if that asks for it
+//! ([`reuse`]). Every trap and every refusal has a name: see [`Stop`], [`Refusal`], and the table in [`limits`].
 //!
 //! This module knows events, and neither the store nor who dispatches.
 
@@ -20,6 +20,7 @@ pub mod limits;
 mod output;
 pub mod poison;
 mod pool;
+pub mod reuse;
 mod screen;
 pub mod table;
 mod versions;
@@ -30,6 +31,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,6 +43,7 @@ pub use compile::child::compiler_child;
 pub use error::{CallError, LoadError, PluginError, Refusal, Stop};
 pub use host::{Access, Secrets};
 pub use limits::{CompileLimits, Limits};
+pub use reuse::Reuse;
 pub use screen::{Interface, Screen, screen};
 pub use table::Table;
 pub use visit::{Attempted, Judgement, Response, Verification};
@@ -51,6 +54,7 @@ use compile::Compiler;
 use engine::Filling;
 use poison::Circuits;
 use pool::{Pool, Size, Work};
+use reuse::{Idle, IdleLimits};
 use table::{NoTables, Overlay, Place, Tables};
 use versions::{CacheSize, Side, Version, Versions};
 
@@ -85,6 +89,12 @@ pub struct PluginConfig {
     pub cached_versions: usize,
     /// Bytes of compiled code kept ready.
     pub cached_bytes: u64,
+    /// Instances that wait for another run of their stage, counted by their memories; with 0 none does.
+    pub idle_instances: u32,
+    /// Bytes of their memories and tables.
+    pub idle_bytes: usize,
+    /// How long one waits at the most.
+    pub idle_time: Duration,
     /// Bytes of compiled code kept on disk.
     pub disk_bytes: u64,
     /// Compilers at work at once. One tenant has at most all but one of them.
@@ -107,6 +117,9 @@ impl PluginConfig {
             tenant_queue: 64,
             cached_versions: 16_384,
             cached_bytes: 256 << 20,
+            idle_instances: 64,
+            idle_bytes: 64 << 20,
+            idle_time: Duration::from_secs(60),
             disk_bytes: 8 << 30,
             compilers: cores.div_ceil(2).max(2),
             compile: CompileLimits::default(),
@@ -140,7 +153,7 @@ pub struct Inspection {
 
 /// The engine that a component runs in, with room for `slots` instances at once: for measuring what a bare call of it costs.
 pub(crate) fn bare_engine(component: &[u8], slots: u32) -> wasmtime::Result<wasmtime::Engine> {
-    let engine = engine::runtime(filling_of(component)?, slots)?;
+    let engine = engine::runtime(filling_of(component)?, slots, 0)?;
     engine::start_epochs([&engine])?;
     Ok(engine)
 }
@@ -167,7 +180,7 @@ pub(crate) async fn stock(
     }
     let (directory, max_bytes, max_total) = (config.directory.clone(), config.compile.artifact_bytes as u64, config.disk_bytes);
     let keep = move || -> Result<(), PluginError> {
-        let engine = engine::runtime(filling, 1).map_err(|error| PluginError::Engine(format!("{error:#}")))?;
+        let engine = engine::runtime(filling, 1, 0).map_err(|error| PluginError::Engine(format!("{error:#}")))?;
         let artifacts = Artifacts::open(&directory, &engine, max_bytes, max_total)?;
         let kept = artifacts.store_all(&copies, &artifact);
         kept.map_err(|source| PluginError::Directory { path: directory.display().to_string(), source })
@@ -182,6 +195,7 @@ pub struct Runtime(Arc<Inner>);
 
 struct Inner {
     versions: Versions,
+    idle: Arc<Idle>,
     pool: Pool,
     /// For what a sender waits for.
     gate: Pool,
@@ -206,11 +220,13 @@ impl Runtime {
         let fault = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
         let threads = config.all_threads();
         let slots = u32::try_from(threads).unwrap_or(u32::MAX);
+        let limits = IdleLimits { instances: config.idle_instances, bytes: config.idle_bytes, time: config.idle_time };
+        let idle = Idle::start(limits);
         let side = |filling| -> Result<Side, PluginError> {
-            let engine = engine::runtime(filling, slots).map_err(fault)?;
+            let engine = engine::runtime(filling, slots, config.idle_instances).map_err(fault)?;
             let linker = host::linker(&engine).map_err(fault)?;
             let artifacts = Artifacts::open(&config.directory, &engine, config.compile.artifact_bytes as u64, config.disk_bytes)?;
-            Ok(Side { filling, engine, linker, artifacts: Arc::new(artifacts) })
+            Ok(Side { filling, engine, linker, artifacts: Arc::new(artifacts), idle: Arc::clone(&idle) })
         };
         let sides = [side(Filling::Copied)?, side(Filling::Mapped)?];
         engine::start_epochs(sides.iter().map(|side| &side.engine)).map_err(PluginError::Thread)?;
@@ -223,7 +239,13 @@ impl Runtime {
             Pool::start(size).map_err(PluginError::Thread)
         };
         let (pool, gate) = (pool(config.threads, config.long_threads)?, pool(config.gate_threads, config.gate_threads)?);
-        Ok(Self(Arc::new(Inner { versions, pool, gate, tables, circuits: Circuits::default(), fuel_waits: Mutex::default() })))
+        let (circuits, fuel_waits) = (Circuits::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { versions, idle, pool, gate, tables, circuits, fuel_waits })))
+    }
+
+    /// How many instances wait for another run of their stage, and the bytes of their memories and tables.
+    pub fn idle_instances(&self) -> (usize, usize) {
+        self.0.idle.waiting()
     }
 
     /// Which versions are poisoned on this node. Who runs them tells how they ended.
@@ -268,6 +290,7 @@ impl Runtime {
             secrets: Arc::default(),
             limits: Limits::default(),
             table: Table::default(),
+            reuse: None,
         };
         let (report, _) = self.run(&self.0.pool, version, call, call::instantiate).await;
         match report.result {
@@ -316,7 +339,9 @@ impl Runtime {
         }
     }
 
-    /// Runs a call again with each answer that it was stopped for. It counts as one run, with the fuel and the time of all.
+    /// Runs a call again with each answer that it was stopped for. It counts as one run, with the fuel and the time of all. What a guest asks
+    /// may depend on what it finds in its memory: so whatever runs again does so in a fresh instance, and what was asked in another one is
+    /// not put to the table.
     async fn answering<T: Send + 'static>(&self, place: Place, mut call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
         let mut overlay = Overlay::default();
         let (mut fuel, mut took_us) = (0u64, 0u64);
@@ -328,7 +353,10 @@ impl Runtime {
                 (report.run.fuel, report.run.took_us) = (fuel, took_us);
                 return report;
             };
-            call = asking;
+            call = Call { reuse: None, ..asking };
+            if report.reused {
+                continue;
+            }
             let number = u32::try_from(call.table.answers.len()).unwrap_or(u32::MAX);
             let tables = &*self.0.tables;
             let answer =

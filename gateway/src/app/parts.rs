@@ -126,6 +126,9 @@ pub(super) fn plugins(settings: &config::Plugins) -> Result<PluginConfig, StartE
     }
     config.disk_bytes = settings.cache_bytes;
     config.cached_bytes = settings.loaded_bytes;
+    config.idle_instances = settings.idle_instances;
+    config.idle_bytes = settings.idle_bytes;
+    config.idle_time = settings.idle_time;
     Ok(config)
 }
 

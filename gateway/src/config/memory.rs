@@ -20,6 +20,8 @@ pub struct MemoryLimits {
     pub loaded: u64,
     /// `plugins.max_memory` on each thread that runs plugins.
     pub running: u64,
+    /// `plugins.idle_bytes`.
+    pub idle: u64,
     /// The embedded store's `cache`.
     pub cache: u64,
     /// For what no limit counts.
@@ -29,8 +31,8 @@ pub struct MemoryLimits {
 impl MemoryLimits {
     /// What a gateway stays under, whatever the backlog.
     pub fn sum(&self) -> u64 {
-        let Self { bodies, in_flight, outputs, responses, loaded, running, cache, overhead } = *self;
-        [bodies, in_flight, outputs, responses, loaded, running, cache, overhead].into_iter().fold(0, u64::saturating_add)
+        let Self { bodies, in_flight, outputs, responses, loaded, running, idle, cache, overhead } = *self;
+        [bodies, in_flight, outputs, responses, loaded, running, idle, cache, overhead].into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -44,6 +46,7 @@ impl Config {
             responses: self.egress.response_bytes as u64,
             loaded: self.plugins.loaded_bytes,
             running: plugin_threads.saturating_mul(self.plugins.max_memory) as u64,
+            idle: if self.plugins.idle_instances > 0 { self.plugins.idle_bytes as u64 } else { 0 },
             cache: match &self.store {
                 Store::Embedded(store) => store.cache,
                 Store::Redis(_) => 0,

@@ -390,8 +390,15 @@ pub struct Plugins {
     pub loaded_bytes: u64,
     /// Threads that run plugins; 0 means one for each core.
     pub threads: usize,
-    /// Instances at once. Default 256.
-    pub instances: u32,
+    /// Instances that wait for another run of a stage that uses them again, each counted as often as it has memories (one, for most); 0 keeps none.
+    /// The least recently used go first. Default 64.
+    pub idle_instances: u32,
+    /// Bytes of their memories and tables. Default 64 MiB.
+    #[serde(with = "units::size")]
+    pub idle_bytes: usize,
+    /// How long one waits at the most. Default 60 s.
+    #[serde(with = "units::duration")]
+    pub idle_time: Duration,
     /// The most memory that a run may be given. Default 64 MiB.
     #[serde(with = "units::size")]
     pub max_memory: usize,
@@ -412,7 +419,9 @@ impl Default for Plugins {
             cache_bytes: 2 << 30,
             loaded_bytes: 256 << 20,
             threads: 0,
-            instances: 256,
+            idle_instances: 64,
+            idle_bytes: 64 << 20,
+            idle_time: Duration::from_secs(60),
             max_memory: 64 << 20,
             max_fuel: 2_000_000_000,
             max_time: Duration::from_secs(5),

@@ -142,7 +142,9 @@ fn check_egress(egress: &Egress, checks: &mut Checks) {
 fn check_plugins(plugins: &Plugins, checks: &mut Checks) {
     checks.range("plugins.threads", plugins.threads, 0, 1_024);
     checks.range("plugins.loaded_bytes", plugins.loaded_bytes, 1 << 20, 1 << 40);
-    checks.range("plugins.instances", plugins.instances, 1, 100_000);
+    checks.range("plugins.idle_instances", plugins.idle_instances, 0, 1_024);
+    checks.range("plugins.idle_bytes", plugins.idle_bytes, 1 << 20, 64 * GIB);
+    checks.time("plugins.idle_time", plugins.idle_time, Duration::from_secs(1), HOUR);
     checks.range("plugins.max_memory", plugins.max_memory, 1 << 20, 4 * GIB);
     checks.range("plugins.max_fuel", plugins.max_fuel, 1_000_000, u64::MAX);
     checks.range("plugins.max_output", plugins.max_output, KIB, GIB);

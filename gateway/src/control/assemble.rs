@@ -90,6 +90,7 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
             on_failure: stage.on_failure,
             poison_after: stage.poison_after,
             on_poisoned: stage.on_poisoned,
+            invocations: stage.invocations,
         })
     });
     Ok(Connection {

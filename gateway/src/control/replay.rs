@@ -248,6 +248,7 @@ impl Control {
                     secrets: Arc::clone(&stage.secrets),
                     limits: stage.limits.clone(),
                     table: Table::trial(place),
+                    reuse: None,
                 };
                 match self.inspector.ask(kind, call).await.result {
                     Ok(None) => next.push(input),

@@ -181,6 +181,8 @@ pub struct Stage {
     pub poison_after: u32,
     /// What happens to events while it is.
     pub on_poisoned: OnPoisoned,
+    /// Runs of one instance; each has its own without it.
+    pub invocations: Option<u32>,
 }
 
 impl Stage {

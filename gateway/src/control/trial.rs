@@ -138,6 +138,7 @@ impl Control {
             secrets: Arc::clone(&given.secrets),
             limits: given.limits.clone(),
             table: Table::trial(given.place(homes.tenant, plugin.id, event)),
+            reuse: None,
         };
         let report = self.inspector.ask(version.kind, call).await;
         Ok(Tried::of(event, version.kind, report, &given))
@@ -156,6 +157,7 @@ impl Control {
                 on_failure: OnFailure::default(),
                 poison_after: None,
                 on_poisoned: OnPoisoned::default(),
+                reuse: None,
             };
             let mut faults = Faults::default();
             let parts = stage.prepare("", &self.preparer.ceilings, &mut faults);

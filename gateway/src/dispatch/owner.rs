@@ -194,6 +194,7 @@ async fn tend(shared: &Shared, hold: &Hold, windows: &Windows) -> Result<Duratio
             dead_letters: depth.dead_letters,
         },
     );
+    shared.metrics.plugin_idle(shared.plugins.idle_instances());
     let Trimmed { more, .. } = shared.store.trim(&hold.lease, shared.config.retention, now).await?;
     let purging = purge(shared, hold).await?;
     Ok(match (more, purging) {

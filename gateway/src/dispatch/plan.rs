@@ -13,7 +13,7 @@ use crate::control::inspect::Inspector;
 use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage};
 use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest};
 use crate::plugin::table::Place;
-use crate::plugin::{Call, Report, Table};
+use crate::plugin::{Call, Report, Reuse, Table};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
 use crate::telemetry::metrics::{PluginOutcome, Track};
 use crate::telemetry::trace;
@@ -294,6 +294,7 @@ impl Planner<'_> {
             secrets: stage.secrets.clone(),
             limits: stage.limits.clone(),
             table: Table::live(place),
+            reuse: stage.invocations.map(|invocations| Reuse { connection: connection.id, stage: place.stage, invocations }),
         };
         let started_at = self.shared.clock.now();
         // What is planned again was compared the first time, and a shadow is compared with the alias' own version.

@@ -76,7 +76,7 @@ impl Shadows {
         let room = Arc::clone(&self.room).try_acquire_many_owned(size);
         let slot = self.queue.try_reserve();
         if let (Ok(room), Ok(slot)) = (room, slot) {
-            let call = Call { version: portion.version, table: call.table.beside(), ..call };
+            let call = Call { version: portion.version, table: call.table.beside(), reuse: None, ..call };
             return slot.send(Run { split: Arc::clone(split), portion, call, live: live.clone(), _room: room });
         }
         self.count(shared, split, &portion, Shadowed::Dropped, None);

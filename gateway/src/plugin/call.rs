@@ -1,4 +1,4 @@
-//! One call: a fresh instance, its limits, the guest's answer, and what it used.
+//! One call: an instance, a fresh one unless its stage says otherwise, its limits, the guest's answer, and what it used.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::error::{CallError, LoadError, Refusal, Stop};
 use super::host::{Secrets, State, one_line};
 use super::limits::{EPOCH, HANDLES, Limits, MAX_FRAMES};
 use super::output;
+use super::reuse::{Instances, Kept, Reuse};
 use super::table::{Table, TableOp};
 use super::visit::Visits;
 use crate::clock::{Timestamp, monotonic};
@@ -39,6 +40,8 @@ pub struct Call {
     pub limits: Limits,
     /// The table that it may use.
     pub table: Table,
+    /// Which calls may go on in one instance; without it this one has an instance of its own.
+    pub reuse: Option<Reuse>,
 }
 
 /// How a call ended.
@@ -54,24 +57,26 @@ pub struct Report<T> {
     pub used_table: bool,
     /// What it was stopped for: it is to run again with the answer.
     pub(super) asked: Option<TableOp>,
+    /// Whether it ran in an instance that an earlier call had left.
+    pub(super) reused: bool,
 }
 
 impl<T> Report<T> {
     /// Of a call that never ran.
     pub fn failed(version: VersionHash, error: CallError) -> Self {
         let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
-        Self { result: Err(error), run, backtrace: Vec::new(), used_table: false, asked: None }
+        Self { result: Err(error), run, backtrace: Vec::new(), used_table: false, asked: None, reused: false }
     }
 
     /// Of a call with this answer.
     pub fn answered(answer: T, run: PluginRun) -> Self {
-        Self { result: Ok(answer), run, backtrace: Vec::new(), used_table: false, asked: None }
+        Self { result: Ok(answer), run, backtrace: Vec::new(), used_table: false, asked: None, reused: false }
     }
 
     /// With what `make` makes of the answer.
     pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Report<U> {
-        let Self { result, run, backtrace, used_table, asked } = self;
-        Report { result: result.map(make), run, backtrace, used_table, asked }
+        let Self { result, run, backtrace, used_table, asked, reused } = self;
+        Report { result: result.map(make), run, backtrace, used_table, asked, reused }
     }
 }
 
@@ -88,6 +93,8 @@ pub struct Frame {
 pub(super) struct Ready {
     pub(super) pre: InstancePre<State>,
     pub(super) offers: Offers,
+    /// Those of its instances that wait for another call.
+    pub(super) instances: Instances,
 }
 
 /// What it exports.
@@ -143,16 +150,19 @@ pub(super) fn filter(ready: &Ready, call: &Call) -> Report<bool> {
 /// Asks the transform.
 pub(super) fn transform(ready: &Ready, call: &Call) -> Report<Vec<Request>> {
     let Some(indices) = &ready.offers.transform else { return failed(call.version, CallError::NotOffered(TRANSFORM)) };
-    let report = with_event(
+    with_event(
         ready,
         call,
-        |_| 0,
+        |requests: &Vec<Request>| u32::try_from(requests.len()).unwrap_or(u32::MAX),
         |store, instance, event| {
             let guest = indices.load(&mut *store, instance).map_err(|error| wrong_type(TRANSFORM, &error))?;
-            guest.call_run(store, event)
+            // Here, so that an instance whose answer can't be taken is not kept.
+            match guest.call_run(store, event)? {
+                Ok(outputs) => Ok(Ok(output::requests(outputs, &call.request, &call.limits)?)),
+                Err(failure) => Ok(Err(failure)),
+            }
         },
-    );
-    report.and_then(|outputs| output::requests(outputs, &call.request, &call.limits), |requests| requests.len())
+    )
 }
 
 /// Makes an instance, checks the types of what it exports, and throws it away.
@@ -170,13 +180,13 @@ pub(super) fn wrong_type(interface: &str, error: &wasmtime::Error) -> wasmtime::
 impl<T> Report<T> {
     /// Makes something else of the answer; `count` is what is recorded of it.
     pub(super) fn and_then<U>(self, make: impl FnOnce(T) -> Result<U, Stop>, count: impl FnOnce(&U) -> usize) -> Report<U> {
-        let Self { result, run, backtrace, used_table, asked } = self;
+        let Self { result, run, backtrace, used_table, asked, reused } = self;
         let result = result.and_then(|answer| Ok(make(answer)?));
         let outcome = match &result {
             Ok(made) => Ok(u32::try_from(count(made)).unwrap_or(u32::MAX)),
             Err(error) => Err(error.to_failure()),
         };
-        Report { result, run: PluginRun { outcome, ..run }, backtrace, used_table, asked }
+        Report { result, run: PluginRun { outcome, ..run }, backtrace, used_table, asked, reused }
     }
 }
 
@@ -220,45 +230,67 @@ pub(super) fn run<T>(
     ask: impl FnOnce(&mut Store<State>, &Instance) -> Answer<T>,
 ) -> Report<T> {
     let started = monotonic();
-    let mut store = match store(ready, call) {
-        Ok(store) => store,
+    let kept = ready.instances.take(call);
+    let reused = kept.is_some();
+    let prepared = match kept {
+        Some(Kept { mut store, instance, runs }) => again(&mut store, call).map(|()| (store, Some(instance), runs)),
+        None => store(ready, call).map(|store| (store, None, 0)),
+    };
+    let (mut store, instance, runs) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return failed(call.version, CallError::Gateway(error.to_string())),
     };
-    let answer = ready.pre.instantiate(&mut store).and_then(|instance| ask(&mut store, &instance));
+    let instance = instance.map_or_else(|| ready.pre.instantiate(&mut store), Ok);
+    let answer = instance.and_then(|instance| Ok((ask(&mut store, &instance)?, instance)));
     let mut backtrace = Vec::new();
-    let result = match answer {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(failure)) => Err(guest_failure(failure)),
+    let (result, instance) = match answer {
+        Ok((answer, instance)) => (answer.map_err(guest_failure), Some(instance)),
         Err(error) => {
             backtrace = frames(&error);
-            Err(classify(&error, &call.limits))
+            (Err(classify(&error, &call.limits)), None)
         }
     };
     let fuel = call.limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-    let state = store.into_data();
+    let state = store.data_mut();
+    let (memory, logs, asked) = (state.usage.memory, std::mem::take(&mut state.log).into_lines(), state.table.asked.take());
+    match instance {
+        Some(instance) => ready.instances.give(call, Kept { store, instance, runs: runs.saturating_add(1) }),
+        None => drop(store),
+    }
     let run = PluginRun {
         version: call.version,
         fuel,
-        memory: state.usage.memory as u64,
+        memory: memory as u64,
         took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         outcome: result.as_ref().map(outcome).map_err(CallError::to_failure),
-        logs: state.log.into_lines(),
+        logs,
     };
     let used_table = !call.table.answers.is_empty();
-    Report { result, run, backtrace, used_table, asked: state.table.asked }
+    Report { result, run, backtrace, used_table, asked, reused }
 }
 
 fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {
-    let limits = &call.limits;
     let mut store = Store::try_new(ready.pre.engine(), State::new(call))?;
-    // Before instantiation: start functions count.
-    store.set_fuel(limits.fuel)?;
-    store.set_epoch_deadline(u64::try_from(limits.wall.as_millis() / EPOCH.as_millis()).unwrap_or(u64::MAX).max(1) + 1);
     store.limiter(|state| &mut state.usage);
     store.set_max_component_handles(HANDLES);
+    // Before instantiation: start functions count.
+    allow(&mut store, &call.limits)?;
+    Ok(store)
+}
+
+/// Makes a store that had another call ready for this one.
+fn again(store: &mut Store<State>, call: &Call) -> wasmtime::Result<()> {
+    store.data_mut().begin_again(call);
+    allow(store, &call.limits)
+}
+
+/// What one call may take.
+fn allow(store: &mut Store<State>, limits: &Limits) -> wasmtime::Result<()> {
+    store.set_fuel(limits.fuel)?;
+    store.set_epoch_deadline(u64::try_from(limits.wall.as_millis() / EPOCH.as_millis()).unwrap_or(u64::MAX).max(1) + 1);
     // For each value that the host takes from the guest; its default is 128 MiB.
     store.set_hostcall_fuel(limits.output_bytes.saturating_add(1 << 20));
-    Ok(store)
+    Ok(())
 }
 
 /// Where the guest was, if it was running.

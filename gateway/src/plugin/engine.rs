@@ -35,13 +35,15 @@ impl Filling {
 /// Up to so many bytes of data are copied: some 20 us, as much as a few dozen faults.
 const COPIED: u64 = 512 << 10;
 
-/// The engine that runs guests, with room for `slots` instances at once.
-pub(super) fn runtime(filling: Filling, slots: u32) -> wasmtime::Result<Engine> {
+/// The engine that runs guests, with room for `slots` instances that run at once, and for those that wait: so many that these memories are
+/// enough for them.
+pub(super) fn runtime(filling: Filling, slots: u32, waiting_memories: u32) -> wasmtime::Result<Engine> {
+    let instances = slots + waiting_memories;
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(slots)
-        .total_core_instances(slots * CORE_INSTANCES)
-        .total_memories(slots * MEMORIES)
-        .total_tables(slots * TABLES)
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * CORE_INSTANCES)
+        .total_memories(slots * MEMORIES + waiting_memories)
+        .total_tables(instances * TABLES)
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)
         .max_tables_per_component(TABLES)

@@ -108,21 +108,43 @@ impl State {
             accepted_at: *accepted_at,
             config: Arc::clone(config),
             secrets: Arc::clone(secrets),
-            usage: Usage { memory: 0, max_memory: limits.memory, tables: 0, max_tables: limits.table_elements },
+            usage: Usage::new(limits),
             log: Log::default(),
             table: kv::Asking::new(table),
             host_calls: 0,
             random: Random { event: *event, block: 0, left: Vec::new() },
         }
     }
+
+    /// For another call of the same instance: everything is that call's own but what the instance has.
+    pub(super) fn begin_again(&mut self, call: &Call) {
+        let Usage { memory, tables, .. } = self.usage;
+        *self = Self { usage: Usage { memory, tables, ..Usage::new(&call.limits) }, ..Self::new(call) };
+    }
+
+    /// Lets go of what a call that has ended no longer needs.
+    pub(super) fn rest(&mut self) {
+        self.random.left = Vec::new();
+    }
 }
 
-/// Memory and tables, summed over all of the instance. Neither shrinks while a guest runs: the sum is the peak.
+/// Memory and tables, summed over all of the instance. Neither shrinks while an instance lives: the sum is the peak.
 pub(super) struct Usage {
     pub(super) memory: usize,
     max_memory: usize,
     tables: usize,
     max_tables: usize,
+}
+
+impl Usage {
+    fn new(limits: &Limits) -> Self {
+        Self { memory: 0, max_memory: limits.memory, tables: 0, max_tables: limits.table_elements }
+    }
+
+    /// What the instance takes at the most.
+    pub(super) fn bytes(&self) -> usize {
+        self.memory.saturating_add(self.tables.saturating_mul(size_of::<usize>()))
+    }
 }
 
 impl ResourceLimiter for Usage {

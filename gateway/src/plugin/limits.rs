@@ -17,6 +17,7 @@
 //! | [`RANDOM_BYTES`]: of one request for random bytes | 4,096 | `random_request_too_large` |
 //! | [`STACK`]: the guest's call stack | 256 KiB | `stack_overflow` |
 //! | [`HANDLES`]: component handles in one call | 1,024 | `trap` |
+//! | [`MAX_INVOCATIONS`](super::reuse::MAX_INVOCATIONS): runs of an instance that is used again; its memory, its table entries and its handles are limited for all of them together | 10,000 | none: a fresh one follows |
 //!
 //! What may be uploaded is limited by [`CompileLimits`]; each of its limits is a [`Refusal`](super::Refusal) of its own.
 

@@ -21,6 +21,7 @@ use super::engine::Filling;
 use super::error::{LoadError, Refusal};
 use super::host::{State, one_line};
 use super::limits::CompileLimits;
+use super::reuse::{Idle, Instances};
 use super::screen::{Screen, screen};
 use crate::clock::monotonic;
 use crate::event::{TenantId, VersionHash};
@@ -68,6 +69,7 @@ pub(super) struct Side {
     pub(super) engine: Engine,
     pub(super) linker: Linker<State>,
     pub(super) artifacts: Arc<Artifacts>,
+    pub(super) idle: Arc<Idle>,
 }
 
 /// The cache, and all that is needed to fill it.
@@ -102,7 +104,8 @@ impl Side {
         };
         let pre = self.linker.instantiate_pre(component).map_err(|error| wrong("an import", error))?;
         let offers = Offers::of(&pre, offers)?;
-        let ready = Ready { pre, offers };
+        let instances = Instances::new(Arc::clone(&self.idle), &pre);
+        let ready = Ready { pre, offers, instances };
         Ok(Arc::new(Version { ready, bytes, cost_us: AtomicU64::new(0) }))
     }
 }

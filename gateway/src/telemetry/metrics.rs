@@ -228,6 +228,8 @@ struct State {
     // Tenants whose events wait for fuel.
     fuel_waits: Mutex<HashMap<Shard, u64>>,
     poisoned: AtomicU64,
+    // Instances, and their bytes.
+    idle: [AtomicU64; 2],
     // By `lane as usize`; none while nothing of the lane is finished.
     drain: Mutex<[Option<Duration>; Lane::ALL.len()]>,
     connections: AtomicU64,
@@ -368,6 +370,13 @@ impl Metrics {
         } else {
             waiting.insert(shard, tenants as u64);
         }
+    }
+
+    /// So many instances wait for another run of their stage, with so many bytes.
+    pub fn plugin_idle(&self, (instances, bytes): (usize, usize)) {
+        let [of_instances, of_bytes] = &self.0.state.idle;
+        of_instances.store(instances as u64, Ordering::Relaxed);
+        of_bytes.store(bytes as u64, Ordering::Relaxed);
     }
 
     /// How full a shard is now; its owner says so now and then.
@@ -512,7 +521,7 @@ fn bind_latency(latency: &Histogram<f64>) -> Vec<BoundHistogram<f64>> {
 
 fn define_gauges(meter: &Meter, state: &Arc<State>) {
     type Read = fn(&State) -> u64;
-    let gauges: [(&'static str, &'static str, &'static str, Read); 11] = [
+    let gauges: [(&'static str, &'static str, &'static str, Read); 13] = [
         ("tidegate.ingest.connections", "{connection}", "Open ingest connections.", |s| s.connections.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight", "{event}", "Events that wait for the store.", |s| s.in_flight.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
@@ -531,6 +540,10 @@ fn define_gauges(meter: &Meter, state: &Arc<State>) {
         ("tidegate.plugin.fuel.waits", "{tenant}", "Tenants whose events wait for fuel, owned shards.", |s| {
             s.fuel_waits.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
         }),
+        ("tidegate.plugin.idle", "{instance}", "Plugins' instances that wait for another run of their stage.", |s| {
+            s.idle[0].load(Ordering::Relaxed)
+        }),
+        ("tidegate.plugin.idle.size", "By", "Memories and tables of these.", |s| s.idle[1].load(Ordering::Relaxed)),
         ("tidegate.queue.shards", "{shard}", "Shards owned.", |s| sum(s, |_| 1)),
     ];
     for (name, unit, help, read) in gauges {

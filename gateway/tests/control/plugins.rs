@@ -53,6 +53,16 @@ async fn an_upload_over_the_plan_is_refused_with_what_could_be_deleted() {
     let wrong = json!({"plugins": [{"plugin": "shape", "poison_after": 0}]});
     let wrong = world.send(&acme.key, "PATCH", "/v1/connections/through", Some(&wrong)).await;
     assert_eq!(problem(&wrong, 422)["errors"][0]["field"], "plugins[0].poison_after");
+    for invocations in [0, 1, 10_001] {
+        let wrong = json!({"plugins": [{"plugin": "shape", "reuse": {"invocations": invocations}}]});
+        let wrong = problem(&world.send(&acme.key, "PATCH", "/v1/connections/through", Some(&wrong)).await, 422);
+        let message = format!("must be from 2 to 10000, not {invocations}");
+        let expected = json!({"field": "plugins[0].reuse.invocations", "message": message});
+        assert_eq!(wrong["errors"], json!([expected]));
+    }
+    let right = json!({"plugins": [{"plugin": "shape", "reuse": {"invocations": 100}}]});
+    let shown = world.ok_as(&acme.key, "PATCH", "/v1/connections/through", Some(&right)).await;
+    assert_eq!(shown["plugins"][0]["reuse"], json!({"invocations": 100}));
 }
 
 /// Says of a node what a test tells it.

@@ -98,6 +98,7 @@ impl World {
             secrets: Arc::new(secrets),
             limits: Limits { wall: Duration::from_secs(60), ..Limits::default() },
             table: Table::default(),
+            reuse: None,
         }
     }
 

@@ -91,6 +91,7 @@ pub(crate) async fn example(language: &str, guest: &Guest) {
         secrets: Arc::default(),
         limits: patient(Limits::default()),
         table: Table::default(),
+        reuse: None,
     };
     let outputs = runtime.transform(call).await.result.unwrap();
     let [output] = &outputs[..] else { panic!("{outputs:?}") };

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tidegate::clock::Timestamp;
 use tidegate::event::{EventId, Header, Request, SharedRequest, TenantId, VersionHash};
+use tidegate::plugin::table::{NoTables, Tables};
 use tidegate::plugin::{Call, Components, Limits, PluginConfig, Runtime, Secrets, Table};
 
 /// Components in memory, and how often each was asked for.
@@ -42,12 +43,16 @@ impl Sandbox {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut PluginConfig)) -> Self {
+        Self::with_tables(change, Arc::new(NoTables))
+    }
+
+    pub(crate) fn with_tables(change: impl FnOnce(&mut PluginConfig), tables: Arc<dyn Tables>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = PluginConfig::new(directory.path().join("plugins")).unwrap();
         config.compiler = PathBuf::from(env!("CARGO_BIN_EXE_tidegate"));
         change(&mut config);
         let shelf = Arc::new(Shelf::default());
-        let runtime = Runtime::start(config.clone(), shelf.clone()).unwrap();
+        let runtime = Runtime::with_tables(config.clone(), shelf.clone(), tables).unwrap();
         Self { runtime, shelf, config, _directory: directory }
     }
 
@@ -86,6 +91,7 @@ pub(crate) fn call(version: VersionHash, body: impl Into<Bytes>) -> Call {
         secrets: Arc::new(Secrets::default()),
         limits: Limits::default(),
         table: Table::default(),
+        reuse: None,
     }
 }
 

@@ -13,3 +13,4 @@ mod hostile;
 mod old;
 mod refusals;
 mod residue;
+mod reuse;

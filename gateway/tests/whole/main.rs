@@ -11,6 +11,7 @@ mod github;
 mod graceful;
 #[path = "../plugin/guest.rs"]
 mod guest;
+mod kept;
 mod kill;
 mod load;
 mod pins;

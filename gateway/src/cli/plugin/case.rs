@@ -182,6 +182,7 @@ impl Case {
             secrets: Arc::new(secrets),
             limits: self.limits.limits(),
             table: Table::default(),
+            reuse: None,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::control::snapshot::{OnFailure, OnPoisoned};
 use crate::dispatch::filter::Filter;
 use crate::dispatch::schedule::RetryPolicy;
 use crate::event::ConnectionId;
+use crate::plugin::reuse::MAX_INVOCATIONS;
 use crate::plugin::{Limits, Secrets};
 use crate::secret::Secret;
 
@@ -113,6 +114,19 @@ pub struct StageSpec {
     /// What happens to events while the version is poisoned. Default `hold`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_poisoned: OnPoisoned,
+    /// Lets a run go on in an instance that an earlier run of this stage left, with what that kept in its memory. Without it each run has
+    /// a fresh one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<ReuseSpec>,
+}
+
+/// How instances are used again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReuseSpec {
+    /// Runs of one instance, at the most.
+    #[schema(minimum = 2, maximum = 10_000, example = 100)]
+    pub invocations: u32,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -166,6 +180,7 @@ pub(in crate::control) struct StageParts {
     pub(in crate::control) on_failure: OnFailure,
     pub(in crate::control) poison_after: u32,
     pub(in crate::control) on_poisoned: OnPoisoned,
+    pub(in crate::control) invocations: Option<u32>,
 }
 
 impl ConnectionSpec {
@@ -213,6 +228,10 @@ impl StageSpec {
         }
         let poison_after = self.poison_after.unwrap_or(POISON_AFTER);
         faults.range(&format!("{field}.poison_after"), poison_after, 1, MAX_POISON_AFTER);
+        let invocations = self.reuse.as_ref().map(|reuse| reuse.invocations);
+        if let Some(invocations) = invocations {
+            faults.range(&format!("{field}.reuse.invocations"), invocations, 2, MAX_INVOCATIONS);
+        }
         StageParts {
             plugin: self.plugin.clone(),
             version: self.version.clone(),
@@ -222,6 +241,7 @@ impl StageSpec {
             on_failure: self.on_failure,
             poison_after,
             on_poisoned: self.on_poisoned,
+            invocations,
         }
     }
 }

@@ -35,7 +35,7 @@ const TUNING: Tuning = Tuning {
     ingest: "max_body_bytes = \"64MiB\"",
     store: "cache = \"32MiB\"",
     dispatch: "bytes = \"32MiB\"\noutput_bytes = \"16MiB\"",
-    plugins: "max_memory = \"16MiB\"\nloaded_bytes = \"32MiB\"",
+    plugins: "max_memory = \"16MiB\"\nloaded_bytes = \"32MiB\"\nidle_bytes = \"1MiB\"",
 };
 
 /// Requests per second of the steady tenant, all the time.

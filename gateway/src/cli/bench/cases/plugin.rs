@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `plugin_call` | CPU of one call, a fresh instance each | the same, bare |
 //! | `plugin_call_small` | the same with an event of 250 B; of the first-party transform alone | the same, bare |
-//! | `plugin_reused` | CPU of one call of an instance that lives on. Bare: the gateway makes a fresh one for each event | a fresh one, bare |
+//! | `plugin_reused` | CPU of one call on a stage whose instances are used again | one call of an instance that lives on, bare |
 //! | `plugin_fuel`, `plugin_memory` | one call | |
 //! | `plugin_compile` | from the component to a version that can be called: screened, compiled in a process of its own, kept | compiled, bare |
 //! | `plugin_load` | the first call of a version whose artifact is on disk | one call, bare |
@@ -29,8 +29,9 @@ use super::super::report::{Details, Figure, Goal};
 use super::super::statistics::Spread;
 use super::{COMPONENT, Findings, progress};
 use crate::clock::{self, Timestamp};
-use crate::event::{EventId, Header, SharedRequest, TenantId, VersionHash};
-use crate::plugin::{Call, Components, Limits, PluginConfig, Runtime, Table};
+use crate::event::{ConnectionId, EventId, Header, SharedRequest, TenantId, VersionHash};
+use crate::plugin::reuse::MAX_INVOCATIONS;
+use crate::plugin::{Call, Components, Limits, PluginConfig, Reuse, Runtime, Table};
 
 /// Of our call to a bare one.
 const CALL: Goal = Goal::RatioAtMost(1.2);
@@ -64,6 +65,7 @@ struct Measured {
     call: f64,
     bare: f64,
     reused: f64,
+    bare_reused: f64,
     calls: u64,
     fuel: u64,
     memory: u64,
@@ -123,7 +125,11 @@ fn called(lab: &Lab, event: &Event) -> String {
 #[allow(clippy::cast_precision_loss)]
 fn figures(lab: &Lab, event: &Event, runs: &[Measured]) -> Vec<Figure> {
     let of = format!("with an event of {} B", event.body.len());
-    let reused = format!("CPU of one call {of} of a bare instance that lives on; floor: a fresh one, bare");
+    let reused = format!(
+        "CPU of one call {of} on a stage that uses an instance {MAX_INVOCATIONS} times, {CALLERS} callers on {} threads; floor: an instance \
+         that lives on, bare, one for each thread",
+        lab.threads
+    );
     let compile = format!(
         "from {} B of component to a version that can be called: screened, compiled in a process of its own, kept; floor: compiled \
          by bare wasmtime",
@@ -133,7 +139,7 @@ fn figures(lab: &Lab, event: &Event, runs: &[Measured]) -> Vec<Figure> {
     let none = None::<fn(&Measured) -> f64>;
     vec![
         figure("plugin_call", "us", runs, |run| run.call, Some(|run: &Measured| run.bare), Some(CALL), called(lab, event)),
-        figure("plugin_reused", "us", runs, |run| run.reused, Some(|run: &Measured| run.bare), None, reused),
+        figure("plugin_reused", "us", runs, |run| run.reused, Some(|run: &Measured| run.bare_reused), None, reused),
         figure("plugin_fuel", "", runs, |run| run.fuel as f64, none, None, format!("fuel of one call {of}")),
         figure(
             "plugin_memory",
@@ -172,10 +178,16 @@ async fn measure(lab: &Lab, event: &Event) -> Result<Measured, BenchError> {
     let started = clock::monotonic();
     guest.instance().map_err(|error| broken(&error))?.call(&head, &event.body).map_err(|error| broken(&error))?;
     let bare_first = millis(started.elapsed());
-    let (bare, _) = on_threads(lab, || {
-        guest.instance().map_err(|error| broken(&error))?.call(&head, &event.body).map(drop).map_err(|error| broken(&error))
+    let instance = || guest.instance().map_err(|error| broken(&error));
+    let bare = on_threads(lab, || Ok(|| instance()?.call(&head, &event.body).map(drop).map_err(|error| broken(&error))))?;
+    let bare_reused = on_threads(lab, || {
+        let mut instance = instance()?;
+        let (head, body) = (&head, &event.body);
+        Ok(move || {
+            instance.allow_another().map_err(|error| broken(&error))?;
+            instance.call(head, body).map(drop).map_err(|error| broken(&error))
+        })
     })?;
-    let reused = reused(lab, &guest, &head, &event.body)?;
     drop(guest);
 
     let directory = TempDir::new_in(lab.dir()).map_err(BenchError::io("a directory for artifacts"))?;
@@ -196,14 +208,14 @@ async fn measure(lab: &Lab, event: &Event) -> Result<Measured, BenchError> {
     let report = runtime.transform(call.clone()).await;
     let load = millis(started.elapsed());
     report.result.map_err(|error| broken(&error))?;
-    many(&runtime, &call, lab.time / 4).await?;
-    let before = own_cpu()?;
-    let calls = many(&runtime, &call, lab.time).await?;
-    let ours = cost(before, calls)?;
+    let (ours, calls) = many(lab, &runtime, &call).await?;
+    let reuse = Some(Reuse { connection: ConnectionId(1), stage: 0, invocations: MAX_INVOCATIONS });
+    let (reused, _) = many(lab, &runtime, &Call { reuse, ..call }).await?;
     Ok(Measured {
         call: ours,
         bare,
         reused,
+        bare_reused,
         calls,
         fuel: report.run.fuel,
         memory: report.run.memory,
@@ -233,6 +245,7 @@ fn call(version: VersionHash, event: &Event) -> Call {
         secrets: Arc::default(),
         limits: Limits::default(),
         table: Table::default(),
+        reuse: None,
     }
 }
 
@@ -244,9 +257,13 @@ fn head() -> Parts {
     request.body(()).expect("these are headers").into_parts().0
 }
 
-/// CPU of one bare call, one after the other on each thread, and how many there were.
-fn on_threads(lab: &Lab, call: impl Fn() -> Result<(), BenchError> + Sync) -> Result<(f64, u64), BenchError> {
+/// CPU of one bare call, one after the other on each thread. `caller` is made on each.
+fn on_threads<C>(lab: &Lab, caller: impl Fn() -> Result<C, BenchError> + Sync) -> Result<f64, BenchError>
+where
+    C: FnMut() -> Result<(), BenchError>,
+{
     let calls = |time: Duration| -> Result<u64, BenchError> {
+        let mut call = caller()?;
         let started = clock::monotonic();
         let mut calls = 0;
         while started.elapsed() < time {
@@ -262,30 +279,18 @@ fn on_threads(lab: &Lab, call: impl Fn() -> Result<(), BenchError> + Sync) -> Re
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| calls(time))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a bare call does not panic")).collect()
     });
-    let calls = calls?.into_iter().sum();
+    cost(before, calls?.into_iter().sum())
+}
+
+/// CPU of one call of the gateway's runtime, and how many there were.
+async fn many(lab: &Lab, runtime: &Runtime, call: &Call) -> Result<(f64, u64), BenchError> {
+    calls_for(lab.time / 4, runtime, call).await?;
+    let before = own_cpu()?;
+    let calls = calls_for(lab.time, runtime, call).await?;
     Ok((cost(before, calls)?, calls))
 }
 
-/// CPU of one call of an instance that lives on, on one thread.
-fn reused(lab: &Lab, guest: &Guest, head: &Parts, body: &Bytes) -> Result<f64, BenchError> {
-    let mut instance = guest.instance().map_err(|error| broken(&error))?;
-    let mut calls_for = |time: Duration| -> Result<u64, BenchError> {
-        let started = clock::monotonic();
-        let mut calls = 0;
-        while started.elapsed() < time {
-            instance.allow_another().map_err(|error| broken(&error))?;
-            instance.call(head, body).map_err(|error| broken(&error))?;
-            calls += 1;
-        }
-        Ok(calls)
-    };
-    calls_for(lab.time / 4)?;
-    let before = own_cpu()?;
-    let calls = calls_for(lab.time)?;
-    cost(before, calls)
-}
-
-async fn many(runtime: &Runtime, call: &Call, time: Duration) -> Result<u64, BenchError> {
+async fn calls_for(time: Duration, runtime: &Runtime, call: &Call) -> Result<u64, BenchError> {
     let until = clock::monotonic() + time;
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..CALLERS {
