@@ -12,6 +12,7 @@ mod graceful;
 #[path = "../plugin/guest.rs"]
 mod guest;
 mod kill;
+mod limits;
 mod load;
 mod pins;
 mod shadow;
