@@ -20,7 +20,7 @@ use crate::control::inspect::Inspector;
 use crate::control::refresh::{self, Refreshed};
 use crate::control::service::{Control, LoadError, Options};
 use crate::control::signals;
-use crate::dispatch::{DispatchParts, Dispatcher, Returned};
+use crate::dispatch::{DispatchParts, Dispatcher, Notice, Returned};
 use crate::egress::{Egress, EgressError};
 use crate::ingest::accept::{self, Acceptor};
 use crate::ingest::quota::{self, Quotas};
@@ -34,6 +34,8 @@ use crate::telemetry::{Scrape, Telemetry, TelemetryError};
 const PROBE: Duration = Duration::from_secs(10);
 /// Shards of which it is said at once that somebody has returned there.
 const RETURNED: usize = 64;
+/// Destinations of which something is noticed at once.
+const NOTICED: usize = 256;
 
 /// Which wings a process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -254,6 +256,23 @@ impl App {
         })
     }
 
+    /// What dispatch notices of destinations: said again and again, too.
+    fn keep_noticed(&mut self) -> Notice {
+        let (say, mut said) = tokio::sync::mpsc::channel(NOTICED);
+        let (control, stop) = (self.control.clone(), self.stops.rest.clone());
+        self.others.push(tokio::spawn(async move {
+            while let Some(Some((tenant, destination, noticed, at))) = stop.run_until_cancelled(said.recv()).await {
+                if let Err(error) = control.notice(tenant, destination, &noticed, at).await {
+                    tracing::warn!(%tenant, %destination, %error, "what was noticed of a destination is not kept, trying again");
+                }
+            }
+        }));
+        Arc::new(move |tenant, destination, noticed, at| {
+            // Those that are under way are enough.
+            let _ = say.try_send((tenant, destination, noticed, at));
+        })
+    }
+
     async fn start_admin(&mut self, config: &Config, operator: crate::secret::Secret) -> Result<(), StartError> {
         let listener = listen("admin.listen", config.admin.listen).await?;
         self.admin = address_of(&listener, config.admin.listen);
@@ -300,6 +319,7 @@ impl App {
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
             returned: self.end_diversions(),
+            noticed: self.keep_noticed(),
         };
         let dispatcher = Dispatcher::new(parts::dispatch(config), parts);
         self.dispatching = Some(tokio::spawn(dispatcher.run(self.stops.dispatch.clone())));

@@ -10,6 +10,7 @@
 pub mod api;
 pub mod apply;
 mod assemble;
+pub mod condition;
 mod draft;
 pub mod events;
 pub mod homes;
@@ -19,6 +20,7 @@ mod parts;
 mod prepare;
 pub mod refresh;
 pub mod replay;
+pub mod retries;
 mod schema;
 pub mod seal;
 pub mod service;

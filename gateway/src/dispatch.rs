@@ -4,8 +4,10 @@
 //! each shard ([`record`]) gathers their outcomes. Nothing here outlives its lease: a task that is dropped means *not delivered*, and
 //! the next owner finds its work where it was.
 
+mod admission;
 mod attempt;
 mod budget;
+pub mod circuit;
 mod claim;
 mod diversion;
 pub mod filter;
@@ -15,6 +17,7 @@ mod output;
 mod overload;
 mod owner;
 mod plan;
+pub mod rate;
 mod record;
 pub mod schedule;
 mod shadow;
@@ -29,10 +32,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
+use crate::control::condition::Noticed;
 use crate::control::snapshot::{Diverted, Snapshots};
 use crate::egress::Egress;
-use crate::event::Shard;
+use crate::event::{DestinationId, Shard, TenantId};
 use crate::plugin;
 use crate::store::{Retention, Store};
 use crate::telemetry::metrics::Metrics;
@@ -89,10 +93,14 @@ struct Shared {
     share: share::Share,
     shadows: shadow::Shadows,
     returned: Returned,
+    noticed: Notice,
 }
 
 /// Told that in a shard nothing of somebody's work is held any more, again and again until the diversion is gone there. Must not block.
 pub type Returned = Arc<dyn Fn(Diverted, Shard) + Send + Sync>;
+
+/// Told what was noticed of a destination, and when, again and again for as long as it is so. Must not block.
+pub type Notice = Arc<dyn Fn(TenantId, DestinationId, Noticed, Timestamp) + Send + Sync>;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -118,13 +126,15 @@ pub struct DispatchParts {
     pub spans: Spans,
     /// Ends diversions.
     pub returned: Returned,
+    /// Keeps what is noticed of destinations.
+    pub noticed: Notice,
 }
 
 impl Dispatcher {
     /// A dispatcher over these parts.
     pub fn new(config: DispatchConfig, parts: DispatchParts) -> Self {
         let in_flight = budget::InFlight::new(config.in_flight, config.in_flight_bytes);
-        let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans, returned } = parts;
+        let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans, returned, noticed } = parts;
         let outputs = output::Outputs::new(config.output_bytes);
         let (share, pressure) = (share::Share::of(config.shards), overload::Pressure::default());
         let shared = Shared {
@@ -142,6 +152,7 @@ impl Dispatcher {
             share,
             shadows: shadow::Shadows::new(),
             returned,
+            noticed,
         };
         Self { shared: Arc::new(shared) }
     }

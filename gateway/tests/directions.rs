@@ -40,7 +40,7 @@ const IMPURE: [&str; 12] = [
     "wasmtime",
 ];
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 18] = [
     Rule { module: "clock", ours: Ours::Only(&[]), pure: true },
     Rule { module: "event", ours: Ours::Only(&["clock"]), pure: true },
     Rule { module: "secret", ours: Ours::Only(&[]), pure: true },
@@ -49,6 +49,8 @@ const RULES: [Rule; 16] = [
     Rule { module: "store", ours: Ours::Only(&["event", "clock", "secret", "ingest::verify"]), pure: false },
     Rule { module: "dispatch", ours: Ours::AllBut(&["ingest", "app", "cli"]), pure: false },
     Rule { module: "dispatch::schedule", ours: Ours::Only(&["event", "clock"]), pure: true },
+    Rule { module: "dispatch::rate", ours: Ours::Only(&["event", "clock"]), pure: true },
+    Rule { module: "dispatch::circuit", ours: Ours::Only(&["event", "clock"]), pure: true },
     Rule { module: "dispatch::filter", ours: Ours::Only(&["event", "clock"]), pure: true },
     Rule { module: "dispatch::attempt", ours: Ours::AllBut(&["plugin"]), pure: false },
     Rule { module: "plugin", ours: Ours::AllBut(&["ingest", "store", "dispatch", "egress", "control", "app", "cli"]), pure: false },

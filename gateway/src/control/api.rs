@@ -15,6 +15,7 @@
 mod aliases;
 mod apply;
 mod auth;
+mod destinations;
 mod events;
 mod extract;
 mod health;

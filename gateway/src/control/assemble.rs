@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::model::{Connections, Plugins, PortionRecord, Sources};
-use super::snapshot::{CanaryPin, Connection, Portion, Snapshot, Source, Split, Stage};
+use super::model::{Connections, Destinations, Plugins, PortionRecord, Sources};
+use super::snapshot::{CanaryPin, Connection, Destination, Portion, Snapshot, Source, Split, Stage};
 use super::state::{Entry, State, TenantState};
+use crate::dispatch::rate::Paces;
 use crate::event::{ConnectionId, DestinationId, Pin, SourceId};
 
 /// Something refers to what isn't there.
@@ -46,7 +47,7 @@ fn forget(snapshot: &mut Snapshot, tenant: &TenantState) {
 fn add(snapshot: &mut Snapshot, tenant: &TenantState) -> Result<(), Dangling> {
     snapshot.tenants.insert(tenant.id(), Arc::clone(&tenant.entry.parts));
     for entry in tenant.destinations.iter() {
-        snapshot.destinations.insert(entry.id, Arc::clone(&entry.parts.destination));
+        snapshot.destinations.insert(entry.id, destination_of(tenant, entry));
     }
     let mut by_source = std::collections::HashMap::<SourceId, Vec<Arc<Connection>>>::new();
     let mut connections: Vec<&Arc<Entry<Connections>>> = tenant.connections.iter().collect();
@@ -103,8 +104,28 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
         chain: stages.collect::<Result<_, _>>()?,
         withheld: source.parts.verifier.signature_headers().filter_map(|name| name.parse().ok()).collect(),
         retry: parts.retry.clone().unwrap_or_else(|| destination.parts.retry.clone()),
-        destination: Arc::clone(&destination.parts.destination),
+        destination: destination_of(tenant, destination),
         window: tenant.entry.parts.shards.part(destination.parts.destination.in_flight),
+    })
+}
+
+/// A destination as its tenant's plan and the gateway itself let it be.
+fn destination_of(tenant: &TenantState, entry: &Entry<Destinations>) -> Arc<Destination> {
+    let (own, condition) = (&entry.parts.destination, &entry.condition);
+    let shards = tenant.entry.parts.shards.count();
+    let paces = Paces {
+        destination: own.rate.map(|rate| (own.id, rate.pace(shards))),
+        tenant: tenant.entry.parts.plan.delivery_rate.map(|rate| (own.tenant, rate.pace(shards))),
+    };
+    if paces.is_empty() && condition.is_empty() {
+        return Arc::clone(own);
+    }
+    Arc::new(Destination {
+        enabled: own.enabled && condition.disabled.is_none(),
+        paces,
+        failing_since: condition.failing_since,
+        enabled_at: condition.enabled_at.unwrap_or_default(),
+        ..Destination::clone(own)
     })
 }
 

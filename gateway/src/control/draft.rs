@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::condition::Condition;
 use super::model::{
     Change, Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Knob, Level, Plugins, Sources, TenantRecord, Tenants, Who,
 };
@@ -72,8 +73,20 @@ impl Draft {
         if tenant.entry.parts.deleting.is_some() { Err(Error::BeingDeleted) } else { Ok(tenant) }
     }
 
-    /// Puts a resource in, new or changed.
-    pub(super) fn put<K: Owned>(&mut self, owner: TenantId, id: K::Id, mut spec: K::Spec) -> Result<Arc<Entry<K>>, Error> {
+    /// Puts a resource in, new or changed. What the gateway noted of it stays.
+    pub(super) fn put<K: Owned>(&mut self, owner: TenantId, id: K::Id, spec: K::Spec) -> Result<Arc<Entry<K>>, Error> {
+        let condition = K::table(self.living(owner)?).get(id).map(|old| old.condition.clone());
+        self.put_with(owner, id, spec, condition.unwrap_or_default())
+    }
+
+    /// The same with what the gateway notes of it from now on.
+    pub(super) fn put_with<K: Owned>(
+        &mut self,
+        owner: TenantId,
+        id: K::Id,
+        mut spec: K::Spec,
+        condition: Condition,
+    ) -> Result<Arc<Entry<K>>, Error> {
         let tenant = self.living(owner)?;
         let mut faults = Vec::new();
         K::link(&mut spec, tenant, &mut faults);
@@ -82,7 +95,7 @@ impl Draft {
             return Err(Error::Taken { kind: K::NAME, name: other.name.clone() });
         }
         let times = (old.map_or(self.now, |old| old.created_at), self.now);
-        let entry = match Entry::<K>::build(Some(owner), id, times, &spec, &self.with) {
+        let entry = match Entry::<K>::build(Some(owner), id, times, (&spec, condition), &self.with) {
             Ok(entry) if faults.is_empty() => Arc::new(entry),
             Ok(_) => return Err(Error::Invalid(faults)),
             Err(BuildError::Invalid(more)) => return Err(Error::Invalid(faults.into_iter().chain(more).collect())),
@@ -117,7 +130,7 @@ impl Draft {
             return Err(Error::BeingDeleted);
         }
         let times = (old.map_or(self.now, |old| old.entry.created_at), self.now);
-        let entry = Arc::new(Entry::build(None, id, times, spec, &self.with)?);
+        let entry = Arc::new(Entry::build(None, id, times, (spec, Condition::default()), &self.with)?);
         if let Some(old) = old {
             self.state.tenant_names.remove(&old.entry.name);
         }
@@ -173,7 +186,7 @@ impl Draft {
 
     /// Puts an API key in.
     pub(super) fn put_key(&mut self, id: KeyId, spec: &KeyRecord) -> Result<Arc<Entry<Keys>>, Error> {
-        let entry = Arc::new(Entry::build(spec.tenant, id, (self.now, self.now), spec, &self.with)?);
+        let entry = Arc::new(Entry::build(spec.tenant, id, (self.now, self.now), (spec, Condition::default()), &self.with)?);
         self.changes.insert(store_key::<Keys>(spec.tenant, id), Some(entry.record.clone()));
         self.state.keys.insert(id, Arc::clone(&entry));
         Ok(entry)

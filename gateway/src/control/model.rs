@@ -12,8 +12,10 @@
 mod connection;
 mod destination;
 mod key;
+mod limits;
 mod name;
 mod plugin;
+mod retry;
 mod source;
 mod tenant;
 mod traffic;
@@ -26,15 +28,16 @@ use serde::de::DeserializeOwned;
 
 pub use connection::{ConnectionSpec, Connections, LimitsSpec, StageSpec};
 pub use destination::{
-    Compression, DestinationAuth, DestinationSpec, Destinations, HeaderSpec, ProxySpec, RetiringSpec, RetrySpec, SigningSpec,
-    TlsSpec,
+    Compression, DestinationAuth, DestinationSpec, Destinations, HeaderSpec, ProxySpec, RetiringSpec, SigningSpec, TlsSpec,
 };
 pub use key::{KEY_PREFIX, KeyRecord, Keys, Minted, digest_of, parse_key};
+pub use limits::CircuitBreakerSpec;
 pub use name::check_name;
 pub use plugin::{
     LATEST, MAX_RETIRED, MAX_VERSIONS, PastRecord, PluginRecord, Plugins, PortionRecord, RetiredRecord, SplitRecord, VersionRecord,
     check_alias,
 };
+pub use retry::{BackoffSpec, DelaySpec, JitterName, JitterSpec, RetrySpec, RuleSpec};
 pub use source::{DedupSpec, SourceSpec, Sources};
 pub use tenant::{PlanSpec, TenantRecord, TenantSpec, Tenants};
 pub use traffic::{Change, Knob, Level, MAX_CHANGES, MAX_DIVERTED, MAX_REASON, Setting, Who, check_percent, check_reason};

@@ -18,7 +18,9 @@ pub use traffic::{Diversion, Diverted, Percent, Traffic};
 
 use super::sorted::Sorted;
 use crate::clock::Timestamp;
+use crate::dispatch::circuit::Breaker;
 use crate::dispatch::filter::Filter;
+use crate::dispatch::rate::{Paces, Rate};
 use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::{Credentials, Signer, Target};
 use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, SourceId, TenantId, VersionHash};
@@ -78,6 +80,8 @@ pub struct Plan {
     pub plugin_bytes: u64,
     /// Bytes that the tables of its plugins may take; 0 forbids them.
     pub table_bytes: u64,
+    /// Attempts of all its destinations, in all shards together.
+    pub delivery_rate: Option<Rate>,
 }
 
 /// An ingestion endpoint.
@@ -252,7 +256,7 @@ pub struct Destination {
     pub name: String,
     /// Whose it is.
     pub tenant: TenantId,
-    /// Deliveries for a disabled destination wait.
+    /// Deliveries for a disabled destination wait, whether its owner disabled it or the gateway.
     pub enabled: bool,
     /// Where its requests go.
     pub target: Arc<Target>,
@@ -268,6 +272,16 @@ pub struct Destination {
     pub timeout: Duration,
     /// Attempts at once, in all shards of its tenant together; more deliveries wait in a sub-queue.
     pub in_flight: usize,
+    /// Attempts in a time, in all shards of its tenant together.
+    pub rate: Option<Rate>,
+    /// The part of each shard in that, and in its tenant's.
+    pub paces: Paces,
+    /// When its circuit opens; none if it has no circuit.
+    pub breaker: Option<Breaker>,
+    /// Since when it fails, once the gateway has noted it.
+    pub failing_since: Option<Timestamp>,
+    /// When it was last enabled after the gateway had noted something: what was learnt before does not count.
+    pub enabled_at: Timestamp,
 }
 
 /// Where the wings get the snapshot. Cheap to clone; clones share it.

@@ -10,6 +10,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::condition::Condition;
 use super::homes::Homes;
 use super::model::{Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Plugins, Sources, TenantRecord, Tenants};
 use super::parts::Origin;
@@ -64,6 +65,8 @@ pub struct Entry<K: Kind> {
     pub sealed: Value,
     /// What is made of it.
     pub parts: K::Parts,
+    /// What the gateway noted of it by itself; of destinations alone.
+    pub condition: Condition,
     /// Its record in the store.
     pub record: Bytes,
     digest: [u8; 32],
@@ -75,6 +78,8 @@ struct Record {
     created_at: Timestamp,
     updated_at: Timestamp,
     spec: Value,
+    #[serde(default, skip_serializing_if = "Condition::is_empty")]
+    condition: Condition,
 }
 
 impl<K: Prepare> Entry<K> {
@@ -83,17 +88,17 @@ impl<K: Prepare> Entry<K> {
         owner: Option<TenantId>,
         id: K::Id,
         times: (Timestamp, Timestamp),
-        spec: &K::Spec,
+        (spec, condition): (&K::Spec, Condition),
         with: &Preparer,
     ) -> Result<Self, BuildError> {
         let parts = K::prepare(owner, id, spec, with, Origin::Asked).map_err(BuildError::Invalid)?;
         let mut sealed = serde_json::to_value(spec).expect("specs are plain data");
         with.sealer.seal_json(&id.to_string(), K::SECRETS, &mut sealed)?;
         let (created_at, updated_at) = times;
-        let record = Record { v: K::format(spec), created_at, updated_at, spec: sealed.clone() };
+        let record = Record { v: K::format(spec), created_at, updated_at, spec: sealed.clone(), condition: condition.clone() };
         let record = Bytes::from(serde_json::to_vec(&record).expect("records are plain data"));
         let digest = hash(&record);
-        Ok(Self { id, name: K::name(spec).to_owned(), created_at, updated_at, sealed, parts, record, digest })
+        Ok(Self { id, name: K::name(spec).to_owned(), created_at, updated_at, sealed, parts, condition, record, digest })
     }
 
     fn load(key: &str, owner: Option<TenantId>, id: K::Id, bytes: &Bytes, with: &Preparer) -> Result<Self, RecordError> {
@@ -110,9 +115,9 @@ impl<K: Prepare> Entry<K> {
             let faults: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
             RecordError::Invalid(key.to_owned(), faults.join("; "))
         })?;
-        let Record { created_at, updated_at, spec: sealed, .. } = record;
+        let Record { created_at, updated_at, spec: sealed, condition, .. } = record;
         let name = K::name(&spec).to_owned();
-        Ok(Self { id, name, created_at, updated_at, sealed, parts, record: bytes.clone(), digest: hash(bytes) })
+        Ok(Self { id, name, created_at, updated_at, sealed, parts, condition, record: bytes.clone(), digest: hash(bytes) })
     }
 
     /// The spec with its secrets open. Keep it no longer than needed.

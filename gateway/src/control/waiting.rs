@@ -44,6 +44,12 @@ pub enum Reason {
     PluginFuel,
     /// A plugin that is poisoned.
     PluginPoisoned,
+    /// Its destination's rate.
+    RateLimit,
+    /// Its tenant's rate of deliveries.
+    DeliveryRate,
+    /// Its destination's circuit, which is open.
+    CircuitOpen,
 }
 
 impl Reason {
@@ -59,6 +65,9 @@ impl Reason {
             Self::Retry => "retry",
             Self::PluginFuel => "plugin_fuel",
             Self::PluginPoisoned => "plugin_poisoned",
+            Self::RateLimit => "rate_limit",
+            Self::DeliveryRate => "delivery_rate",
+            Self::CircuitOpen => "circuit_open",
         }
     }
 }
@@ -138,9 +147,13 @@ impl<'a> Explainer<'a> {
     fn disabled(&self, row: &DeliveryRecord) -> Option<Waiting> {
         let id: DestinationId = row.destination?;
         let destination = self.state.tenant(self.home.tenant)?.destinations.get(id)?;
-        let detail = || format!("destination `{}` is disabled", destination.name);
-        let disabled = !destination.parts.destination.enabled;
-        disabled.then(|| Waiting { reason: Reason::DestinationDisabled, since: row.at, until: None, detail: detail() })
+        let waiting = |detail| Waiting { reason: Reason::DestinationDisabled, since: row.at, until: None, detail };
+        let name = &destination.name;
+        match &destination.condition.disabled {
+            Some(by_gateway) => Some(waiting(format!("destination `{name}` was disabled: {}; enable it again", by_gateway.detail))),
+            None if !destination.parts.destination.enabled => Some(waiting(format!("destination `{name}` is disabled"))),
+            None => None,
+        }
     }
 }
 
@@ -159,6 +172,21 @@ fn recorded(row: &DeliveryRecord) -> Option<Waiting> {
             "tenant_window" => waiting(Reason::TenantWindow, None, "the tenant's window is full: `plan.in_flight`".into()),
             "destination_window" => {
                 waiting(Reason::DestinationWindow, None, "the destination's window is full: its `in_flight`".into())
+            }
+            "rate_limit" => {
+                waiting(Reason::RateLimit, None, "the destination's `rate` is used up, and it waits for its turn".into())
+            }
+            "delivery_rate" => waiting(
+                Reason::DeliveryRate,
+                None,
+                "the tenant's `plan.delivery_rate` is used up, and it waits for its turn".into(),
+            ),
+            "circuit_open" => {
+                let detail = "the destination failed again and again, and is tried now and then: see `status` of the destination";
+                waiting(Reason::CircuitOpen, None, detail.into())
+            }
+            "destination_disabled" => {
+                waiting(Reason::DestinationDisabled, None, "the destination was disabled, and it is worked on in its turn".into())
             }
             "held" => waiting(Reason::Held, None, "an operator held it, and it is worked on in its turn".into()),
             "retries_paused" => waiting(Reason::Paused, None, "an operator paused retries, and it is worked on in its turn".into()),

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::Shared;
-use super::schedule::{History, Next, Outcome};
+use super::admission::{Answer, Turn};
+use super::schedule::{History, Next, Outcome, Reason};
 use super::wait::Wait;
 use super::work::Worker;
 use crate::clock::Timestamp;
@@ -19,9 +20,6 @@ use crate::event::{
 use crate::store::{DeliveryRecord, DeliveryState, Job, QueueKey, Work};
 use crate::telemetry::metrics::TenantClass;
 use crate::telemetry::trace::{AttemptOf, AttemptSpan, Peer, Settled};
-
-/// How often a delivery to a disabled destination is looked at again.
-const DISABLED_POLL: Duration = Duration::from_secs(60);
 
 /// A request that a plan decided on. It is frozen for the store only if it does not succeed at once.
 pub(super) struct Planned {
@@ -45,6 +43,8 @@ pub(super) struct Past {
     pub(super) since: Timestamp,
     /// Whether the work has a place in its destination's window already.
     pub(super) admitted: bool,
+    /// When the attempt may begin, if that was settled when the work left its destination's queue.
+    pub(super) turn: Option<Turn>,
     /// Whether it waited in a sub-queue, or on the schedule.
     pub(super) parked: bool,
     /// The lane that it came from; jobs count as normal.
@@ -112,22 +112,22 @@ impl Planned {
     }
 }
 
-/// Makes one attempt, unless the destination has no room or is disabled.
+/// Makes one attempt, unless the destination has no room, is disabled, over its rate, or its circuit is open.
 pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> DeliveryRecord {
     let shared = &worker.shared;
     let destination = &planned.connection.destination;
+    if !destination.enabled {
+        return park(worker, planned, past, Wait::DestinationDisabled);
+    }
     let queue = QueueKey::Destination(planned.tenant, destination.id);
     let permit = if past.admitted { None } else { worker.windows.enter_destination(queue, planned.connection.window).await };
     if !past.admitted && permit.is_none() {
-        worker.windows.park(queue, past.since);
-        let state = DeliveryState::Parked { reason: Wait::DestinationWindow.as_str().to_owned(), queue: Some(queue) };
-        return planned.going_on(state, past, shared.clock.now());
+        return park(worker, planned, past, worker.admission.wait_of(destination, shared.clock.now()));
     }
-    if !destination.enabled {
-        return wait_for_enabled(shared, planned, past);
-    }
-    worker.hold.valid().await;
-    let started_at = shared.clock.now();
+    let (started_at, is_probe) = match begin(worker, planned, past).await {
+        Ok(begun) => begun,
+        Err(wait) => return park(worker, planned, past, wait),
+    };
     if past.attempts == 0 {
         let class = if past.admitted { TenantClass::Noisy } else { TenantClass::Quiet };
         let latency = started_at.since(planned.accepted_at);
@@ -145,9 +145,52 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     let now = shared.clock.now();
     let past = past.one_more();
     let attempt = attempt_of(past.attempts, started_at, &sent);
-    let row = decide(planned, past, &sent, now);
+    let (row, answer) = decide(planned, past, &sent, now);
     tell(shared, planned, span, &attempt, &row);
+    if let Some(note) = worker.admission.ended(shared, destination, answer, is_probe, now) {
+        worker.say(destination.id, &note, now).await;
+    }
     DeliveryRecord { attempts: vec![attempt], ..row }
+}
+
+/// Waits until the attempt may begin. Says when that is, and whether it tries an open circuit; or for what it has to wait in the store.
+async fn begin(worker: &Worker, planned: &Planned, past: Past) -> Result<(Timestamp, bool), Wait> {
+    let shared = &worker.shared;
+    if past.turn.is_none() && !worker.admission.concerns(&planned.connection) {
+        worker.hold.valid().await;
+        return Ok((shared.clock.now(), false));
+    }
+    let mut settled = past.turn;
+    loop {
+        let turn = match settled.take() {
+            Some(turn) => turn,
+            None => worker.admission.enter(&planned.connection.destination, shared.clock.now())?,
+        };
+        loop {
+            let left = turn.slot.at.since(shared.clock.now());
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(left).await;
+        }
+        worker.hold.valid().await;
+        let now = shared.clock.now();
+        if now <= turn.slot.until {
+            return Ok((now, turn.is_probe));
+        }
+    }
+}
+
+/// Puts a delivery behind what waits for its destination.
+fn park(worker: &Worker, planned: &Planned, past: Past, wait: Wait) -> DeliveryRecord {
+    let queue = QueueKey::Destination(planned.tenant, planned.connection.destination.id);
+    worker.windows.park(queue, past.since);
+    if wait != Wait::DestinationWindow {
+        worker.admission.park(queue);
+        worker.shared.metrics.destination_waits(wait.as_str());
+    }
+    let state = DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) };
+    planned.going_on(state, past, worker.shared.clock.now())
 }
 
 /// The request with everything that is made afresh for each attempt: credentials, signature, trace context.
@@ -220,37 +263,30 @@ fn tell(shared: &Shared, planned: &Planned, span: AttemptSpan, attempt: &Attempt
     shared.spans.attempt(span, of, peer, attempt, settled);
 }
 
-/// What follows from the answer.
-fn decide(planned: &Planned, past: Past, sent: &Sent, now: Timestamp) -> DeliveryRecord {
+/// What follows from the answer, for the delivery and for what is thought of its destination.
+fn decide<'a>(planned: &Planned, past: Past, sent: &'a Sent, now: Timestamp) -> (DeliveryRecord, Answer<'a>) {
     let Some(failure) = &sent.failure else {
-        return planned.row(DeliveryState::Delivered, now);
+        return (planned.row(DeliveryState::Delivered, now), Answer::Taken);
     };
     if sent.token_ended && past.spent < planned.connection.retry.max_attempts {
         return planned.going_on(DeliveryState::Scheduled { due: now }, past, now);
     }
     let history = History { attempts: past.spent, since: past.since };
-    let outcome = Outcome::Failed { failure, not_before: sent.retry_after };
-    match planned.connection.retry.next(history, outcome, now, &mut rand::rng()) {
+    let outcome = Outcome::Failed { failure, status: sent.status, not_before: sent.retry_after };
+    let next = planned.connection.retry.next(history, outcome, now, &mut rand::rng());
+    let answer = match next {
+        _ if failure.party == Party::Gateway => Answer::Nothing,
+        Next::DeadLetter(Reason::Gone) => Answer::Gone(failure),
+        // Its policy knows this status: it is about the delivery, not about the destination.
+        Next::Done | Next::DeadLetter(Reason::Ruled) => Answer::Taken,
+        Next::RetryAt(_) | Next::DeadLetter(_) => Answer::Failed(failure),
+    };
+    let row = match next {
         Next::Done => planned.row(DeliveryState::Delivered, now),
         Next::RetryAt(due) => planned.going_on(DeliveryState::Scheduled { due }, past, now),
         Next::DeadLetter(reason) => planned.going_on(DeliveryState::DeadLettered { reason: reason.over(failure) }, past, now),
-    }
-}
-
-/// A delivery to a disabled destination costs no attempt; it waits, but not for ever.
-fn wait_for_enabled(shared: &Shared, planned: &Planned, past: Past) -> DeliveryRecord {
-    let now = shared.clock.now();
-    let wait = Wait::DestinationDisabled;
-    match wait.over(shared, past.since, now) {
-        Some(reason) => {
-            shared.spans.dead_lettered(planned.trace, Some(planned.connection.id), planned.id, now, &reason);
-            planned.going_on(DeliveryState::DeadLettered { reason }, past, now)
-        }
-        None => {
-            let due = now.after(DISABLED_POLL).min(wait.ends(shared, past.since));
-            planned.going_on(DeliveryState::Scheduled { due }, past, now)
-        }
-    }
+    };
+    (row, answer)
 }
 
 fn attempt_of(number: u32, started_at: Timestamp, sent: &Sent) -> Attempt {

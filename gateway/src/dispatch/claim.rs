@@ -23,7 +23,7 @@ use self::older::Older;
 use super::Shared;
 use super::budget::{Amount, Class, Grant, Use};
 use super::diversion::Diversions;
-use super::gate::{self, Gates, Pass};
+use super::gate::{self, Pass};
 use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
 use super::wait::{self, Wait};
@@ -321,14 +321,15 @@ impl ShardLoop {
     }
 
     pub(super) fn limit_of(&self, snapshot: &Snapshot, queue: QueueKey) -> Limit {
-        limit(&self.shared, &self.worker.gates, snapshot, self.shared.in_flight.idle(), queue)
+        limit(&self.worker, snapshot, self.shared.in_flight.idle(), queue)
     }
 }
 
 /// What a queue may have in flight in one shard. A tenant has no more than its plan says, and no more than its weight times what nobody
 /// uses: so there is always room for who comes next, however many are noisy, and one alone may use what its plan allows. One with several
 /// shards has its part of the plan in each of them, wherever they are owned, and of what nobody uses here in each that is owned here.
-fn limit(shared: &Shared, gates: &Gates, snapshot: &Snapshot, idle: Amount, queue: QueueKey) -> Limit {
+fn limit(worker: &Worker, snapshot: &Snapshot, idle: Amount, queue: QueueKey) -> Limit {
+    let shared = &worker.shared;
     let most = |events| Limit { events, bytes: usize::MAX, turn: BATCH };
     let is_paused = |who| is_held(snapshot, who) && snapshot.traffic.held == Percent::NONE;
     match queue {
@@ -344,11 +345,15 @@ fn limit(shared: &Shared, gates: &Gates, snapshot: &Snapshot, idle: Amount, queu
         }
         QueueKey::Destination(tenant, destination) => {
             let known = snapshot.destinations.get(&destination).zip(snapshot.tenants.get(&tenant));
-            most(known.map_or(shared.config.default_window, |(destination, tenant)| tenant.shards.part(destination.in_flight)))
+            let Some((destination, tenant)) = known else { return most(shared.config.default_window) };
+            let now = shared.clock.now();
+            let is_shut = worker.admission.is_shut(destination, now);
+            let events = if is_shut { 0 } else { tenant.shards.part(destination.in_flight) };
+            Limit { turn: worker.admission.room(destination, now).min(BATCH), ..most(events) }
         }
         QueueKey::Source(_, source) => most(if is_paused(Diverted::Source(source)) { 0 } else { usize::MAX }),
         QueueKey::Retries(_) => most(if snapshot.traffic.retries == Percent::NONE { 0 } else { usize::MAX }),
-        QueueKey::Plugins(tenant) => most(gates.chains(snapshot, tenant, shared.clock.now())),
+        QueueKey::Plugins(tenant) => most(worker.gates.chains(snapshot, tenant, shared.clock.now())),
         QueueKey::Connection(_, connection) => {
             let connection = snapshot.connections.get(&connection);
             most(connection.map_or(usize::MAX, |connection| gate::tries(shared, connection, shared.clock.now())))
@@ -382,10 +387,14 @@ fn class_of(snapshot: &Snapshot, queue: QueueKey) -> Class {
     }
 }
 
-pub(super) fn wait_of(queue: QueueKey) -> Wait {
+/// For what a queue waits that is not held by an operator, beside its turn.
+pub(super) fn wait_of(worker: &Worker, snapshot: &Snapshot, queue: QueueKey) -> Wait {
     match queue {
         QueueKey::Tenant(_) => Wait::TenantWindow,
-        QueueKey::Destination(..) => Wait::DestinationWindow,
+        QueueKey::Destination(_, destination) => {
+            let destination = snapshot.destinations.get(&destination);
+            destination.map_or(Wait::DestinationWindow, |one| worker.admission.wait_of(one, worker.shared.clock.now()))
+        }
         QueueKey::Source(..) => Wait::Held,
         QueueKey::Retries(_) => Wait::RetriesPaused,
         QueueKey::Plugins(_) => Wait::PluginFuel,

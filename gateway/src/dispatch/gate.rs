@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Shared;
 use super::fuel::{Fuel, Reserved};
 use super::wait::Wait;
 use super::window::Windows;
+use super::{Shared, admission};
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Connection, OnPoisoned, Snapshot, Stage, StageKind};
 use crate::event::{Failure, Party, PluginRun, Shard, TenantId, VersionHash};
@@ -39,6 +39,8 @@ pub(super) enum Pass {
     Fuel { _reserved: Reserved },
     /// It is there to try a poisoned version out.
     Try,
+    /// Its attempt may begin.
+    Turn(admission::Turn),
 }
 
 /// The gate for one piece of work.

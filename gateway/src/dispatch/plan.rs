@@ -322,7 +322,7 @@ impl Planner<'_> {
         }
         let past = self.past.one_more();
         let history = History { attempts: past.spent, since: past.since };
-        let outcome = Outcome::Failed { failure: &Failure { retryable: true, ..failure.clone() }, not_before: None };
+        let outcome = Outcome::Failed { failure: &Failure { retryable: true, ..failure.clone() }, status: None, not_before: None };
         let state = match connection.retry.next(history, outcome, self.now, &mut rand::rng()) {
             Next::RetryAt(due) => DeliveryState::Scheduled { due },
             Next::DeadLetter(reason) => DeliveryState::DeadLettered { reason: reason.over(&failure) },

@@ -30,6 +30,12 @@ pub(super) enum Wait {
     PluginFuel,
     /// A plugin that is poisoned.
     PluginPoisoned,
+    /// Its destination's rate.
+    RateLimit,
+    /// Its tenant's rate of deliveries.
+    DeliveryRate,
+    /// Its destination's circuit, which is open.
+    CircuitOpen,
 }
 
 impl Wait {
@@ -45,7 +51,18 @@ impl Wait {
             Self::DestinationDisabled => "destination_disabled",
             Self::PluginFuel => "plugin_fuel",
             Self::PluginPoisoned => "plugin_poisoned",
+            Self::RateLimit => "rate_limit",
+            Self::DeliveryRate => "delivery_rate",
+            Self::CircuitOpen => "circuit_open",
         }
+    }
+
+    /// Whether it waited in its destination's queue, out of which it has a place in the window already.
+    pub(super) fn is_for_destination(self) -> bool {
+        matches!(
+            self,
+            Self::DestinationWindow | Self::DestinationDisabled | Self::RateLimit | Self::DeliveryRate | Self::CircuitOpen
+        )
     }
 
     /// When what waits since then is given up.
@@ -63,6 +80,21 @@ impl Wait {
         })
     }
 
+    /// The same for a piece of work, of which `spent` attempts count. How long a delivery is tried again is the retry policy's to say, wherever it
+    /// waits for its turn meanwhile.
+    pub(super) fn over_for(self, shared: &Shared, spent: u32, since: Timestamp, now: Timestamp) -> Option<Failure> {
+        let is_turn = matches!(
+            self,
+            Self::TenantWindow
+                | Self::DestinationWindow
+                | Self::RetriesPaused
+                | Self::PluginFuel
+                | Self::RateLimit
+                | Self::DeliveryRate
+        );
+        self.over(shared, since, now).filter(|_| spent == 0 || !is_turn)
+    }
+
     fn in_words(self) -> &'static str {
         match self {
             Self::Turn => "it waited",
@@ -74,6 +106,9 @@ impl Wait {
             Self::DestinationDisabled => "the destination was disabled",
             Self::PluginFuel => "the tenant's plugins had used up their fuel, `plan.plugin_fuel`, and the event waited",
             Self::PluginPoisoned => "a plugin was stopped again and again, and the event was held",
+            Self::RateLimit => "the destination's `rate` was used up, and the delivery waited",
+            Self::DeliveryRate => "the tenant's `plan.delivery_rate` was used up, and the delivery waited",
+            Self::CircuitOpen => "the destination failed again and again, and its circuit was open",
         }
     }
 }

@@ -269,8 +269,9 @@ impl State {
             let Some(key) = slot.line.pop_front() else { break };
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             let readable = usize::try_from(queue.readable).unwrap_or(usize::MAX);
-            let of_queue = if matches!(key, QueueKey::Tenant(_)) { usize::MAX } else { limits(key).events };
-            let room = of_tenant.min(readable).min(limit.turn).min(of_queue.saturating_sub(queue.in_flight));
+            let own = if matches!(key, QueueKey::Tenant(_)) { Limit { events: usize::MAX, ..limit } } else { limits(key) };
+            let (of_queue, turn) = (own.events, limit.turn.min(own.turn));
+            let room = of_tenant.min(readable).min(turn).min(of_queue.saturating_sub(queue.in_flight));
             if room == 0 {
                 slot.line.push_back(key);
                 continue;

@@ -4,6 +4,7 @@
 //! progress.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::Either;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::admission::Admission;
 use super::attempt::{self, Planned};
 use super::gate::{Gate, Gates, Pass};
 use super::owner::Hold;
@@ -19,7 +21,8 @@ use super::record::{Done, Held};
 use super::wait::{Wait, deleted, given_up};
 use super::window::Windows;
 use crate::clock::Timestamp;
-use crate::event::{EventId, Failure, Lane, Party, SourceId, TenantId};
+use crate::control::condition::{CircuitNote, KEPT};
+use crate::event::{DestinationId, EventId, Failure, Lane, Party, SourceId, TenantId};
 use crate::store::{DeliveryRecord, Origin, Record, Work};
 
 /// Work that was taken out of the store, with what it holds of the budget.
@@ -43,6 +46,7 @@ pub(super) struct Worker {
     pub(super) hold: Arc<Hold>,
     pub(super) windows: Windows,
     pub(super) gates: Gates,
+    pub(super) admission: Admission,
     records: mpsc::Sender<Done>,
     winding_up: CancellationToken,
 }
@@ -50,7 +54,8 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, records: mpsc::Sender<Done>) -> Self {
         let gates = Gates::new(hold.lease.shard);
-        Self { shared, hold, windows, gates, records, winding_up: CancellationToken::new() }
+        let admission = Admission::new(hold.lease.shard, shared.clock.now());
+        Self { shared, hold, windows, gates, admission, records, winding_up: CancellationToken::new() }
     }
 
     /// Asks every task to write its progress and end.
@@ -65,20 +70,28 @@ impl Worker {
         }
     }
 
+    /// Says how a destination's circuit stands, for whoever asks any node.
+    pub(super) async fn say(&self, destination: DestinationId, note: &CircuitNote, now: Timestamp) {
+        let ttl = note.until.map_or(Duration::ZERO, |until| until.since(now)) + KEPT;
+        let shard = format!("shard-{}", self.hold.lease.shard.0);
+        let said = self.shared.store.say(&CircuitNote::topic(destination), &shard, note.encode().into(), ttl).await;
+        if let Err(error) = said {
+            tracing::warn!(%destination, %error, "how a circuit stands was not said");
+        }
+    }
+
     /// Plans if need be, attempts, and records.
     pub(super) async fn run(&self, item: Item) {
-        // How long a delivery is tried again is the retry policy's to say, wherever it waits meanwhile.
-        let is_retry = item.spent > 0
-            && matches!(item.wait, Wait::TenantWindow | Wait::DestinationWindow | Wait::RetriesPaused | Wait::PluginFuel);
-        let over = item.wait.over(&self.shared, item.since, self.shared.clock.now()).filter(|_| !is_retry);
+        let over = item.wait.over_for(&self.shared, item.spent, item.since, self.shared.clock.now());
         if let Some(reason) = over.or_else(|| deleted(&self.shared, tenant_of(&item.work))) {
             return self.send(given_up(&self.shared, item, reason)).await;
         }
         let Item { origin, attempts, spent, since, work, progress, held, wait, pass } = item;
-        let admitted = wait == Wait::DestinationWindow;
+        let admitted = wait.is_for_destination();
+        let turn = if let Pass::Turn(turn) = pass { Some(turn) } else { None };
         let (event, tenant) = (event_of(&work), tenant_of(&work));
         let parked = matches!(origin, Origin::Job(_));
-        let past = attempt::Past { attempts, spent, since, admitted, parked, lane: lane_of(origin) };
+        let past = attempt::Past { attempts, spent, since, admitted, turn, parked, lane: lane_of(origin) };
         let Plan { settled, planned, made } = match work {
             Work::Plan { event, connection } => {
                 let (shared, gates, windows) = (&*self.shared, &self.gates, &self.windows);

@@ -88,6 +88,19 @@ pub enum PluginWait {
     Poisoned,
 }
 
+/// What happened to a destination's circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitChange {
+    /// It opened.
+    Opened,
+    /// A probe failed.
+    Reopened,
+    /// A probe succeeded.
+    HalfOpened,
+    /// It closed.
+    Closed,
+}
+
 /// Whether a tenant was inside its throughput: delivery latency is promised to quiet ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -215,6 +228,8 @@ struct Instruments {
     plugin_duration: BoundHistogram<f64>,
     plugin_waits: Counter<u64>,
     plugin_circuits: Counter<u64>,
+    destination_waits: Counter<u64>,
+    destination_circuits: Counter<u64>,
     leases: Counter<u64>,
     reload_failures: BoundCounter<u64>,
     refused_connections: Counter<u64>,
@@ -230,6 +245,8 @@ struct State {
     poisoned: AtomicU64,
     // Instances, and their bytes.
     idle: [AtomicU64; 2],
+    // Destinations' circuits that are not closed.
+    circuits: Mutex<HashMap<Shard, u64>>,
     // By `lane as usize`; none while nothing of the lane is finished.
     drain: Mutex<[Option<Duration>; Lane::ALL.len()]>,
     connections: AtomicU64,
@@ -295,6 +312,16 @@ impl Metrics {
                 "Events parked for their tenant's fuel or for a poisoned version.",
             ),
             plugin_circuits: counter(meter, "tidegate.plugin.poisonings", "Versions that were poisoned, and that answered again."),
+            destination_waits: counter(
+                meter,
+                "tidegate.destination.waits",
+                "Deliveries parked for their destination's or tenant's rate, for an open circuit or a disabled destination.",
+            ),
+            destination_circuits: counter(
+                meter,
+                "tidegate.destination.circuit.changes",
+                "Destinations' circuits that opened, opened again after a probe, half opened and closed.",
+            ),
             leases: counter(meter, "tidegate.lease.changes", "Shard leases acquired, released and lost."),
             reload_failures: counter(meter, "tidegate.config.reload.failures", "Configurations that could not be applied.")
                 .bind(&[]),
@@ -362,6 +389,23 @@ impl Metrics {
         self.0.state.poisoned.store(now as u64, Ordering::Relaxed);
     }
 
+    /// A delivery was parked for this reason.
+    pub fn destination_waits(&self, reason: &'static str) {
+        self.0.destination_waits.add(1, &[KeyValue::new("for", reason)]);
+    }
+
+    /// A destination's circuit changed; so many of the shard are not closed now.
+    pub fn destination_circuit(&self, shard: Shard, change: CircuitChange, now: usize) {
+        let name = match change {
+            CircuitChange::Opened => "opened",
+            CircuitChange::Reopened => "reopened",
+            CircuitChange::HalfOpened => "half_opened",
+            CircuitChange::Closed => "closed",
+        };
+        self.0.destination_circuits.add(1, &[KeyValue::new("change", name)]);
+        self.0.state.circuits.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, now as u64);
+    }
+
     /// So many tenants of a shard have events that wait for fuel.
     pub fn plugin_fuel_waits(&self, shard: Shard, tenants: usize) {
         let mut waiting = self.0.state.fuel_waits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -388,6 +432,7 @@ impl Metrics {
     pub fn queue_gone(&self, shard: Shard) {
         self.shards().remove(&shard);
         self.plugin_fuel_waits(shard, 0);
+        self.0.state.circuits.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
     }
 
     /// How long it takes until all that is in a lane of the whole gateway is finished, at the present rate; none if nothing is.
@@ -521,7 +566,7 @@ fn bind_latency(latency: &Histogram<f64>) -> Vec<BoundHistogram<f64>> {
 
 fn define_gauges(meter: &Meter, state: &Arc<State>) {
     type Read = fn(&State) -> u64;
-    let gauges: [(&'static str, &'static str, &'static str, Read); 13] = [
+    let gauges: [(&'static str, &'static str, &'static str, Read); 14] = [
         ("tidegate.ingest.connections", "{connection}", "Open ingest connections.", |s| s.connections.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight", "{event}", "Events that wait for the store.", |s| s.in_flight.load(Ordering::Relaxed)),
         ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
@@ -544,6 +589,9 @@ fn define_gauges(meter: &Meter, state: &Arc<State>) {
             s.idle[0].load(Ordering::Relaxed)
         }),
         ("tidegate.plugin.idle.size", "By", "Memories and tables of these.", |s| s.idle[1].load(Ordering::Relaxed)),
+        ("tidegate.destination.circuits.open", "{destination}", "Destinations whose circuit is not closed, owned shards.", |s| {
+            s.circuits.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+        }),
         ("tidegate.queue.shards", "{shard}", "Shards owned.", |s| sum(s, |_| 1)),
     ];
     for (name, unit, help, read) in gauges {

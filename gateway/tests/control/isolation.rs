@@ -29,6 +29,7 @@ fn body(path: &str, method: &str) -> Option<Value> {
         ("patch", _) => Some(json!({"name": "mine-now"})),
         ("put", _) => Some(json!({"version": "latest"})),
         ("post", path) if path.ends_with("/try") => Some(json!({"request": {}})),
+        ("post", path) if path.ends_with("/schedule") => Some(json!({})),
         ("post", path) if path.ends_with("/replay") => Some(json!({"version": "latest", "connection": "through"})),
         ("post", "/v1/sources") => Some(json!({"name": "x"})),
         ("post", "/v1/destinations") => Some(json!({"name": "x", "url": "https://example.com/"})),

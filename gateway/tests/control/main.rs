@@ -5,6 +5,7 @@
 mod apply;
 mod contract;
 mod deletion;
+mod destinations;
 mod input;
 mod isolation;
 mod lifecycle;

@@ -99,9 +99,13 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         "name": "new", "source": "in", "destination": "out", "retry": {"max_attempts": 3},
         "plugins": [{"plugin": "shape", "limits": {"memory": "4MiB", "time": "50ms"}, "secrets": {"a": "b"}, "sign_only": ["a"]}]
     });
+    let mut limited = destination("new");
+    limited["rate"] = json!({"limit": 100, "per": "minute"});
+    limited["circuit_breaker"] = json!({"percent": 50, "pause": "2s"});
+    limited["retry"] = json!({"backoff": "linear", "jitter": "equal", "on": [{"status": "500-502", "do": "retry"}]});
     for (kind, plural, id, body) in [
         ("source", "sources", &tenant.source, hmac),
-        ("destination", "destinations", &tenant.destination, destination("new")),
+        ("destination", "destinations", &tenant.destination, limited),
         ("connection", "connections", &tenant.connection, through),
     ] {
         let (all, one) = (format!("/v1/{plural}?tenant=acme"), format!("/v1/{plural}/{id}?tenant=acme"));
@@ -116,6 +120,13 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         let doomed = format!("/v1/{plural}/new?tenant=acme");
         requests.push((format!("delete_{plural}_{kind}").leak(), doomed, None));
     }
+    let connection = format!("/v1/connections/{}/schedule?tenant=acme", tenant.connection);
+    let schedule = "/v1/destinations/out/schedule?tenant=acme";
+    let draft = json!({"backoff": "list", "delays": ["10s", "1m"], "jitter": 0.5, "on": [{"status": "4xx", "do": "dead_letter"}]});
+    requests.insert(0, ("get_connections_connection_schedule", connection, None));
+    requests.insert(0, ("get_destinations_destination_schedule", schedule.into(), None));
+    requests.insert(0, ("post_destinations_destination_schedule", schedule.into(), Some(draft)));
+    requests.insert(0, ("post_destinations_destination_enable", "/v1/destinations/out/enable?tenant=acme".into(), None));
     requests.push(("delete_connections_connection", "/v1/connections/through?tenant=acme".into(), None));
     requests.push(("delete_plugins_plugin", "/v1/plugins/shape?tenant=acme".into(), None));
     requests

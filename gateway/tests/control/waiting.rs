@@ -122,9 +122,14 @@ async fn a_delivery_says_what_it_waits_for_until_it_is_done() {
     queued.waits_for("tenant_window", "plan.in_flight").await;
     let mut queue = queue;
     let connection = queued.tenant.connection.parse().unwrap();
+    let destination = QueueKey::Destination(queued.home.tenant, queued.tenant.destination.parse().unwrap());
     for (next, reason, word) in [
         (QueueKey::Plugins(queued.home.tenant), "plugin_fuel", "plan.plugin_fuel"),
         (QueueKey::Connection(queued.home.tenant, connection), "plugin_poisoned", "stopped again and again"),
+        (destination, "rate_limit", "`rate`"),
+        (destination, "delivery_rate", "plan.delivery_rate"),
+        (destination, "circuit_open", "failed again and again"),
+        (destination, "destination_disabled", "was disabled"),
     ] {
         let job = world.store.unpark(&lease, queue, budget).await.unwrap().remove(0).id;
         let parked = DeliveryState::Parked { reason: reason.into(), queue: Some(next) };

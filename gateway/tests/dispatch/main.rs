@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
+mod circuit;
 #[path = "../plugin/guest.rs"]
 #[allow(dead_code, reason = "the plugins' own tests need more of it")]
 mod guest;
+mod limits;
 mod plugins;
 mod spread;
 mod steer;

@@ -39,14 +39,17 @@ async fn a_disabled_destination_holds_its_deliveries_until_they_are_too_old() {
     world.declare("t", spec.clone()).await;
     let node = world.dispatch("a");
     let event = world.accept("t", "in", "{}").await;
-    world
-        .settled("t", event, |summary| {
-            matches!(summary.deliveries.first().map(|row| &row.state), Some(DeliveryState::Scheduled { .. }))
-        })
-        .await;
+    let waits = |summary: &EventSummary| {
+        let state = summary.deliveries.first().map(|row| &row.state);
+        matches!(state, Some(DeliveryState::Parked { reason, .. }) if reason == "destination_disabled")
+    };
+    world.settled("t", event, waits).await;
     world.clock.advance(MAX_WAIT - Duration::from_secs(1));
-    let waits = |due: Timestamp| move |summary: &EventSummary| summary.deliveries[0].state == DeliveryState::Scheduled { due };
-    world.settled("t", event, waits(START.after(MAX_WAIT))).await;
+    let second = world.accept("t", "in", "{}").await;
+    let summary = world.settled("t", second, waits).await;
+    assert!(!summary.deliveries[0].state.is_terminal());
+    let first = world.store.event(world.home("t"), event).await.unwrap().unwrap();
+    assert!(waits(&first.summary), "{:?}", first.summary);
     world.clock.advance(Duration::from_secs(1));
     let summary = given_up(&world, "t", event).await;
     assert_eq!(code(&summary), Some("destination_disabled"));
@@ -57,6 +60,7 @@ async fn a_disabled_destination_holds_its_deliveries_until_they_are_too_old() {
     assert_eq!(world.store.retry(world.home("t"), &[summary.deliveries[0].id], world.clock.now()).await.unwrap(), 1);
     world.clock.advance(Duration::from_secs(1));
     world.settled("t", event, is_delivered).await;
+    world.settled("t", second, is_delivered).await;
     node.stop().await;
 }
 

@@ -13,7 +13,7 @@ use tidegate::control::model::Who;
 use tidegate::control::service::{Access, Control, Options};
 use tidegate::control::snapshot::{Diverted, Traffic};
 use tidegate::control::{Preparer, seal};
-use tidegate::dispatch::{DispatchConfig, DispatchParts, Dispatcher, Returned};
+use tidegate::dispatch::{DispatchConfig, DispatchParts, Dispatcher, Notice, Returned};
 use tidegate::egress::policy::AddressPolicy;
 use tidegate::egress::{Egress, EgressConfig};
 use tidegate::event::{Event, EventId, Lane, Request, Shard, SourceId, TenantId, VersionHash};
@@ -35,7 +35,7 @@ pub(crate) const SHARD: Shard = Shard(0);
 
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
-    control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     plugins: Runtime,
     /// Who was said to have returned, and in which shard.
     pub(crate) came_back: Arc<Mutex<Vec<(Diverted, Shard)>>>,
@@ -135,9 +135,19 @@ impl World {
             metrics: telemetry.metrics(),
             spans: telemetry.spans(),
             returned: self.returned.clone(),
+            noticed: self.noticed(),
         };
         let stop = CancellationToken::new();
         Node { running: tokio::spawn(Dispatcher::new(config, parts).run(stop.clone())), stop, telemetry }
+    }
+
+    /// What is noticed of destinations is kept in the configuration, as a gateway does it.
+    fn noticed(&self) -> Notice {
+        let control = self.control.clone();
+        Arc::new(move |tenant, destination, noticed, at| {
+            let control = control.clone();
+            tokio::spawn(async move { control.notice(tenant, destination, &noticed, at).await.unwrap() });
+        })
     }
 
     /// Sets what an operator would; a change of the configuration takes it back.

@@ -36,6 +36,7 @@ pub(crate) const PLAN: Plan = Plan {
     ceiling: 1000.0,
     queued_bytes: 1 << 30,
     table_bytes: 0,
+    delivery_rate: None,
     plugin_fuel: 1 << 40,
     plugin_bytes: 1 << 30,
 };

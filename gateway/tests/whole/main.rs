@@ -13,6 +13,7 @@ mod graceful;
 mod guest;
 mod kept;
 mod kill;
+mod limits;
 mod load;
 mod pins;
 mod shadow;

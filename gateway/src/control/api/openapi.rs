@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::routes::{Body, Reply, Route};
 use super::{Problem, aliases, events, rotation, tables, tenants, traffic, views};
 use crate::control::apply::{ApplyReport, ApplySpec};
-use crate::control::model::{ConnectionSpec, DestinationSpec, SourceSpec, TenantSpec};
+use crate::control::model::{ConnectionSpec, DestinationSpec, RetrySpec, SourceSpec, TenantSpec};
 use crate::control::replay::ReplaySpec;
 use crate::control::service::TenantPatch;
 use crate::control::trial::TrySpec;
@@ -181,6 +181,9 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::PluginView>(&mut found);
     add::<views::VersionView>(&mut found);
     add::<views::ComponentView>(&mut found);
+    add::<views::DestinationStatusView>(&mut found);
+    add::<views::ScheduleView>(&mut found);
+    add::<RetrySpec>(&mut found);
     add::<views::EventView>(&mut found);
     add::<views::DeliveryView>(&mut found);
     add::<views::DeadLetterView>(&mut found);
@@ -224,12 +227,15 @@ fn patch(mut spec: Value) -> Value {
 
 /// A spec with what the gateway adds.
 fn view(mut spec: Value, kind: &str) -> Value {
-    let mut added = vec!["id", "created_at", "updated_at"];
-    if kind == "Source" {
-        added.push("path");
+    let text = || json!({"type": "string"});
+    let mut added = vec![("id", text()), ("created_at", text()), ("updated_at", text())];
+    match kind {
+        "Source" => added.push(("path", text())),
+        "Destination" => added.push(("status", reference("DestinationStatusView"))),
+        _ => {}
     }
-    for name in added {
-        spec["properties"][name] = json!({"type": "string"});
+    for (name, schema) in added {
+        spec["properties"][name] = schema;
         if let Some(required) = spec["required"].as_array_mut() {
             required.push(name.into());
         }

@@ -4,7 +4,7 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
-use super::{Api, aliases, apply, events, health, plugins, resources, rotation, signals, tables, tenants, traffic};
+use super::{Api, aliases, apply, destinations, events, health, plugins, resources, rotation, signals, tables, tenants, traffic};
 use crate::control::model::{Connections, Destinations, Sources};
 
 /// A request's body.
@@ -131,6 +131,7 @@ pub(super) fn routes() -> Vec<Route> {
         ["/v1/connections", "/v1/connections/{connection}"],
         ["Connection", "ConnectionSpec", "ConnectionPatch"],
     ));
+    routes.extend(destination_routes());
     routes.extend(plugin_routes());
     routes.extend(alias_routes());
     routes.extend(table_routes());
@@ -201,6 +202,41 @@ fn resource_routes<K: Shown>(paths: [&'static str; 2], schemas: [&'static str; 3
             .query(TENANT)
             .body(Body::Json(patch)),
         Route::new(("delete", one), "Delete one that nothing refers to", Reply::Nothing, resources::delete::<K>).query(TENANT),
+    ]
+}
+
+fn destination_routes() -> Vec<Route> {
+    let schedule = "/v1/destinations/{destination}/schedule";
+    vec![
+        Route::new(
+            ("post", "/v1/destinations/{destination}/enable"),
+            "Enable a destination, whoever disabled it, and close its circuit",
+            Reply::Json("Destination"),
+            destinations::enable,
+        )
+        .query(TENANT),
+        Route::new(
+            ("get", schedule),
+            "Show when a delivery that always fails is tried: the schedule of a destination's retry policy",
+            Reply::Json("ScheduleView"),
+            destinations::schedule,
+        )
+        .query(TENANT),
+        Route::new(
+            ("post", schedule),
+            "Show the schedule that another retry policy would give; nothing changes",
+            Reply::Json("ScheduleView"),
+            destinations::draft,
+        )
+        .query(TENANT)
+        .body(Body::Json("RetrySpec")),
+        Route::new(
+            ("get", "/v1/connections/{connection}/schedule"),
+            "Show the schedule of the retry policy that holds for a connection",
+            Reply::Json("ScheduleView"),
+            destinations::connection_schedule,
+        )
+        .query(TENANT),
     ]
 }
 

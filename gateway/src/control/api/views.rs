@@ -1,6 +1,7 @@
 //! What the API shows.
 
 mod aliases;
+mod destinations;
 mod replay;
 mod signals;
 mod traffic;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use aliases::{AliasView, ShadowView, SplitView};
+pub use destinations::{CircuitView, DestinationStatusView, DisabledView, DueView, ScheduleView};
 pub use replay::ReplayView;
 pub use signals::{AilingView, LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};

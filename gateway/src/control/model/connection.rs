@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::destination::RetrySpec;
+use super::retry::RetrySpec;
 use super::{Faults, FieldError, Kind, LATEST, check_name, yes};
 use crate::clock::Timestamp;
 use crate::config::units;

@@ -9,11 +9,14 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::limits::{CircuitBreakerSpec, check_rate};
+use super::retry::RetrySpec;
 use super::{Faults, FieldError, Kind, check_name, yes};
 use crate::clock::Timestamp;
 use crate::config::units;
 use crate::control::parts::{self, Origin};
 use crate::control::snapshot::Destination;
+use crate::dispatch::rate::{Paces, Rate};
 use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::policy::AddressPolicy;
 use crate::egress::{ClientIdentity, Proxy, ProxyUser, TargetConfig, TargetError, TlsOptions};
@@ -105,9 +108,16 @@ pub struct DestinationSpec {
     /// least one. Default 64.
     #[serde(default = "default_in_flight")]
     pub in_flight: usize,
+    /// Attempts in a time; more deliveries wait in the store, in order. A tenant with several shards has the same part of it in each, rounded
+    /// down, at least one. Without it as many as there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
     /// When failed deliveries are tried again.
     #[serde(default)]
     pub retry: RetrySpec,
+    /// When nothing is attempted for a while, because attempts fail.
+    #[serde(default, skip_serializing_if = "CircuitBreakerSpec::is_default")]
+    pub circuit_breaker: CircuitBreakerSpec,
 }
 
 fn default_timeout() -> Duration {
@@ -185,43 +195,6 @@ pub struct HeaderSpec {
     pub value: String,
 }
 
-/// When failed deliveries are tried again: exponential delays with full jitter, Retry-After obeyed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrySpec {
-    /// Attempts altogether, the first one included. Default 18.
-    pub max_attempts: u32,
-    /// Ceiling of the first delay; it doubles with each attempt. Default 10 s.
-    #[serde(with = "units::duration")]
-    #[schema(value_type = String, example = "10s")]
-    pub base: Duration,
-    /// The ceiling never exceeds this. Default 1 day.
-    #[serde(with = "units::duration")]
-    #[schema(value_type = String, example = "1day")]
-    pub max_delay: Duration,
-    /// How far away a destination may push the next attempt by Retry-After. Default 1 day.
-    #[serde(with = "units::duration")]
-    #[schema(value_type = String, example = "1day")]
-    pub max_retry_after: Duration,
-    /// How long after the event was accepted the last attempt may start. Default 3 days.
-    #[serde(with = "units::duration")]
-    #[schema(value_type = String, example = "3days")]
-    pub max_age: Duration,
-}
-
-impl Default for RetrySpec {
-    fn default() -> Self {
-        let policy = RetryPolicy::default();
-        Self {
-            max_attempts: policy.max_attempts,
-            base: Duration::from_millis(policy.base_ms),
-            max_delay: Duration::from_millis(policy.max_delay_ms),
-            max_retry_after: Duration::from_millis(policy.max_retry_after_ms),
-            max_age: Duration::from_millis(policy.max_age_ms),
-        }
-    }
-}
-
 impl ProxySpec {
     /// None if the gateway may not go there any more, or with a fault.
     fn prepare(&self, place: auth::Place<'_>, faults: &mut Faults) -> Option<Proxy> {
@@ -270,28 +243,6 @@ impl TlsSpec {
     }
 }
 
-impl RetrySpec {
-    pub(super) fn prepare(&self, field: &str, faults: &mut Faults) -> RetryPolicy {
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let policy = RetryPolicy {
-            max_attempts: self.max_attempts,
-            base_ms: millis(self.base),
-            max_delay_ms: millis(self.max_delay),
-            max_retry_after_ms: millis(self.max_retry_after),
-            max_age_ms: millis(self.max_age),
-        };
-        for problem in policy.problems() {
-            let (name, show): (&str, fn(u64) -> String) = match problem.field.strip_suffix("_ms") {
-                Some(name) => (name, |ms| humantime::format_duration(Duration::from_millis(ms)).to_string()),
-                None => (problem.field, |count| count.to_string()),
-            };
-            let (min, max, value) = (show(problem.min), show(problem.max), show(problem.value));
-            faults.add(format!("{field}.{name}"), format!("must be from {min} to {max}, not {value}"));
-        }
-        policy
-    }
-}
-
 /// What is made of a destination.
 #[derive(Debug)]
 pub struct DestinationParts {
@@ -313,6 +264,8 @@ impl DestinationSpec {
         faults.time("timeout", self.timeout, Duration::from_millis(100), Duration::from_secs(300));
         faults.range("in_flight", self.in_flight, 1, 10_000);
         let retry = self.retry.prepare("retry", &mut faults);
+        check_rate("rate", self.rate, &mut faults);
+        let breaker = self.circuit_breaker.prepare("circuit_breaker", self.timeout, &mut faults);
         let client = self.tls.client(&mut faults);
         let config = self.target(tenant, id, client);
         let field = |error: &TargetError| match error {
@@ -341,6 +294,11 @@ impl DestinationSpec {
             gzip: self.compression == Compression::Gzip,
             timeout: self.timeout,
             in_flight: self.in_flight,
+            rate: self.rate,
+            paces: Paces::default(),
+            breaker,
+            failing_since: None,
+            enabled_at: Timestamp::default(),
         };
         faults.or(DestinationParts { destination: Arc::new(destination), retry })
     }

@@ -3,10 +3,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::limits::check_rate;
 use super::{Faults, FieldError, Kind, check_name};
 use crate::clock::Timestamp;
 use crate::config::units;
 use crate::control::snapshot::{Plan, Shards, Tenant};
+use crate::dispatch::rate::Rate;
 use crate::event::{Shard, TenantId};
 
 /// Tenants.
@@ -107,6 +109,10 @@ pub struct PlanSpec {
     #[serde(with = "units::size_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "512MiB")]
     pub plugin_bytes: Option<u64>,
+    /// Attempts in a time, of all its destinations together; more deliveries wait in the store. Each of its shards has the same part of it, rounded
+    /// down, at least one. Without it as many as there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery_rate: Option<Rate>,
 }
 
 /// The ceiling of a plan that says nothing of it, unless its rate is above.
@@ -135,6 +141,7 @@ impl Default for PlanSpec {
             shards: None,
             plugin_fuel: None,
             plugin_bytes: None,
+            delivery_rate: None,
         }
     }
 }
@@ -143,8 +150,8 @@ impl TenantRecord {
     /// Checks it and makes it ready for use.
     pub(in crate::control) fn prepare(&self, id: TenantId) -> Result<Arc<Tenant>, Vec<FieldError>> {
         let mut faults = Faults::default();
-        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, shards: _, plugin_fuel, plugin_bytes } =
-            self.plan;
+        let PlanSpec { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, shards: _, .. } = self.plan;
+        let PlanSpec { plugin_fuel, plugin_bytes, delivery_rate, .. } = self.plan;
         check_name("name", &self.name, &mut faults);
         faults.range("plan.rate", rate, 0.001, MAX_RATE);
         faults.range("plan.burst", burst, 1, 100_000_000);
@@ -161,7 +168,9 @@ impl TenantRecord {
         faults.range("plan.plugin_fuel", plugin_fuel, 0, MAX_FUEL);
         faults.range("plan.plugin_bytes", plugin_bytes, 0, MAX_COMPILED);
         faults.range("plan.table_bytes", table_bytes, 0, MAX_TABLES);
-        let plan = Plan { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, plugin_fuel, plugin_bytes };
+        check_rate("plan.delivery_rate", delivery_rate, &mut faults);
+        let plan =
+            Plan { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, plugin_fuel, plugin_bytes, delivery_rate };
         let shards = Shards::new(self.shard, self.further.clone());
         faults.or(Arc::new(Tenant { id, name: self.name.clone(), shards, plan, deleting: self.deleting }))
     }

@@ -85,7 +85,8 @@ impl Control {
         page(K::table(tenant), cursor, limit)
     }
 
-    /// Changes what `patch` names (RFC 7396) and leaves the rest, secrets too.
+    /// Changes what `patch` names (RFC 7396) and leaves the rest, secrets too. One that names `enabled` as true takes back that the gateway
+    /// disabled it.
     pub async fn patch<K: Owned>(&self, owner: TenantId, reference: &str, patch: &Value) -> Result<Arc<Entry<K>>, Error> {
         self.change(|draft| {
             let found = K::table(draft.tenant(owner)?).find(reference).cloned();
@@ -98,11 +99,13 @@ impl Control {
                 Error::field(if field == "." { String::new() } else { field }, error.into_inner().to_string())
             })?;
             let open = entry.open(draft.with())?;
+            let enables = patch.get("enabled") == Some(&Value::Bool(true));
+            let condition = if enables { entry.condition.afresh(self.clock.now()) } else { entry.condition.clone() };
             // Sealing makes new bytes each time: what is the same is left alone.
-            if serde_json::to_value(&open).ok() == serde_json::to_value(&spec).ok() {
+            if condition == entry.condition && serde_json::to_value(&open).ok() == serde_json::to_value(&spec).ok() {
                 return Ok(entry);
             }
-            draft.put::<K>(owner, entry.id, spec)
+            draft.put_with::<K>(owner, entry.id, spec, condition)
         })
         .await
     }

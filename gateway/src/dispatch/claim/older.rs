@@ -10,6 +10,7 @@ use super::{
 use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::Diverted;
 use crate::dispatch::budget::Class;
+use crate::dispatch::gate::Pass;
 use crate::dispatch::record::Held;
 use crate::dispatch::wait::Wait;
 use crate::dispatch::work::{Item, source_of, tenant_of};
@@ -29,8 +30,8 @@ pub(super) struct Older {
     reclaimed_at: Timestamp,
     /// Whether work was left because its class may have no more now.
     throttled: bool,
-    /// When the next of what waits for plugins may go on, as far as the last look told.
-    plugins_at: Option<Instant>,
+    /// When the next of what waits for plugins, or for a destination's rate or circuit, may go on, as far as the last look told.
+    gates_at: Option<Instant>,
 }
 
 impl Round for Older {
@@ -55,7 +56,9 @@ impl Round for Older {
         if look {
             let now = monotonic();
             self.looked_at = Some(now);
-            self.plugins_at = of.worker.gates.ready_in(&of.shared, &of.windows).and_then(|ready| now.checked_add(ready));
+            let plugins = of.worker.gates.ready_in(&of.shared, &of.windows);
+            let destinations = of.worker.admission.ready_in(&of.shared, &of.windows);
+            self.gates_at = plugins.into_iter().chain(destinations).min().and_then(|ready| now.checked_add(ready));
         }
         read += of.held(now, &mut self.throttled).await?;
         Ok(read)
@@ -67,8 +70,8 @@ impl Round for Older {
         let longest = if self.throttled { THROTTLED } else { self.low_in().unwrap_or(SLOW_POLL).max(TICK) };
         // Queues are not looked at again before that.
         let looked = self.looked_at.map_or(LOOK, |at| LOOK.saturating_sub(at.elapsed()));
-        let plugins = self.plugins_at.map_or(longest, |at| at.saturating_duration_since(monotonic()).max(looked));
-        let longest = longest.min(plugins).max(TICK);
+        let gates = self.gates_at.map_or(longest, |at| at.saturating_duration_since(monotonic()).max(looked));
+        let longest = longest.min(gates).max(TICK);
         let budget = &of.shared.in_flight;
         tokio::select! {
             () = of.stirred.notified() => {}
@@ -86,6 +89,7 @@ impl Older {
         for (queue, length) in of.shared.store.queues(&of.hold.lease).await? {
             of.windows.found(queue, length);
             of.worker.gates.found(&of.shared, queue);
+            of.worker.admission.found(&of.shared.snapshots.load(), queue);
         }
         while self.reclaim(of).await? > 0 {}
         Ok(())
@@ -154,7 +158,7 @@ impl Older {
         while count < BATCH {
             let snapshot = of.shared.snapshots.current();
             let idle = of.shared.in_flight.idle();
-            let limits = |queue| limit(&of.shared, &of.worker.gates, &snapshot, idle, queue);
+            let limits = |queue| limit(&of.worker, &snapshot, idle, queue);
             let Some(mut turn) = of.windows.next(&limits) else { break };
             let (queue, bytes) = (turn.queue, turn.bytes.min(BATCH_BYTES));
             let Some(mut grant) = of.take(class_of(&snapshot, queue), turn.permits.len(), bytes, &mut self.throttled) else {
@@ -173,14 +177,20 @@ impl Older {
             };
             of.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
             count += jobs.len();
+            let (now, wait) = (of.shared.clock.now(), wait_of(&of.worker, &snapshot, queue));
             for job in jobs {
                 let (mut permit, bytes) = (turn.permits.pop(), size(&job));
                 if let Some(permit) = &mut permit {
                     permit.weigh(bytes);
                 }
                 let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
-                let pass = of.worker.gates.pass(&of.shared, &snapshot, queue, of.shared.clock.now());
-                let item = Item { pass, ..item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue)) };
+                let pass = match queue {
+                    // What is given up needs no turn.
+                    QueueKey::Destination(..) if wait.over_for(&of.shared, job.spent, job.since, now).is_some() => Pass::None,
+                    QueueKey::Destination(..) => of.worker.admission.pass(&snapshot, queue, now).map_or(Pass::None, Pass::Turn),
+                    _ => of.worker.gates.pass(&of.shared, &snapshot, queue, now),
+                };
+                let item = Item { pass, ..item_of(job, Held::of(grant.split(bytes), permit), wait) };
                 match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_) | QueueKey::Plugins(_) | QueueKey::Connection(..))) {
                     Some(source) => {
                         let queue = QueueKey::Source(tenant_of(&item.work), source);
