@@ -249,7 +249,7 @@ impl Control {
                     limits: stage.limits.clone(),
                     table: Table::trial(place),
                 };
-                match self.inspector.ask(kind, call).await.result {
+                match self.run_paid(kind, call).await.result {
                     Ok(None) => next.push(input),
                     Ok(Some(outputs)) => next.extend(outputs.into_iter().map(|output| SharedRequest::Made(Arc::new(output)))),
                     Err(_) if stage.on_failure == OnFailure::PassThrough => next.push(input),

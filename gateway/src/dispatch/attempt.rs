@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::Shared;
+use super::gate::Stay;
 use super::schedule::{History, Next, Outcome};
+use super::visit::Visits;
 use super::wait::Wait;
 use super::work::Worker;
 use crate::clock::Timestamp;
@@ -29,8 +31,8 @@ pub(super) struct Planned {
     pub(super) connection: Arc<Connection>,
     /// Plugin runs of the plan, recorded with the first outcome.
     pub(super) runs: Vec<PluginRun>,
-    event: EventId,
-    tenant: TenantId,
+    pub(super) event: EventId,
+    pub(super) tenant: TenantId,
     output: u32,
     accepted_at: Timestamp,
     request: SharedRequest,
@@ -45,6 +47,8 @@ pub(super) struct Past {
     pub(super) since: Timestamp,
     /// Whether the work has a place in its destination's window already.
     pub(super) admitted: bool,
+    /// Whether it waited for fuel, and has been let through.
+    pub(super) fuelled: bool,
     /// Whether it waited in a sub-queue, or on the schedule.
     pub(super) parked: bool,
     /// The lane that it came from; jobs count as normal.
@@ -76,6 +80,22 @@ impl Planned {
     /// The row that puts it on the schedule at once, unattempted.
     pub(super) fn scheduled(&self, past: Past, now: Timestamp) -> DeliveryRecord {
         self.going_on(DeliveryState::Scheduled { due: now }, past, now)
+    }
+
+    /// Waits for what its destination's plugins need, or never goes out.
+    fn stays(&self, worker: &Worker, stay: Stay, past: Past) -> DeliveryRecord {
+        let (shared, now) = (&worker.shared, worker.shared.clock.now());
+        let state = match stay {
+            Stay::In(queue, wait) => {
+                worker.gates.park(shared, &worker.windows, (queue, wait), past.since);
+                DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) }
+            }
+            Stay::Out(reason) => {
+                shared.spans.dead_lettered(self.trace, Some(self.connection.id), self.id, now, &reason);
+                DeliveryState::DeadLettered { reason }
+            }
+        };
+        self.going_on(state, past, now)
     }
 
     fn going_on(&self, state: DeliveryState, past: Past, now: Timestamp) -> DeliveryRecord {
@@ -126,6 +146,10 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     if !destination.enabled {
         return wait_for_enabled(shared, planned, past);
     }
+    let visits = match Visits::enter(worker, planned, past) {
+        Ok(visits) => visits,
+        Err(stay) => return planned.stays(worker, stay, past),
+    };
     worker.hold.valid().await;
     let started_at = shared.clock.now();
     if past.attempts == 0 {
@@ -137,9 +161,17 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
         }
     }
     let span = AttemptSpan::start(planned.trace);
-    let sent = match prepare(planned, &span, started_at) {
-        Ok(request) => shared.egress.send(request, &shared.clock).await,
-        Err(failure) => unsent(failure),
+    let mut runs = Vec::new();
+    let sent = match (prepare(planned, &span, started_at), visits) {
+        (Ok(request), None) => shared.egress.send(request, &shared.clock).await,
+        // On the heap: most attempts have none, and all would carry its room along.
+        (Ok(request), Some(visits)) => {
+            let number = past.attempts.saturating_add(1);
+            let (sent, ran) = Box::pin(visits.attempt(request, number, started_at)).await;
+            runs = ran;
+            sent
+        }
+        (Err(failure), _) => unsent(failure),
     };
     drop(permit);
     let now = shared.clock.now();
@@ -147,7 +179,9 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     let attempt = attempt_of(past.attempts, started_at, &sent);
     let row = decide(planned, past, &sent, now);
     tell(shared, planned, span, &attempt, &row);
-    DeliveryRecord { attempts: vec![attempt], ..row }
+    let mut row = DeliveryRecord { attempts: vec![attempt], ..row };
+    row.runs.append(&mut runs);
+    row
 }
 
 /// The request with everything that is made afresh for each attempt: credentials, signature, trace context.
@@ -183,9 +217,10 @@ fn prepare(planned: &Planned, span: &AttemptSpan, now: Timestamp) -> Result<OutR
 }
 
 /// What an attempt that could not be made looks like.
-fn unsent(failure: Failure) -> Sent {
+pub(super) fn unsent(failure: Failure) -> Sent {
     Sent {
         status: None,
+        answer_headers: None,
         retry_after: None,
         response: Bytes::new(),
         response_cut: false,

@@ -49,7 +49,8 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, records: mpsc::Sender<Done>) -> Self {
-        let gates = Gates::new(hold.lease.shard);
+        let shard = hold.lease.shard;
+        let gates = Gates::new(shard, shared.plugins.own_fuel(shard));
         Self { shared, hold, windows, gates, records, winding_up: CancellationToken::new() }
     }
 
@@ -76,9 +77,10 @@ impl Worker {
         }
         let Item { origin, attempts, spent, since, work, progress, held, wait, pass } = item;
         let admitted = wait == Wait::DestinationWindow;
+        let fuelled = matches!(pass, Pass::Fuel { .. });
         let (event, tenant) = (event_of(&work), tenant_of(&work));
         let parked = matches!(origin, Origin::Job(_));
-        let past = attempt::Past { attempts, spent, since, admitted, parked, lane: lane_of(origin) };
+        let past = attempt::Past { attempts, spent, since, admitted, fuelled, parked, lane: lane_of(origin) };
         let Plan { settled, planned, made } = match work {
             Work::Plan { event, connection } => {
                 let (shared, gates, windows) = (&*self.shared, &self.gates, &self.windows);

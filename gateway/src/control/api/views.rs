@@ -1,6 +1,7 @@
 //! What the API shows.
 
 mod aliases;
+mod part;
 mod replay;
 mod signals;
 mod traffic;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use aliases::{AliasView, ShadowView, SplitView};
+pub use part::AttemptPartView;
 pub use replay::ReplayView;
 pub use signals::{AilingView, LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
@@ -550,6 +552,9 @@ pub struct RunView {
     outputs: Option<u32>,
     failure: Option<FailureView>,
     logs: Vec<String>,
+    /// Of which attempt it signed the request or judged the answer; none if it ran in the connection's chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<AttemptPartView>,
 }
 
 impl RunView {
@@ -561,7 +566,8 @@ impl RunView {
             took_us: run.took_us,
             outputs: run.outcome.as_ref().ok().copied(),
             failure: run.outcome.as_ref().err().map(FailureView::of),
-            logs: run.logs.clone(),
+            logs: run.guest_logs().to_vec(),
+            attempt: run.attempt_part().map(AttemptPartView::of),
         }
     }
 }
