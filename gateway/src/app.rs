@@ -174,7 +174,7 @@ impl App {
             others: Vec::new(),
         };
         if role != Role::Dispatch {
-            app.start_ingest(&config, store.clone(), &clock).await?;
+            app.start_ingest(&config, store.clone(), plugins.clone(), &clock).await?;
         }
         if role != Role::Ingest {
             app.start_dispatch(&config, store.clone(), plugins, clock)?;
@@ -291,7 +291,13 @@ impl App {
         Ok(())
     }
 
-    async fn start_ingest(&mut self, config: &Config, store: Arc<dyn Store>, clock: &Clock) -> Result<(), StartError> {
+    async fn start_ingest(
+        &mut self,
+        config: &Config,
+        store: Arc<dyn Store>,
+        plugins: Runtime,
+        clock: &Clock,
+    ) -> Result<(), StartError> {
         let tls = config.ingest.tls.as_ref().map(|tls| tls_config(&tls.certificate, &tls.key)).transpose()?;
         let listener = listen("ingest.listen", config.ingest.listen).await?;
         self.ingest = Some(address_of(&listener, config.ingest.listen));
@@ -301,6 +307,7 @@ impl App {
             clock: clock.clone(),
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
+            plugins: Some(plugins),
         };
         let server = receive::Server::new(parts, parts::ingest(config), tls);
         self.receiving = Some(tokio::spawn(server.run(listener, self.stops.ingest.clone().cancelled_owned())));

@@ -5,6 +5,7 @@
 
 mod codec;
 mod id;
+mod part;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub use codec::{DecodeError, FORMAT, decode, decode_event, encode, encode_event}
 pub use id::{
     ConnectionId, DeliveryId, DestinationId, EventId, IdError, KeyId, PluginId, Revision, Shard, SourceId, TenantId, VersionHash,
 };
+pub use part::{AttemptPart, AttemptRole, NotAPart};
 
 use crate::clock::Timestamp;
 

@@ -15,6 +15,7 @@ pub mod compare;
 mod compile;
 mod engine;
 mod error;
+pub(crate) mod fuel;
 mod host;
 pub mod limits;
 mod output;
@@ -27,6 +28,7 @@ mod versions;
 mod visit;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,8 +54,9 @@ use artifact::Artifacts;
 use call::Ready;
 use compile::Compiler;
 use engine::Filling;
+use fuel::{Fuel, Fuels};
 use poison::Circuits;
-use pool::{Pool, Size, Work};
+use pool::{HAND_OFF, Pool, Size, Work};
 use reuse::{Idle, IdleLimits};
 use table::{NoTables, Overlay, Place, Tables};
 use versions::{CacheSize, Side, Version, Versions};
@@ -79,7 +82,7 @@ pub struct PluginConfig {
     pub threads: usize,
     /// Threads for those that are not.
     pub long_threads: usize,
-    /// Threads for calls that a sender waits for: no other call ever takes them.
+    /// Threads for calls that a sender or an attempt waits for: no other call ever takes them.
     pub gate_threads: usize,
     /// Calls that wait or run, in all.
     pub queue: usize,
@@ -197,12 +200,19 @@ struct Inner {
     versions: Versions,
     idle: Arc<Idle>,
     pool: Pool,
-    /// For what a sender waits for.
+    /// For what a sender or an attempt waits for.
     gate: Pool,
     tables: Arc<dyn Tables>,
     circuits: Circuits,
+    fuels: Fuels,
     /// Who has used up its fuel, in which shards of this node.
     fuel_waits: Mutex<BTreeMap<Shard, Vec<TenantId>>>,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").finish_non_exhaustive()
+    }
 }
 
 impl Runtime {
@@ -233,14 +243,30 @@ impl Runtime {
         let compiler = Compiler::new(config.compiler, config.compile.clone(), config.compilers.max(1));
         let size = CacheSize { versions: config.cached_versions.max(1), bytes: config.cached_bytes };
         let versions = Versions::new(sides, compiler, config.compile, components, size);
-        let pool = |threads: usize, long_threads: usize| {
+        let pool = |threads: usize, long_threads: usize, least: Duration| {
             let (queue, tenant_queue) = (config.queue.max(1), config.tenant_queue.max(1));
-            let size = Size { threads: threads.max(1), long_threads: long_threads.max(1), queue, tenant_queue };
+            let size = Size {
+                threads: threads.max(1),
+                long_threads: long_threads.max(1),
+                queue,
+                tenant_queue,
+                least_us: u64::try_from(least.as_micros()).unwrap_or(u64::MAX),
+            };
             Pool::start(size).map_err(PluginError::Thread)
         };
-        let (pool, gate) = (pool(config.threads, config.long_threads)?, pool(config.gate_threads, config.gate_threads)?);
-        let (circuits, fuel_waits) = (Circuits::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { versions, idle, pool, gate, tables, circuits, fuel_waits })))
+        // Somebody waits for each call at the gate, and nothing is known of a version that has not run yet.
+        let gate = pool(config.gate_threads, config.gate_threads, HAND_OFF)?;
+        let pool = pool(config.threads, config.long_threads, Duration::ZERO)?;
+        Ok(Self(Arc::new(Inner {
+            versions,
+            idle,
+            pool,
+            gate,
+            tables,
+            circuits: Circuits::default(),
+            fuels: Fuels::default(),
+            fuel_waits: Mutex::default(),
+        })))
     }
 
     /// How many instances wait for another run of their stage, and the bytes of their memories and tables.
@@ -251,6 +277,16 @@ impl Runtime {
     /// Which versions are poisoned on this node. Who runs them tells how they ended.
     pub fn circuits(&self) -> &Circuits {
         &self.0.circuits
+    }
+
+    /// What tenants in a shard may use of fuel, as this node sees it.
+    pub(crate) fn fuel(&self, shard: Shard) -> Fuel {
+        self.0.fuels.of(shard)
+    }
+
+    /// The same for whoever owns the shard from now on.
+    pub(crate) fn own_fuel(&self, shard: Shard) -> Fuel {
+        self.0.fuels.afresh(shard)
     }
 
     /// Notes whose events wait for fuel in a shard of this node.
@@ -324,12 +360,12 @@ impl Runtime {
 
     /// Asks for the headers that sign an attempt, of which `call.request` is what goes out.
     pub async fn sign(&self, call: Call, attempt: Attempted) -> Report<Vec<Header>> {
-        self.at(&self.0.pool, call, move |ready: &Ready, call: &Call| visit::sign(ready, call, &attempt)).await
+        self.at(&self.0.gate, call, move |ready: &Ready, call: &Call| visit::sign(ready, call, &attempt)).await
     }
 
     /// Asks what a destination's answer to an attempt means.
     pub async fn judge(&self, call: Call, attempt: Attempted, answer: Response) -> Report<Judgement> {
-        self.at(&self.0.pool, call, move |ready: &Ready, call: &Call| visit::judge(ready, call, &attempt, &answer)).await
+        self.at(&self.0.gate, call, move |ready: &Ready, call: &Call| visit::judge(ready, call, &attempt, &answer)).await
     }
 
     async fn call<T: Send + 'static>(&self, call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {

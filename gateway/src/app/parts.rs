@@ -147,7 +147,9 @@ pub(super) fn preparer(config: &Config, base: &Path) -> Result<Preparer, StartEr
         output_bytes: config.plugins.max_output,
         ..Limits::default()
     };
-    Ok(Preparer { sealer, max_body: config.ingest.max_body, ceilings, policy: policy(&config.egress) })
+    let (fuel, wall) = (ceilings.fuel.min(config.plugins.gate_fuel), ceilings.wall.min(config.plugins.gate_time));
+    let gate = Limits { fuel, wall, ..ceilings.clone() };
+    Ok(Preparer { sealer, max_body: config.ingest.max_body, ceilings, gate, policy: policy(&config.egress) })
 }
 
 fn policy(settings: &config::Egress) -> AddressPolicy {
@@ -192,6 +194,8 @@ pub(super) fn ingest(config: &Config) -> receive::Limits {
         idle: settings.idle_timeout,
         total: settings.body_timeout + settings.answer_timeout,
         drain: config.shutdown.deadline,
+        gate_queue: config.plugins.gate_queue,
+        gate_wait: config.plugins.gate_wait,
         ..receive::Limits::default()
     }
 }

@@ -154,14 +154,26 @@ fn show(event: &Value) -> String {
             .iter()
             .map(|run| {
                 let version: String = text(&run["version"]).chars().take(12).collect();
-                vec![version, text(&run["fuel"]), text(&run["memory"]), text(&run["outputs"]), text(&run["failure"]["code"])]
+                let failure = text(&run["failure"]["code"]);
+                vec![version, purpose(&run["attempt"]), text(&run["fuel"]), text(&run["memory"]), text(&run["outputs"]), failure]
             })
             .collect();
         if !runs.is_empty() {
-            out.push_str(&table(&["PLUGIN", "FUEL", "MEMORY", "OUTPUTS", "FAILURE"], &runs));
+            out.push_str(&table(&["PLUGIN", "FOR", "FUEL", "MEMORY", "OUTPUTS", "FAILURE"], &runs));
         }
     }
     out
+}
+
+/// What a plugin's run was for: an attempt, or the connection's chain.
+fn purpose(attempt: &Value) -> String {
+    match (attempt["number"].as_u64(), attempt["role"].as_str()) {
+        (Some(number), Some(role)) => {
+            let verdict = attempt["verdict"].as_str().map_or_else(String::new, |verdict| format!(": {verdict}"));
+            format!("{role} {number}{verdict}")
+        }
+        _ => "chain".into(),
+    }
 }
 
 #[cfg(test)]

@@ -410,6 +410,17 @@ pub struct Plugins {
     /// The most bytes of output that a run may make. Default 16 MiB.
     #[serde(with = "units::size")]
     pub max_output: usize,
+    /// The most fuel that a run may be given that a sender or an attempt waits for (a source's `auth` and `respond`, a destination's `sign`
+    /// and `judge`), and what it is given unless it asks for less. Default 50,000,000.
+    pub gate_fuel: u64,
+    /// The same for wall-clock time. Default 250 ms.
+    #[serde(with = "units::duration")]
+    pub gate_time: Duration,
+    /// Requests of one tenant that may wait for its sources' plugins at once; more are answered with 503. Default 32.
+    pub gate_queue: usize,
+    /// How long a request may wait for its source's plugins, their runs included, before it is answered with 503. Default 5 s.
+    #[serde(with = "units::duration")]
+    pub gate_wait: Duration,
 }
 
 impl Default for Plugins {
@@ -426,6 +437,10 @@ impl Default for Plugins {
             max_fuel: 2_000_000_000,
             max_time: Duration::from_secs(5),
             max_output: 16 << 20,
+            gate_fuel: 50_000_000,
+            gate_time: Duration::from_millis(250),
+            gate_queue: 32,
+            gate_wait: Duration::from_secs(5),
         }
     }
 }

@@ -149,6 +149,10 @@ fn check_plugins(plugins: &Plugins, checks: &mut Checks) {
     checks.range("plugins.max_fuel", plugins.max_fuel, 1_000_000, u64::MAX);
     checks.range("plugins.max_output", plugins.max_output, KIB, GIB);
     checks.time("plugins.max_time", plugins.max_time, Duration::from_millis(10), HOUR);
+    checks.range("plugins.gate_fuel", plugins.gate_fuel, 100_000, u64::MAX);
+    checks.time("plugins.gate_time", plugins.gate_time, Duration::from_millis(10), HOUR);
+    checks.range("plugins.gate_queue", plugins.gate_queue, 1, 10_000);
+    checks.time("plugins.gate_wait", plugins.gate_wait, Duration::from_millis(10), HOUR);
 }
 
 fn check_history(history: &History, checks: &mut Checks) {

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use super::model::{Connections, Destinations, Plugins, PortionRecord, Sources};
-use super::snapshot::{CanaryPin, Connection, Destination, Portion, Snapshot, Source, Split, Stage};
+use super::model::{Connections, Destinations, Plugins, PortionRecord, Sources, VersionRecord, VisitParts};
+use super::snapshot::{CanaryPin, Connection, Destination, Portion, Snapshot, Source, Split, Stage, Visit};
+use super::sorted::Sorted;
 use super::state::{Entry, State, TenantState};
 use crate::dispatch::rate::Paces;
 use crate::event::{ConnectionId, DestinationId, Pin, SourceId};
 
 /// Something refers to what isn't there.
 #[derive(Debug, thiserror::Error)]
-#[error("connection `{connection}` refers to {missing}, which is not there")]
+#[error("{who} refers to {missing}, which is not there")]
 pub struct Dangling {
-    connection: ConnectionId,
+    who: String,
     missing: String,
 }
 
@@ -47,13 +48,13 @@ fn forget(snapshot: &mut Snapshot, tenant: &TenantState) {
 fn add(snapshot: &mut Snapshot, tenant: &TenantState) -> Result<(), Dangling> {
     snapshot.tenants.insert(tenant.id(), Arc::clone(&tenant.entry.parts));
     for entry in tenant.destinations.iter() {
-        snapshot.destinations.insert(entry.id, destination_of(tenant, entry));
+        snapshot.destinations.insert(entry.id, destination(tenant, entry)?);
     }
     let mut by_source = std::collections::HashMap::<SourceId, Vec<Arc<Connection>>>::new();
     let mut connections: Vec<&Arc<Entry<Connections>>> = tenant.connections.iter().collect();
     connections.sort_by(|a, b| a.name.cmp(&b.name));
     for entry in connections {
-        let connection = Arc::new(connect(tenant, entry)?);
+        let connection = Arc::new(connect(tenant, entry, &snapshot.destinations)?);
         if connection.enabled {
             by_source.entry(connection.source).or_default().push(Arc::clone(&connection));
         }
@@ -61,23 +62,73 @@ fn add(snapshot: &mut Snapshot, tenant: &TenantState) -> Result<(), Dangling> {
     }
     for entry in tenant.sources.iter() {
         let connections = by_source.remove(&entry.id).unwrap_or_default();
-        snapshot.sources.insert(entry.id, Arc::new(source(tenant, entry, connections)));
+        snapshot.sources.insert(entry.id, Arc::new(source(tenant, entry, connections)?));
     }
     Ok(())
 }
 
-fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connection, Dangling> {
-    let missing = |missing: String| Dangling { connection: entry.id, missing };
+/// The one of the state, with its plugins if it names any.
+fn destination(tenant: &TenantState, entry: &Entry<Destinations>) -> Result<Arc<Destination>, Dangling> {
+    let (own, condition) = (&entry.parts.destination, &entry.condition);
+    let (sign, judge) = (&entry.parts.sign, &entry.parts.judge);
+    let shards = tenant.entry.parts.shards.count();
+    let paces = Paces {
+        destination: own.rate.map(|rate| (own.id, rate.pace(shards))),
+        tenant: tenant.entry.parts.plan.delivery_rate.map(|rate| (own.tenant, rate.pace(shards))),
+    };
+    if paces.is_empty() && condition.is_empty() && sign.is_none() && judge.is_none() {
+        return Ok(Arc::clone(own));
+    }
+    let visit = |parts: &Option<VisitParts>| {
+        let who = || format!("destination `{}`", entry.id);
+        parts.as_ref().map(|parts| visit(tenant, parts, who)).transpose()
+    };
+    Ok(Arc::new(Destination {
+        enabled: own.enabled && condition.disabled.is_none(),
+        paces,
+        failing_since: condition.failing_since,
+        enabled_at: condition.enabled_at.unwrap_or_default(),
+        sign: visit(sign)?,
+        judge: visit(judge)?,
+        ..Destination::clone(own)
+    }))
+}
+
+fn visit(tenant: &TenantState, parts: &VisitParts, who: impl Fn() -> String) -> Result<Visit, Dangling> {
+    let (plugin, version) = resolve(tenant, &parts.plugin, &parts.version, who)?;
+    let VisitParts { config, secrets, limits, .. } = parts;
+    let (config, secrets, limits) = (Arc::clone(config), Arc::clone(secrets), limits.clone());
+    Ok(Visit { name: plugin.name.clone(), version: version.hash, config, secrets, limits })
+}
+
+/// The plugin and its version that somebody names.
+fn resolve<'a>(
+    tenant: &'a TenantState,
+    plugin: &str,
+    version: &str,
+    who: impl Fn() -> String,
+) -> Result<(&'a Entry<Plugins>, &'a VersionRecord), Dangling> {
+    let missing = |missing: String| Dangling { who: who(), missing };
+    let found = plugin.parse().ok().and_then(|id| tenant.plugins.get(id));
+    let found: &Entry<Plugins> = found.ok_or_else(|| missing(format!("plugin `{plugin}`")))?;
+    let resolved = found.parts.resolve(version);
+    Ok((found, resolved.ok_or_else(|| missing(format!("version `{version}` of plugin `{}`", found.name)))?))
+}
+
+fn connect(
+    tenant: &TenantState,
+    entry: &Entry<Connections>,
+    destinations: &Sorted<DestinationId, Arc<Destination>>,
+) -> Result<Connection, Dangling> {
+    let who = || format!("connection `{}`", entry.id);
+    let missing = |missing: String| Dangling { who: who(), missing };
     let parts = &entry.parts;
     let source = parts.source.parse::<SourceId>().ok().and_then(|id| tenant.sources.get(id));
     let source = source.ok_or_else(|| missing(format!("source `{}`", parts.source)))?;
     let destination = parts.destination.parse::<DestinationId>().ok().and_then(|id| tenant.destinations.get(id));
     let destination = destination.ok_or_else(|| missing(format!("destination `{}`", parts.destination)))?;
     let stages = parts.stages.iter().map(|stage| {
-        let plugin = stage.plugin.parse().ok().and_then(|id| tenant.plugins.get(id));
-        let plugin = plugin.ok_or_else(|| missing(format!("plugin `{}`", stage.plugin)))?;
-        let version = plugin.parts.resolve(&stage.version);
-        let version = version.ok_or_else(|| missing(format!("version `{}` of plugin `{}`", stage.version, plugin.name)))?;
+        let (plugin, version) = resolve(tenant, &stage.plugin, &stage.version, who)?;
         Ok(Stage {
             plugin: plugin.id,
             name: plugin.name.clone(),
@@ -104,28 +155,8 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
         chain: stages.collect::<Result<_, _>>()?,
         withheld: source.parts.verifier.signature_headers().filter_map(|name| name.parse().ok()).collect(),
         retry: parts.retry.clone().unwrap_or_else(|| destination.parts.retry.clone()),
-        destination: destination_of(tenant, destination),
+        destination: Arc::clone(destinations.get(&destination.id).unwrap_or(&destination.parts.destination)),
         window: tenant.entry.parts.shards.part(destination.parts.destination.in_flight),
-    })
-}
-
-/// A destination as its tenant's plan and the gateway itself let it be.
-fn destination_of(tenant: &TenantState, entry: &Entry<Destinations>) -> Arc<Destination> {
-    let (own, condition) = (&entry.parts.destination, &entry.condition);
-    let shards = tenant.entry.parts.shards.count();
-    let paces = Paces {
-        destination: own.rate.map(|rate| (own.id, rate.pace(shards))),
-        tenant: tenant.entry.parts.plan.delivery_rate.map(|rate| (own.tenant, rate.pace(shards))),
-    };
-    if paces.is_empty() && condition.is_empty() {
-        return Arc::clone(own);
-    }
-    Arc::new(Destination {
-        enabled: own.enabled && condition.disabled.is_none(),
-        paces,
-        failing_since: condition.failing_since,
-        enabled_at: condition.enabled_at.unwrap_or_default(),
-        ..Destination::clone(own)
     })
 }
 
@@ -140,7 +171,7 @@ fn split(plugin: &Entry<Plugins>, alias: &str) -> Option<Arc<Split>> {
     Some(Arc::new(Split { plugin: plugin.id, alias: alias.to_owned(), canary, shadow }))
 }
 
-fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Connection>>) -> Source {
+fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Connection>>) -> Result<Source, Dangling> {
     let mut pins = Vec::new();
     let mut canaries = Vec::new();
     for connection in connections.iter().filter(|connection| !connection.chain.is_empty()) {
@@ -150,12 +181,18 @@ fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Con
         pins.push(Pin { connection: connection.id, versions: connection.chain.iter().map(|stage| stage.version).collect() });
     }
     let parts = &entry.parts;
-    Source {
+    let visit = |parts: &Option<VisitParts>| {
+        let who = || format!("source `{}`", entry.id);
+        parts.as_ref().map(|parts| visit(tenant, parts, who)).transpose()
+    };
+    Ok(Source {
         id: entry.id,
         name: entry.name.clone(),
         tenant: Arc::clone(&tenant.entry.parts),
         enabled: parts.enabled,
         verifier: Arc::clone(&parts.verifier),
+        verify: visit(&parts.verify)?,
+        respond: visit(&parts.respond)?,
         methods: parts.methods.clone(),
         dedup: parts.dedup.clone(),
         max_body: parts.max_body,
@@ -163,5 +200,5 @@ fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Con
         pins,
         canaries,
         connections,
-    }
+    })
 }

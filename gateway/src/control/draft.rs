@@ -1,5 +1,7 @@
 //! A change in the making: the state as it would be, and the records to write for it.
 
+mod visits;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,7 +9,8 @@ use bytes::Bytes;
 
 use super::condition::Condition;
 use super::model::{
-    Change, Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Knob, Level, Plugins, Sources, TenantRecord, Tenants, Who,
+    Change, Connections, Destinations, FieldError, KeyRecord, Keys, Kind, Knob, Level, Plugins, SourceAuth, Sources, TenantRecord,
+    Tenants, Who,
 };
 use super::prepare::{Prepare, Preparer};
 use super::service::Error;
@@ -254,7 +257,14 @@ impl Owned for Sources {
         &mut tenant.sources
     }
 
-    fn link(_: &mut Self::Spec, _: &TenantState, _: &mut Vec<FieldError>) {}
+    fn link(spec: &mut Self::Spec, tenant: &TenantState, faults: &mut Vec<FieldError>) {
+        if let SourceAuth::Plugin(visit) = &mut spec.auth {
+            visits::link("auth", "verify", visit, tenant, faults);
+        }
+        if let Some(visit) = &mut spec.respond {
+            visits::link("respond", "respond", visit, tenant, faults);
+        }
+    }
 
     fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
         let id = id.to_string();
@@ -275,7 +285,13 @@ impl Owned for Destinations {
         &mut tenant.destinations
     }
 
-    fn link(_: &mut Self::Spec, _: &TenantState, _: &mut Vec<FieldError>) {}
+    fn link(spec: &mut Self::Spec, tenant: &TenantState, faults: &mut Vec<FieldError>) {
+        for (field, visit) in [("sign", &mut spec.sign), ("judge", &mut spec.judge)] {
+            if let Some(visit) = visit {
+                visits::link(field, field, visit, tenant, faults);
+            }
+        }
+    }
 
     fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
         let id = id.to_string();
@@ -298,15 +314,8 @@ impl Owned for Connections {
         for (index, stage) in spec.plugins.iter_mut().enumerate() {
             link_one(&format!("plugins[{index}].plugin"), &mut stage.plugin, &tenant.plugins, faults);
             let Some(plugin) = tenant.plugins.find(&stage.plugin) else { continue };
-            if plugin.parts.resolve(&stage.version).is_none() {
-                let message = format!(
-                    "plugin `{}` has no version or alias `{}`; it has {}",
-                    plugin.name,
-                    short(&stage.version),
-                    listing(plugin.parts.aliases.keys())
-                );
-                faults.push(FieldError { field: format!("plugins[{index}].version"), message });
-            }
+            let field = format!("plugins[{index}].version");
+            visits::check_reference(&field, &plugin.parts, &stage.version, &["filter", "transform"], faults);
         }
     }
 
@@ -324,17 +333,25 @@ impl Owned for Plugins {
         &mut tenant.plugins
     }
 
-    fn link(_: &mut Self::Spec, _: &TenantState, _: &mut Vec<FieldError>) {}
+    fn link(spec: &mut Self::Spec, tenant: &TenantState, faults: &mut Vec<FieldError>) {
+        visits::keep_offers(spec, tenant, faults);
+    }
 
     fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
         let id = id.to_string();
-        connections_where(tenant, |entry| entry.parts.stages.iter().any(|stage| stage.plugin == id))
+        let mut users = connections_where(tenant, |entry| entry.parts.stages.iter().any(|stage| stage.plugin == id));
+        users.extend(visits::users(tenant, &id, None));
+        users
     }
 }
 
-/// The connections that name this alias, or this version by its hash.
+/// Who names this alias, or this version by its hash.
 pub(super) fn reference_users(tenant: &TenantState, plugin: &str, reference: &str) -> Vec<String> {
-    connections_where(tenant, |entry| entry.parts.stages.iter().any(|stage| stage.plugin == plugin && stage.version == reference))
+    let is_meant =
+        |entry: &Entry<Connections>| entry.parts.stages.iter().any(|stage| stage.plugin == plugin && stage.version == reference);
+    let mut users = connections_where(tenant, is_meant);
+    users.extend(visits::users(tenant, plugin, Some(reference)));
+    users
 }
 
 fn link_one<K: Kind>(field: &str, reference: &mut String, table: &Table<K>, faults: &mut Vec<FieldError>) {

@@ -4,9 +4,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::snapshot::StageKind;
+use crate::clock::Timestamp;
 use crate::event::{Request, TenantId};
 use crate::plugin::poison::Poisoned;
 use crate::plugin::{Call, CallError, Interface, LoadError, Report, Runtime, Screen};
+use crate::store::Home;
 
 /// What an inspection found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,9 @@ pub trait Inspector: Send + Sync + 'static {
         Report::failed(call.version, CallError::Gateway("plugins are not run here".into()))
     }
 
+    /// Pays for runs out of a tenant's fuel in a shard, of which it has so much a second.
+    fn pay(&self, _home: Home, _per_second: u64, _fuel: u64, _now: Timestamp) {}
+
     /// Versions of a tenant's plugins that are poisoned, as this node sees it.
     fn poisoned(&self, _tenant: TenantId) -> Vec<Poisoned> {
         Vec::new()
@@ -104,6 +109,10 @@ impl Inspector for Runtime {
             StageKind::Filter => self.filter(call).await.map(|keep| if keep { None } else { Some(Vec::new()) }),
             StageKind::Transform => self.transform(call).await.map(Some),
         }
+    }
+
+    fn pay(&self, home: Home, per_second: u64, fuel: u64, now: Timestamp) {
+        self.fuel(home.shard).pay(home.tenant, per_second, fuel, now);
     }
 
     fn poisoned(&self, tenant: TenantId) -> Vec<Poisoned> {

@@ -4,7 +4,7 @@
 //! One JSON record each, `{"v": 1, "created_at": ms, "updated_at": ms, "spec": {...}}` with its secrets sealed, under
 //! `ten/<id>`, `key/<owner>/<id>`, `src/<tenant>/<id>`, `dst/<tenant>/<id>`, `con/<tenant>/<id>` or `plg/<tenant>/<id>`;
 //! `<owner>` is a tenant, or `-` for an operator. A tenant that is spread over several shards is in format 2, and so
-//! is a plugin with an alias that is split. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
+//! is a plugin with an alias that is split, and a source or destination that names a plugin. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
 //!
 //! # Limits
 //! Names 64 bytes; descriptions and other short texts 1 KiB; the numbers of things beside each other are constants here.
@@ -19,6 +19,7 @@ mod retry;
 mod source;
 mod tenant;
 mod traffic;
+mod visit;
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -38,15 +39,19 @@ pub use plugin::{
     check_alias,
 };
 pub use retry::{BackoffSpec, DelaySpec, JitterName, JitterSpec, RetrySpec, RuleSpec};
-pub use source::{DedupSpec, SourceSpec, Sources};
+pub use source::{DedupSpec, SourceAuth, SourceSpec, Sources};
 pub use tenant::{PlanSpec, TenantRecord, TenantSpec, Tenants};
 pub use traffic::{Change, Knob, Level, MAX_CHANGES, MAX_DIVERTED, MAX_REASON, Setting, Who, check_percent, check_reason};
+pub(super) use visit::VisitParts;
+pub use visit::VisitSpec;
 
 use crate::clock::Timestamp;
 use crate::event::IdError;
 
 /// The record format that this release writes, of what has not changed since the first.
 pub const FORMAT: u8 = 1;
+/// The format of a source or destination that names a plugin: an older release does not know such fields.
+const VISITED: u8 = 2;
 
 /// A kind of resource.
 pub trait Kind: Sized + Send + Sync + 'static {

@@ -18,6 +18,8 @@ pub struct Preparer {
     pub max_body: usize,
     /// The most that a plugin's run may be given.
     pub ceilings: Limits,
+    /// The same for one that a sender or an attempt waits for.
+    pub gate: Limits,
     /// What destinations may reach.
     pub policy: AddressPolicy,
 }
@@ -60,7 +62,7 @@ impl Prepare for Sources {
         with: &Preparer,
         _: Origin,
     ) -> Result<Self::Parts, Vec<FieldError>> {
-        spec.prepare(with.max_body)
+        spec.prepare(with.max_body, &with.gate)
     }
 }
 
@@ -72,7 +74,7 @@ impl Prepare for Destinations {
         with: &Preparer,
         origin: Origin,
     ) -> Result<Self::Parts, Vec<FieldError>> {
-        spec.prepare(id, owner.expect("destinations have a tenant"), &with.policy, origin)
+        spec.prepare(id, owner.expect("destinations have a tenant"), (&with.policy, &with.gate), origin)
     }
 }
 

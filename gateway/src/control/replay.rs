@@ -250,7 +250,7 @@ impl Control {
                     table: Table::trial(place),
                     reuse: None,
                 };
-                match self.inspector.ask(kind, call).await.result {
+                match self.run_paid(kind, call).await.result {
                     Ok(None) => next.push(input),
                     Ok(Some(outputs)) => next.extend(outputs.into_iter().map(|output| SharedRequest::Made(Arc::new(output)))),
                     Err(_) if stage.on_failure == OnFailure::PassThrough => next.push(input),

@@ -33,7 +33,7 @@ pub(super) fn secret_map() -> RefOr<Schema> {
     from_json(json!({"type": "object", "additionalProperties": secret_json()}))
 }
 
-/// How a source's requests are verified: what [`crate::ingest::verify::VerifierConfig`] reads.
+/// How a source's requests are verified: what [`super::model::SourceAuth`] reads.
 pub(super) fn source_auth() -> RefOr<Schema> {
     let kind = |name: &str| json!({"type": "string", "enum": [name]});
     let keys = json!({"type": "array", "items": secret_json(), "minItems": 1, "maxItems": 8});
@@ -70,6 +70,13 @@ pub(super) fn source_auth() -> RefOr<Schema> {
             variant(&["type", "name", "secrets"], json!({
                 "type": kind("preset"), "name": {"type": "string", "examples": ["github", "standard_webhooks"]},
                 "secrets": keys, "tolerance_s": {"type": "integer"}, "key": key_form
+            })),
+            variant(&["type", "plugin"], json!({
+                "type": kind("plugin"), "plugin": {"type": "string", "examples": ["own-scheme"]},
+                "version": {"type": "string", "default": "latest"}, "config": {"type": "object"},
+                "secrets": {"type": "object", "additionalProperties": secret_json()},
+                "sign_only": {"type": "array", "items": {"type": "string"}},
+                "limits": {"$ref": "#/components/schemas/LimitsSpec"}
             })),
             variant(&["type", "scheme", "secrets"], json!({"type": kind("hmac"), "scheme": scheme, "secrets": keys})),
         ]

@@ -97,6 +97,10 @@ pub struct Source {
     pub enabled: bool,
     /// Checks its requests.
     pub verifier: Arc<Verifier>,
+    /// Is asked for the verifier's verdict.
+    pub verify: Option<Visit>,
+    /// Is asked first, and may answer.
+    pub respond: Option<Visit>,
     /// Methods that it takes; `None` means any.
     pub methods: Option<Vec<Method>>,
     /// What makes an event a duplicate.
@@ -282,6 +286,25 @@ pub struct Destination {
     pub failing_since: Option<Timestamp>,
     /// When it was last enabled after the gateway had noted something: what was learnt before does not count.
     pub enabled_at: Timestamp,
+    /// Signs each attempt.
+    pub sign: Option<Visit>,
+    /// Says what an answer means.
+    pub judge: Option<Visit>,
+}
+
+/// A plugin that a source or a destination names.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// Its name.
+    pub name: String,
+    /// The version that the reference names in this revision: there are no pins, since what it is asked about is no event's plan.
+    pub version: VersionHash,
+    /// Its configuration: JSON text.
+    pub config: Arc<str>,
+    /// What it may ask for by name.
+    pub secrets: Arc<Secrets>,
+    /// What a run may use.
+    pub limits: Limits,
 }
 
 /// Where the wings get the snapshot. Cheap to clone; clones share it.

@@ -23,6 +23,7 @@ use crate::plugin::compare::any_json;
 use crate::plugin::table::Place;
 use crate::plugin::{Call, Frame, Limits, Report, Secrets, Table};
 use crate::secret::Secret;
+use crate::store::Home;
 
 /// What to try a version on, and with what.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -140,8 +141,20 @@ impl Control {
             table: Table::trial(given.place(homes.tenant, plugin.id, event)),
             reuse: None,
         };
-        let report = self.inspector.ask(version.kind, call).await;
+        let report = self.run_paid(version.kind, call).await;
         Ok(Tried::of(event, version.kind, report, &given))
+    }
+
+    /// Runs a version out of its tenant's fuel, though there be none: whoever tries pays with what is delivered later.
+    pub(super) async fn run_paid(&self, kind: StageKind, call: Call) -> Report<Option<Vec<Request>>> {
+        let tenant = call.tenant;
+        let report = self.inspector.ask(kind, call).await;
+        if let Some(parts) = self.state().tenant(tenant).map(|tenant| Arc::clone(&tenant.entry.parts)) {
+            let home = Home { tenant, shard: parts.shards.home() };
+            let per_second = parts.plan.plugin_fuel.div_ceil(parts.shards.count() as u64);
+            self.inspector.pay(home, per_second, report.run.fuel, self.clock.now());
+        }
+        report
     }
 
     fn given(&self, homes: &Homes, plugin: &Entry<Plugins>, spec: &TrySpec) -> Result<Given, Error> {

@@ -8,7 +8,9 @@ use http::HeaderValue;
 
 use super::Shared;
 use super::admission::{Answer, Turn};
+use super::gate::Stay;
 use super::schedule::{History, Next, Outcome, Reason};
+use super::visit::Visits;
 use super::wait::Wait;
 use super::work::Worker;
 use crate::clock::Timestamp;
@@ -27,8 +29,8 @@ pub(super) struct Planned {
     pub(super) connection: Arc<Connection>,
     /// Plugin runs of the plan, recorded with the first outcome.
     pub(super) runs: Vec<PluginRun>,
-    event: EventId,
-    tenant: TenantId,
+    pub(super) event: EventId,
+    pub(super) tenant: TenantId,
     output: u32,
     accepted_at: Timestamp,
     request: SharedRequest,
@@ -45,6 +47,8 @@ pub(super) struct Past {
     pub(super) admitted: bool,
     /// When the attempt may begin, if that was settled when the work left its destination's queue.
     pub(super) turn: Option<Turn>,
+    /// Whether it waited for fuel, and has been let through.
+    pub(super) fuelled: bool,
     /// Whether it waited in a sub-queue, or on the schedule.
     pub(super) parked: bool,
     /// The lane that it came from; jobs count as normal.
@@ -76,6 +80,22 @@ impl Planned {
     /// The row that puts it on the schedule at once, unattempted.
     pub(super) fn scheduled(&self, past: Past, now: Timestamp) -> DeliveryRecord {
         self.going_on(DeliveryState::Scheduled { due: now }, past, now)
+    }
+
+    /// Waits for what its destination's plugins need, or never goes out.
+    fn stays(&self, worker: &Worker, stay: Stay, past: Past) -> DeliveryRecord {
+        let (shared, now) = (&worker.shared, worker.shared.clock.now());
+        let state = match stay {
+            Stay::In(queue, wait) => {
+                worker.gates.park(shared, &worker.windows, (queue, wait), past.since);
+                DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) }
+            }
+            Stay::Out(reason) => {
+                shared.spans.dead_lettered(self.trace, Some(self.connection.id), self.id, now, &reason);
+                DeliveryState::DeadLettered { reason }
+            }
+        };
+        self.going_on(state, past, now)
     }
 
     fn going_on(&self, state: DeliveryState, past: Past, now: Timestamp) -> DeliveryRecord {
@@ -124,6 +144,10 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     if !past.admitted && permit.is_none() {
         return park(worker, planned, past, worker.admission.wait_of(destination, shared.clock.now()));
     }
+    let visits = match Visits::enter(worker, planned, past) {
+        Ok(visits) => visits,
+        Err(stay) => return planned.stays(worker, stay, past),
+    };
     let (started_at, is_probe) = match begin(worker, planned, past).await {
         Ok(begun) => begun,
         Err(wait) => return park(worker, planned, past, wait),
@@ -137,9 +161,17 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
         }
     }
     let span = AttemptSpan::start(planned.trace);
-    let sent = match prepare(planned, &span, started_at) {
-        Ok(request) => shared.egress.send(request, &shared.clock).await,
-        Err(failure) => unsent(failure),
+    let mut runs = Vec::new();
+    let sent = match (prepare(planned, &span, started_at), visits) {
+        (Ok(request), None) => shared.egress.send(request, &shared.clock).await,
+        // On the heap: most attempts have none, and all would carry its room along.
+        (Ok(request), Some(visits)) => {
+            let number = past.attempts.saturating_add(1);
+            let (sent, ran) = Box::pin(visits.attempt(request, number, started_at)).await;
+            runs = ran;
+            sent
+        }
+        (Err(failure), _) => unsent(failure),
     };
     drop(permit);
     let now = shared.clock.now();
@@ -150,7 +182,9 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     if let Some(note) = worker.admission.ended(shared, destination, answer, is_probe, now) {
         worker.say(destination.id, &note, now).await;
     }
-    DeliveryRecord { attempts: vec![attempt], ..row }
+    let mut row = DeliveryRecord { attempts: vec![attempt], ..row };
+    row.runs.append(&mut runs);
+    row
 }
 
 /// Waits until the attempt may begin. Says when that is, and whether it tries an open circuit; or for what it has to wait in the store.
@@ -226,9 +260,10 @@ fn prepare(planned: &Planned, span: &AttemptSpan, now: Timestamp) -> Result<OutR
 }
 
 /// What an attempt that could not be made looks like.
-fn unsent(failure: Failure) -> Sent {
+pub(super) fn unsent(failure: Failure) -> Sent {
     Sent {
         status: None,
+        answer_headers: None,
         retry_after: None,
         response: Bytes::new(),
         response_cut: false,

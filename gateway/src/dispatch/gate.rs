@@ -1,4 +1,4 @@
-//! Whether an event's plugins may run now: their tenant needs fuel ([`super::fuel`]), and their versions must not be poisoned
+//! Whether an event's plugins may run now: their tenant needs fuel ([`crate::plugin::fuel`]), and their versions must not be poisoned
 //! ([`crate::plugin::poison`]). What has to wait is parked in the store, one connection of it at a time, and costs neither memory nor
 //! an attempt; the event's other connections go on.
 //!
@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::fuel::{Fuel, Reserved};
 use super::wait::Wait;
 use super::window::Windows;
 use super::{Shared, admission};
@@ -16,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::control::snapshot::{Connection, OnPoisoned, Snapshot, Stage, StageKind};
 use crate::event::{Failure, Party, PluginRun, Shard, TenantId, VersionHash};
 use crate::plugin::CallError;
+use crate::plugin::fuel::{Fuel, Reserved};
 use crate::plugin::poison::{Place, Standing, Stopped};
 use crate::store::QueueKey;
 use crate::telemetry::metrics::PluginWait;
@@ -85,8 +85,8 @@ pub(super) struct Run {
 }
 
 impl Gates {
-    pub(super) fn new(shard: Shard) -> Self {
-        Self { fuel: Fuel::default(), shard, waiting: Arc::default() }
+    pub(super) fn new(shard: Shard, fuel: Fuel) -> Self {
+        Self { fuel, shard, waiting: Arc::default() }
     }
 
     /// Notes that something waits in a queue, if it is one of the gate's.
@@ -94,6 +94,41 @@ impl Gates {
         if matches!(queue, QueueKey::Plugins(_) | QueueKey::Connection(..)) && self.waiting().insert(queue) {
             self.tell(shared);
         }
+    }
+
+    /// Fuel a second, unless the plan allows no plugins.
+    pub(super) fn rate(&self, shared: &Shared, tenant: TenantId) -> Result<u64, Stay> {
+        match rate(&shared.snapshots.load(), tenant) {
+            0 => Err(Stay::Out(Failure {
+                party: Party::Gateway,
+                code: "plugins_forbidden".into(),
+                detail: "the tenant's plan allows no plugins: plan.plugin_fuel is 0".into(),
+                retryable: false,
+            })),
+            rate => Ok(rate),
+        }
+    }
+
+    /// Fuel for what is about to run, behind what waits for it already.
+    pub(super) fn begin(
+        &self,
+        shared: &Shared,
+        windows: &Windows,
+        (tenant, rate): (TenantId, u64),
+        wait: Wait,
+    ) -> Result<Reserved, Stay> {
+        let own = QueueKey::Plugins(tenant);
+        let is_behind = wait != Wait::PluginFuel && windows.is_waiting(own);
+        let reserved = if is_behind { None } else { self.fuel.begin(tenant, rate, shared.clock.now()) };
+        reserved.ok_or(Stay::In(own, Wait::PluginFuel))
+    }
+
+    /// Notes that work waits there, so that newcomers go behind it.
+    pub(super) fn park(&self, shared: &Shared, windows: &Windows, (queue, wait): (QueueKey, Wait), since: Timestamp) {
+        windows.park(queue, since);
+        self.found(shared, queue);
+        let reason = if wait == Wait::PluginFuel { PluginWait::Fuel } else { PluginWait::Poisoned };
+        shared.metrics.plugin_waits(reason);
     }
 
     /// How many chains of the tenant may leave its queue now.
@@ -194,22 +229,15 @@ fn place(connection: &Connection, stage: usize, version: VersionHash) -> Place {
     Place { tenant: connection.tenant, connection: connection.id, stage, version }
 }
 
-fn rate(snapshot: &Snapshot, tenant: TenantId) -> u64 {
+/// Fuel a second of a tenant in one shard.
+pub(super) fn rate(snapshot: &Snapshot, tenant: TenantId) -> u64 {
     snapshot.tenants.get(&tenant).map_or(1, |tenant| tenant.plan.plugin_fuel.div_ceil(tenant.shards.count() as u64))
 }
 
 impl Gate<'_> {
     /// Asks for a chain: fuel for it, unless it has to wait.
     pub(super) fn enter(&self, connection: &Connection) -> Result<Option<Reserved>, Stay> {
-        let rate = rate(&self.shared.snapshots.load(), self.tenant);
-        if rate == 0 {
-            return Err(Stay::Out(Failure {
-                party: Party::Gateway,
-                code: "plugins_forbidden".into(),
-                detail: "the tenant's plan allows no plugins: plan.plugin_fuel is 0".into(),
-                retryable: false,
-            }));
-        }
+        let rate = self.gates.rate(self.shared, self.tenant)?;
         let poisoned = QueueKey::Connection(self.tenant, connection.id);
         if self.wait != Wait::PluginPoisoned && self.windows.is_waiting(poisoned) {
             return Err(Stay::In(poisoned, Wait::PluginPoisoned));
@@ -217,10 +245,7 @@ impl Gate<'_> {
         if matches!(self.pass, Pass::Fuel { .. }) {
             return Ok(None);
         }
-        let own = QueueKey::Plugins(self.tenant);
-        let is_behind = self.wait != Wait::PluginFuel && self.windows.is_waiting(own);
-        let reserved = if is_behind { None } else { self.gates.fuel.begin(self.tenant, rate, self.shared.clock.now()) };
-        reserved.map(Some).ok_or(Stay::In(own, Wait::PluginFuel))
+        self.gates.begin(self.shared, self.windows, (self.tenant, rate), self.wait).map(Some)
     }
 
     /// Learns from a chain that ended.
@@ -294,10 +319,7 @@ impl Gate<'_> {
 
     /// Notes that the work waits there, so that newcomers go behind it.
     pub(super) fn park(&self, queue: QueueKey, wait: Wait) {
-        self.windows.park(queue, self.since);
-        self.gates.found(self.shared, queue);
-        let reason = if wait == Wait::PluginFuel { PluginWait::Fuel } else { PluginWait::Poisoned };
-        self.shared.metrics.plugin_waits(reason);
+        self.gates.park(self.shared, self.windows, (queue, wait), self.since);
     }
 
     fn hold(&self, connection: &Connection) -> Stay {

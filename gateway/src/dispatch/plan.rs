@@ -304,7 +304,7 @@ impl Planner<'_> {
         let stay = self.gate.ran(connection, position, is_try, &run, result.as_ref().err());
         let result = result.map_err(|error| error.to_failure());
         if let Some((split, portion, call)) = shadow {
-            self.shared.shadows.offer(self.shared, split, portion, call, &result);
+            self.shared.shadows.offer(self.shared, &self.gate.gates.fuel, (split, portion), call, &result);
         }
         let track = if stage.is_canary(version) { Track::Canary } else { Track::Stable };
         self.shared.metrics.plugin_run(PluginOutcome { track, ..(&run).into() });

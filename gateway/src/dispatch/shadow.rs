@@ -1,7 +1,8 @@
 //! Runs shadows: versions that see what an alias' own version saw, and whose answers are only compared.
 //!
 //! No delivery waits for it: an event's run is offered to a queue that is bounded by count and by bytes, and what finds no room is counted
-//! and dropped. One run at a time on a node, in its tenant's turn like any other.
+//! and dropped. One run at a time on a node, in its tenant's turn like any other,
+//! and paid for out of its tenant's fuel.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Shared, gate};
 use crate::clock::Timestamp;
 use crate::control::inspect::Inspector;
 use crate::control::shadow::{KEPT, Observed, Tally, topic};
@@ -19,6 +20,7 @@ use crate::control::snapshot::{Portion, Split};
 use crate::event::{Failure, PluginId, Request};
 use crate::plugin::Call;
 use crate::plugin::compare::Comparison;
+use crate::plugin::fuel::Fuel;
 use crate::telemetry::metrics::{PluginOutcome, Shadowed, Track};
 
 /// Runs that may wait.
@@ -59,6 +61,8 @@ struct Run {
     portion: Portion,
     call: Call,
     live: Answer,
+    /// Out of which it is paid.
+    fuel: Fuel,
     _room: OwnedSemaphorePermit,
 }
 
@@ -70,14 +74,15 @@ impl Shadows {
     }
 
     /// Has a shadow run on what the alias' own version just ran on, if there is room. Never waits.
-    pub(super) fn offer(&self, shared: &Shared, split: &Arc<Split>, portion: Portion, call: Call, live: &Answer) {
+    pub(super) fn offer(&self, shared: &Shared, fuel: &Fuel, split: (&Arc<Split>, Portion), call: Call, live: &Answer) {
+        let (split, portion) = split;
         let made: usize = live.as_ref().ok().and_then(Option::as_ref).into_iter().flatten().map(Request::size).sum();
         let size = u32::try_from(call.request.size() + made).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(size);
         let slot = self.queue.try_reserve();
         if let (Ok(room), Ok(slot)) = (room, slot) {
             let call = Call { version: portion.version, table: call.table.beside(), reuse: None, ..call };
-            return slot.send(Run { split: Arc::clone(split), portion, call, live: live.clone(), _room: room });
+            return slot.send(Run { split: Arc::clone(split), portion, call, live: live.clone(), fuel: fuel.clone(), _room: room });
         }
         self.count(shared, split, &portion, Shadowed::Dropped, None);
     }
@@ -158,9 +163,10 @@ async fn say(shared: &Shared) {
 }
 
 async fn compare(shared: &Shared, run: Run) {
-    let Run { split, portion, call, live, _room } = run;
-    let (event, input) = (call.event, call.request.clone());
+    let Run { split, portion, call, live, fuel, _room } = run;
+    let (event, tenant, input) = (call.event, call.tenant, call.request.clone());
     let report = shared.plugins.ask(portion.kind, call).await;
+    fuel.pay(tenant, gate::rate(&shared.snapshots.load(), tenant), report.run.fuel, shared.clock.now());
     shared.metrics.plugin_run(PluginOutcome { track: Track::Shadow, ..(&report.run).into() });
     let shadow: Answer = report.result.map_err(|error| error.to_failure());
     let comparison = Comparison::of(&requests(&live, &input), &requests(&shadow, &input));

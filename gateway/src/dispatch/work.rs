@@ -53,8 +53,9 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, records: mpsc::Sender<Done>) -> Self {
-        let gates = Gates::new(hold.lease.shard);
-        let admission = Admission::new(hold.lease.shard, shared.clock.now());
+        let shard = hold.lease.shard;
+        let gates = Gates::new(shard, shared.plugins.own_fuel(shard));
+        let admission = Admission::new(shard, shared.clock.now());
         Self { shared, hold, windows, gates, admission, records, winding_up: CancellationToken::new() }
     }
 
@@ -88,10 +89,11 @@ impl Worker {
         }
         let Item { origin, attempts, spent, since, work, progress, held, wait, pass } = item;
         let admitted = wait.is_for_destination();
+        let fuelled = matches!(pass, Pass::Fuel { .. });
         let turn = if let Pass::Turn(turn) = pass { Some(turn) } else { None };
         let (event, tenant) = (event_of(&work), tenant_of(&work));
         let parked = matches!(origin, Origin::Job(_));
-        let past = attempt::Past { attempts, spent, since, admitted, turn, parked, lane: lane_of(origin) };
+        let past = attempt::Past { attempts, spent, since, admitted, turn, fuelled, parked, lane: lane_of(origin) };
         let Plan { settled, planned, made } = match work {
             Work::Plan { event, connection } => {
                 let (shared, gates, windows) = (&*self.shared, &self.gates, &self.windows);

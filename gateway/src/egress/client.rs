@@ -113,6 +113,8 @@ pub struct OutRequest {
     pub gzip: bool,
     /// Credentials that are made when it is sent.
     pub credentials: Option<Arc<Credentials>>,
+    /// Whether the response's headers are wanted.
+    pub wants_headers: bool,
 }
 
 /// How a request ended.
@@ -120,6 +122,8 @@ pub struct OutRequest {
 pub struct Sent {
     /// The status, if a complete head came.
     pub status: Option<u16>,
+    /// The response's headers, if they were wanted and a complete head came; at most [`MAX_RESPONSE_HEAD`].
+    pub answer_headers: Option<Box<HeaderMap>>,
     /// When the response asks for the next attempt.
     pub retry_after: Option<Timestamp>,
     /// The response's body up to the cap.
@@ -233,6 +237,7 @@ impl Exchange<'_> {
             let failure = fault.as_ref().map(Fault::failure);
             return Sent {
                 status: None,
+                answer_headers: None,
                 retry_after: None,
                 response: Bytes::new(),
                 response_cut: false,
@@ -242,10 +247,12 @@ impl Exchange<'_> {
                 failure,
             };
         };
+        let wants_headers = self.request.wants_headers;
         let failure = if head.status.is_success() { None } else { Some(refusal(head.status.as_u16())) };
         Sent {
             status: Some(head.status.as_u16()),
             retry_after: super::retry_after::retry_after(&head.headers, self.clock.now()),
+            answer_headers: wants_headers.then(|| Box::new(head.headers)),
             response: self.response.freeze(),
             response_cut: !self.response_complete,
             took,

@@ -78,6 +78,7 @@ impl OutRequest {
             deadline,
             gzip: false,
             credentials: None,
+            wants_headers: false,
         })
     }
 }

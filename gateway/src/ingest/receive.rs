@@ -15,6 +15,7 @@ mod answer;
 mod body;
 mod connection;
 mod dedup;
+mod gate;
 mod io;
 mod request;
 mod shares;
@@ -37,6 +38,7 @@ use super::quota::Quotas;
 use crate::clock::Clock;
 use crate::control::snapshot::Snapshots;
 use crate::event::Revision;
+use crate::plugin::Runtime;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Spans;
 use shares::{Share, Shares};
@@ -93,6 +95,10 @@ pub struct Limits {
     pub drain: Duration,
     /// `Retry-After` of a 503 is between one second and this.
     pub retry_after: Duration,
+    /// Requests of one tenant that wait for its plugins.
+    pub gate_queue: usize,
+    /// How long a request may wait for them.
+    pub gate_wait: Duration,
 }
 
 impl Default for Limits {
@@ -120,6 +126,8 @@ impl Default for Limits {
             linger: Duration::from_secs(2),
             drain: Duration::from_secs(20),
             retry_after: Duration::from_secs(5),
+            gate_queue: 32,
+            gate_wait: Duration::from_secs(5),
         }
     }
 }
@@ -137,6 +145,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Takes accept spans.
     pub spans: Spans,
+    /// Runs sources' plugins; without it sources that name some refuse all.
+    pub plugins: Option<Runtime>,
 }
 
 /// The ingest server.
@@ -161,6 +171,7 @@ struct Shared {
     peer_bodies: Shares<std::net::IpAddr>,
     source_bodies: Shares<crate::event::SourceId>,
     closing: CancellationToken,
+    gate: Option<gate::Gate>,
 }
 
 /// How the server stopped.
@@ -179,6 +190,7 @@ impl Server {
             peer_bodies: Shares::new(limits.body_bytes_per_peer),
             source_bodies: Shares::new(limits.body_bytes_per_source),
             closing: CancellationToken::new(),
+            gate: parts.plugins.clone().map(|plugins| gate::Gate::new(plugins, &limits)),
             parts,
             limits,
         };

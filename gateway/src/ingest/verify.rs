@@ -2,7 +2,7 @@
 //!
 //! A [`Verifier`] is built once per source revision from its [`VerifierConfig`]. Signature presets are data (`verify/presets.toml`) over one
 //! kind of verifier, an HMAC over a template; any one match of several signatures and several secrets passes, so that secrets can be
-//! rotated. Compares take the same time wherever the first difference is, and an error never tells what was expected.
+//! rotated. What no preset covers, a plugin of the tenant decides: somebody else asks it, and its [`Verdict`] is handed in. Compares take the same time wherever the first difference is, and an error never tells what was expected.
 //!
 //! **Credentials end here.** The API key (header or query parameter), `Authorization`, `Proxy-Authorization` and `Cookie` are taken out of the
 //! event, whatever the verifier is, so that they are neither stored, listed, handed to plugins nor forwarded. A signature is no credential: it
@@ -45,6 +45,16 @@ enum Kind {
     ApiKey(credentials::ApiKey),
     Basic(credentials::Basic),
     Hmac(hmac::Hmac),
+    Plugin,
+}
+
+/// What a plugin of the source says of a request. Somebody else asks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the sender's.
+    Accept,
+    /// It is not.
+    Reject,
 }
 
 /// Why a request was refused. What was expected is never part of it.
@@ -89,6 +99,12 @@ pub enum VerifyError {
     /// Not one of the source's users.
     #[error("the user or password is wrong")]
     WrongPassword,
+    /// The source's plugin rejects it. Why is for the operator alone.
+    #[error("the source's plugin rejects it")]
+    Rejected,
+    /// A plugin is to say, and nobody asked it.
+    #[error("the source's plugin was not asked")]
+    NotAsked,
 }
 
 /// Signatures in one header that are looked at.
@@ -108,6 +124,11 @@ impl Verifier {
         Self(Kind::None)
     }
 
+    /// Takes the requests that a plugin accepts: see [`Verifier::verify_by`].
+    pub fn plugin() -> Self {
+        Self(Kind::Plugin)
+    }
+
     /// Headers, in lower case, that carry the scheme's own signature and its time. They stay in the event, where they can be looked
     /// at, and are not passed on: they sign what came in, not what goes out.
     pub fn signature_headers(&self) -> impl Iterator<Item = &str> {
@@ -116,13 +137,23 @@ impl Verifier {
     }
 
     /// Checks the event's request and takes the credentials out of it.
-    pub fn verify(&self, mut event: Event, now: Timestamp) -> Result<VerifiedEvent, VerifyError> {
+    pub fn verify(&self, event: Event, now: Timestamp) -> Result<VerifiedEvent, VerifyError> {
+        self.verify_by(event, now, None)
+    }
+
+    /// The same with the verdict of the source's plugin, which counts where a plugin is to decide and nowhere else.
+    pub fn verify_by(&self, mut event: Event, now: Timestamp, verdict: Option<Verdict>) -> Result<VerifiedEvent, VerifyError> {
         let request = &mut event.request;
         match &self.0 {
             Kind::None => {}
             Kind::ApiKey(key) => key.take(request)?,
             Kind::Basic(basic) => basic.check(request)?,
             Kind::Hmac(hmac) => hmac.check(request, now)?,
+            Kind::Plugin => match verdict {
+                Some(Verdict::Accept) => {}
+                Some(Verdict::Reject) => return Err(VerifyError::Rejected),
+                None => return Err(VerifyError::NotAsked),
+            },
         }
         request.headers.retain(|header| !CREDENTIAL_HEADERS.contains(&header.name.as_str()));
         Ok(VerifiedEvent(event))
@@ -146,6 +177,8 @@ impl VerifyError {
             Self::WrongKey => "wrong_key",
             Self::MalformedAuthorization => "malformed_authorization",
             Self::WrongPassword => "wrong_password",
+            Self::Rejected => "rejected_by_plugin",
+            Self::NotAsked => "plugin_not_asked",
         }
     }
 }

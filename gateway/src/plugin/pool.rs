@@ -25,7 +25,7 @@ use crate::event::TenantId;
 /// Stack of a worker. Must exceed the guest's and the host's frames below it, or a guest's recursion ends the process.
 const THREAD_STACK: usize = 2 << 20;
 /// What one hand-off to a thread may cost, by what its calls cost so far.
-const HAND_OFF: Duration = Duration::from_millis(1);
+pub(super) const HAND_OFF: Duration = Duration::from_millis(1);
 const HAND_OFF_CALLS: usize = 64;
 /// For how long a thread keeps to itself what it has done, while it has more to do.
 const TELL_AFTER: Duration = Duration::from_micros(200);
@@ -43,6 +43,8 @@ pub(super) struct Size {
     pub(super) long_threads: usize,
     pub(super) queue: usize,
     pub(super) tenant_queue: usize,
+    /// What a call is taken to cost at least. With [`HAND_OFF`] no call waits behind another's that was handed off with it.
+    pub(super) least_us: u64,
 }
 
 /// Handle to the pool; the threads end when the last one is dropped and the queues are empty.
@@ -52,6 +54,7 @@ pub(super) struct Pool {
     room: Arc<Semaphore>,
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
     tenant_queue: usize,
+    least_us: u64,
 }
 
 /// What a thread does for somebody who waits.
@@ -103,6 +106,7 @@ impl Pool {
             room: Arc::new(Semaphore::new(size.queue)),
             tenants: Mutex::default(),
             tenant_queue: size.tenant_queue,
+            least_us: size.least_us,
         })
     }
 
@@ -113,7 +117,7 @@ impl Pool {
         // The semaphores are never closed.
         let (Ok(own), Ok(common)) = (own, common) else { return };
         let lane = if cost_us > LONG_US { &self.long } else { &self.short };
-        lane.push(tenant, Job { cost_us, work, _room: [own, common] });
+        lane.push(tenant, Job { cost_us: cost_us.max(self.least_us), work, _room: [own, common] });
     }
 
     fn tenant(&self, tenant: TenantId) -> Arc<Semaphore> {

@@ -51,10 +51,14 @@ pub enum Ingested {
     StoreFailed,
     /// The sender went away before its request was complete.
     HungUp,
+    /// No event: a plugin of its source answered it.
+    Answered,
+    /// A plugin of its source failed, or gave no answer in time.
+    PluginFailed,
 }
 
 impl Ingested {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Accepted, "accepted"),
         (Self::Duplicate, "duplicate"),
         (Self::UnknownSource, "unknown_source"),
@@ -66,6 +70,8 @@ impl Ingested {
         (Self::Overloaded, "overloaded"),
         (Self::StoreFailed, "store_failed"),
         (Self::HungUp, "hung_up"),
+        (Self::Answered, "answered"),
+        (Self::PluginFailed, "plugin_failed"),
     ];
 }
 
@@ -170,6 +176,14 @@ pub enum Track {
     Canary,
     /// To be compared alone.
     Shadow,
+    /// A source, to say whose a request is.
+    Verify,
+    /// A source, to answer what is no event.
+    Respond,
+    /// A destination, to sign an attempt.
+    Sign,
+    /// A destination, to say what an answer means.
+    Judge,
 }
 
 impl Track {
@@ -178,6 +192,10 @@ impl Track {
             Self::Stable => "stable",
             Self::Canary => "canary",
             Self::Shadow => "shadow",
+            Self::Verify => "verify",
+            Self::Respond => "respond",
+            Self::Sign => "sign",
+            Self::Judge => "judge",
         }
     }
 }

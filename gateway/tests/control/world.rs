@@ -39,7 +39,7 @@ impl Inspector for ByPrefix {
             _ => return Err(InspectError::Unusable { code: "missing_export".into(), reason: "it exports nothing".into() }),
         };
         let compiled = component.len() as u64;
-        Ok(Inspection { kind, exports: vec!["tidegate:plugin/test@1.0.0".into()], compiled })
+        Ok(Inspection { kind, exports: vec![format!("tidegate:plugin/{kind}@1.0.0")], compiled })
     }
 
     /// Filters keep everything; transforms give what they got, with their version's hash in a header.
@@ -170,6 +170,7 @@ pub(crate) fn options(store: &Arc<dyn Store>, key: &Secret, inspector: Arc<dyn I
         sealer: Sealer::new(key, &[]).unwrap(),
         max_body: 1 << 20,
         ceilings: Limits::default(),
+        gate: Limits::default(),
         policy: AddressPolicy::default(),
     };
     Options { store: Arc::clone(store), preparer, inspector, clock: Clock::system(), shards: 4 }

@@ -81,6 +81,7 @@ impl World {
             sealer: seal::Sealer::new(&seal::generate_key().unwrap(), &[]).unwrap(),
             max_body: 1 << 20,
             ceilings: Limits::default(),
+            gate: Limits::default(),
             policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
         };
         let options =

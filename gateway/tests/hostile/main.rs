@@ -8,6 +8,7 @@ mod api;
 #[path = "../plugin/bombs.rs"]
 mod bombs;
 mod compilers;
+mod gates;
 #[allow(dead_code, reason = "used in full by the tests of the sandbox")]
 #[path = "../plugin/guest.rs"]
 mod guest;
@@ -15,6 +16,9 @@ mod processes;
 mod quiet;
 mod runs;
 mod security;
+#[allow(dead_code, reason = "used in full by the tests of the whole way")]
+#[path = "../whole/visitors.rs"]
+mod visitors;
 #[allow(dead_code, reason = "used in full by the tests of the whole way")]
 #[path = "../whole/world.rs"]
 mod world;

@@ -80,6 +80,8 @@ pub(crate) fn source() -> Source {
         tenant: Arc::new(Tenant { id: TENANT, name: "acme".into(), shards: Shard(2).into(), plan, deleting: None }),
         enabled: true,
         verifier: Arc::new(Verifier::none()),
+        verify: None,
+        respond: None,
         methods: None,
         dedup: None,
         max_body: 1 << 20,
@@ -116,6 +118,7 @@ impl World {
             clock: clock.clone(),
             metrics: setup.metrics,
             spans: setup.spans,
+            plugins: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");

@@ -84,7 +84,7 @@ async fn a_key_that_others_could_read_stops_the_start() {
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let shelf: std::sync::Arc<dyn Components> = std::sync::Arc::new(Shelf::default());
-    let error = Runtime::start(sandbox.config.clone(), shelf).err().expect("refused");
+    let error = Runtime::start(sandbox.config.clone(), shelf).expect_err("refused");
     assert!(error.to_string().contains("others could read it"), "{error}");
 }
 

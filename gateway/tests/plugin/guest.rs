@@ -10,12 +10,12 @@ const EVENT: &str = "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 
 
 /// A filter whose `keep` has this body (it gives the address of its answer), beside these other fields of its module.
 pub(crate) fn filter(fields: &str, body: &str) -> Bytes {
-    guest("filter-plugin", "filter@1.1.0#keep", fields, body)
+    guest("filter-plugin", ("filter@1.1.0#keep", EVENT), fields, body)
 }
 
 /// A transform, in the same manner.
 pub(crate) fn transform(fields: &str, body: &str) -> Bytes {
-    guest("transform-plugin", "transform@1.1.0#run", fields, body)
+    guest("transform-plugin", ("transform@1.1.0#run", EVENT), fields, body)
 }
 
 /// Imports a host function under `$name`.
@@ -28,7 +28,8 @@ pub(crate) fn wat(text: &str) -> Bytes {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}")).into()
 }
 
-fn guest(world: &str, export: &str, fields: &str, body: &str) -> Bytes {
+/// A plugin of this world, whose one function is exported under a name with these parameters.
+pub(crate) fn guest(world: &str, (export, parameters): (&str, &str), fields: &str, body: &str) -> Bytes {
     // Imports come first in a module; the fields may begin with them. Allocations go up from 64 KiB and are never freed.
     let text = format!(
         r#"(module
@@ -40,7 +41,7 @@ fn guest(world: &str, export: &str, fields: &str, body: &str) -> Bytes {
                 (local.set $at (i32.and (i32.add (global.get $free) (i32.const 15)) (i32.const -16)))
                 (global.set $free (i32.add (local.get $at) (local.get 3)))
                 (local.get $at))
-            (func $main (export "tidegate:plugin/{export}") {EVENT} (result i32)
+            (func $main (export "tidegate:plugin/{export}") {parameters} (result i32)
                 {body}))"#
     );
     let mut module = wat(&text).to_vec();

@@ -5,8 +5,12 @@
 mod ailing;
 mod api;
 mod bad_input;
+#[allow(dead_code, reason = "used in full by the tests of the SDKs")]
+#[path = "../guests/build.rs"]
+mod build;
 mod credentials;
 mod deletion;
+mod endpoints;
 mod github;
 mod graceful;
 #[path = "../plugin/guest.rs"]
@@ -21,4 +25,5 @@ mod spread;
 mod steer;
 mod trace;
 mod versions;
+mod visitors;
 mod world;

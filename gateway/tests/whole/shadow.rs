@@ -67,6 +67,24 @@ async fn shadow(engine: Engine) {
 }
 
 #[tokio::test]
+async fn what_a_shadow_uses_is_paid_for_by_its_tenant() {
+    let world = World::start(EMBEDDED).await;
+    let live = world.api.keep(filter("", "(i32.const 8)")).await;
+    world.with_plugin(&live, json!({"limits": {"fuel": 1_000_000}})).await;
+    world.api.apply(json!({"plan": {"plugin_fuel": 1000}})).await;
+    let spinning = world.push(filter("", "(loop (br 0)) (unreachable)")).await;
+    world.alias(json!({"shadow": {"version": spinning, "percent": 100}})).await;
+    assert_eq!(world.api.settled(&world.post("{}").await, SOON).await["state"], "filtered", "there is fuel for the live one");
+    let path = format!("/v1/plugins/shape/aliases/live/shadow?tenant={TENANT}");
+    eventually("the shadow has run", SOON, async || (world.api.get(&path).await["runs"] == 1).then_some(())).await;
+    let event = world.post("{}").await;
+    eventually("the next event waits for fuel", SOON, async || {
+        (world.api.event(&event).await["deliveries"][0]["reason"] == "plugin_fuel").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_shadow_that_is_too_slow_is_dropped_and_holds_nobody_up() {
     let world = World::start(EMBEDDED).await;
     let keep = "(i32.store8 (i32.const 8) (i32.const 0)) (i32.store8 (i32.const 12) (i32.const 1)) (i32.const 8)";

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod destinations;
+mod part;
 mod replay;
 mod signals;
 mod traffic;
@@ -14,6 +15,7 @@ use utoipa::ToSchema;
 
 pub use aliases::{AliasView, ShadowView, SplitView};
 pub use destinations::{CircuitView, DestinationStatusView, DisabledView, DueView, ScheduleView};
+pub use part::AttemptPartView;
 pub use replay::ReplayView;
 pub use signals::{AilingView, LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
@@ -552,6 +554,9 @@ pub struct RunView {
     outputs: Option<u32>,
     failure: Option<FailureView>,
     logs: Vec<String>,
+    /// Of which attempt it signed the request or judged the answer; none if it ran in the connection's chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<AttemptPartView>,
 }
 
 impl RunView {
@@ -563,7 +568,8 @@ impl RunView {
             took_us: run.took_us,
             outputs: run.outcome.as_ref().ok().copied(),
             failure: run.outcome.as_ref().err().map(FailureView::of),
-            logs: run.logs.clone(),
+            logs: run.guest_logs().to_vec(),
+            attempt: run.attempt_part().map(AttemptPartView::of),
         }
     }
 }

@@ -133,7 +133,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-fn latest() -> String {
+pub(super) fn latest() -> String {
     LATEST.into()
 }
 

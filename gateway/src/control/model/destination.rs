@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::limits::{CircuitBreakerSpec, check_rate};
 use super::retry::RetrySpec;
-use super::{Faults, FieldError, Kind, check_name, yes};
+use super::{FORMAT, Faults, FieldError, Kind, VISITED, VisitParts, VisitSpec, check_name, yes};
 use crate::clock::Timestamp;
 use crate::config::units;
 use crate::control::parts::{self, Origin};
@@ -21,6 +21,7 @@ use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::policy::AddressPolicy;
 use crate::egress::{ClientIdentity, Proxy, ProxyUser, TargetConfig, TargetError, TlsOptions};
 use crate::event::{DestinationId, Revision, TenantId};
+use crate::plugin::Limits;
 use crate::secret::Secret;
 pub use auth::DestinationAuth;
 pub use signing::{RetiringSpec, SigningSpec};
@@ -52,7 +53,10 @@ impl Kind for Destinations {
         "signing/hmac/secret",
         "tls/client_key_pem",
         "proxy/password",
+        "sign/secrets/*",
+        "judge/secrets/*",
     ];
+    const FORMAT: u8 = VISITED;
 
     fn new_id(now: Timestamp, random: u128) -> DestinationId {
         DestinationId::new(now, random)
@@ -60,6 +64,10 @@ impl Kind for Destinations {
 
     fn name(spec: &DestinationSpec) -> &str {
         &spec.name
+    }
+
+    fn format(spec: &DestinationSpec) -> u8 {
+        if spec.sign.is_some() || spec.judge.is_some() { VISITED } else { FORMAT }
     }
 }
 
@@ -100,6 +108,13 @@ pub struct DestinationSpec {
     /// The proxy that requests go through. Default: the operator's, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxySpec>,
+    /// A plugin that signs each attempt by the receiver's own scheme, beside `signing`: its headers are made afresh and not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<VisitSpec>,
+    /// A plugin that says what an answer means: delivered, to be tried again, or to be given up. Without an answer, or when it fails, the
+    /// gateway judges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<VisitSpec>,
     /// One attempt, from connect to the end of the response body, at most 5 minutes. Default 30 s.
     #[serde(default = "default_timeout", with = "units::duration")]
     #[schema(value_type = String, example = "30s")]
@@ -246,19 +261,23 @@ impl TlsSpec {
 /// What is made of a destination.
 #[derive(Debug)]
 pub struct DestinationParts {
+    /// Without its plugins.
     pub(in crate::control) destination: Arc<Destination>,
+    pub(in crate::control) sign: Option<VisitParts>,
+    pub(in crate::control) judge: Option<VisitParts>,
     pub(in crate::control) retry: RetryPolicy,
 }
 
 impl DestinationSpec {
-    /// Checks it and makes it ready for use.
+    /// Checks it, by what may be reached and what its plugins may use, and makes it ready for use.
     pub(in crate::control) fn prepare(
         &self,
         id: DestinationId,
         tenant: TenantId,
-        policy: &AddressPolicy,
+        with: (&AddressPolicy, &Limits),
         origin: Origin,
     ) -> Result<DestinationParts, Vec<FieldError>> {
+        let (policy, gate) = with;
         let mut faults = Faults::default();
         check_name("name", &self.name, &mut faults);
         faults.time("timeout", self.timeout, Duration::from_millis(100), Duration::from_secs(300));
@@ -281,6 +300,8 @@ impl DestinationSpec {
         headers.extend(made.header);
         let proxy = self.proxy.as_ref().and_then(|proxy| proxy.prepare(place, &mut faults));
         let proxy_held = self.proxy.is_some() && proxy.is_none();
+        let mut visit = |field, visit: &Option<VisitSpec>| visit.as_ref().map(|visit| visit.prepare(field, gate, &mut faults));
+        let (sign, judge) = (visit("sign", &self.sign), visit("judge", &self.judge));
         let Ok((target, held)) = target else { return Err(faults.0) };
         let destination = Destination {
             id,
@@ -299,8 +320,10 @@ impl DestinationSpec {
             breaker,
             failing_since: None,
             enabled_at: Timestamp::default(),
+            sign: None,
+            judge: None,
         };
-        faults.or(DestinationParts { destination: Arc::new(destination), retry })
+        faults.or(DestinationParts { destination: Arc::new(destination), sign, judge, retry })
     }
 
     fn target(&self, tenant: TenantId, destination: DestinationId, client: Option<ClientIdentity>) -> TargetConfig {

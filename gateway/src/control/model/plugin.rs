@@ -131,6 +131,14 @@ fn is_zero(bytes: &u64) -> bool {
     *bytes == 0
 }
 
+impl VersionRecord {
+    /// Whether it exports this interface of `tidegate:plugin`: `verify`. What nothing is known of is taken to.
+    pub fn offers(&self, interface: &str) -> bool {
+        let name = |export: &str| export.strip_prefix("tidegate:plugin/").map(|rest| rest.split('@').next() == Some(interface));
+        self.exports.is_empty() || self.exports.iter().any(|export| name(export) == Some(true))
+    }
+}
+
 impl PluginRecord {
     pub(in crate::control) fn prepare(&self) -> Result<Self, Vec<FieldError>> {
         let mut faults = Faults::default();

@@ -2,15 +2,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Faults, FieldError, Kind, check_name, yes};
+use super::{FORMAT, Faults, FieldError, Kind, VISITED, VisitParts, VisitSpec, check_name, yes};
 use crate::clock::Timestamp;
 use crate::config::units;
 use crate::control::snapshot::{DedupBy, DedupRule};
 use crate::event::SourceId;
 use crate::ingest::verify::{Verifier, VerifierConfig};
+use crate::plugin::Limits;
 
 /// How long a duplicate may be remembered.
 const MAX_WINDOW: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -29,7 +32,8 @@ impl Kind for Sources {
     type Parts = SourceParts;
     const NAME: &'static str = "source";
     const KEY: &'static str = "src";
-    const SECRETS: &'static [&'static str] = &["auth/keys/*", "auth/users/*/password", "auth/secrets/*"];
+    const SECRETS: &'static [&'static str] = &["auth/keys/*", "auth/users/*/password", "auth/secrets/*", "respond/secrets/*"];
+    const FORMAT: u8 = VISITED;
 
     fn new_id(now: Timestamp, random: u128) -> SourceId {
         SourceId::new(now, random)
@@ -37,6 +41,11 @@ impl Kind for Sources {
 
     fn name(spec: &SourceSpec) -> &str {
         &spec.name
+    }
+
+    fn format(spec: &SourceSpec) -> u8 {
+        let is_visited = spec.respond.is_some() || matches!(spec.auth, SourceAuth::Plugin(_));
+        if is_visited { VISITED } else { FORMAT }
     }
 }
 
@@ -53,7 +62,10 @@ pub struct SourceSpec {
     /// How requests are verified. Default: not at all, beyond the source's unguessable id.
     #[serde(default = "no_auth")]
     #[schema(schema_with = crate::control::schema::source_auth)]
-    pub auth: VerifierConfig,
+    pub auth: SourceAuth,
+    /// A plugin that is asked first, and may answer what is no event: a handshake, or a challenge. Such a request is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<VisitSpec>,
     /// Methods that it takes; any when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["POST"]))]
@@ -70,8 +82,65 @@ pub struct SourceSpec {
     pub trust_trace: bool,
 }
 
-fn no_auth() -> VerifierConfig {
-    VerifierConfig::None {}
+fn no_auth() -> SourceAuth {
+    SourceAuth::BuiltIn(VerifierConfig::None {})
+}
+
+/// How a source's requests are verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SourceAuth {
+    /// By a plugin that exports `verify`.
+    Plugin(VisitSpec),
+    /// By the gateway.
+    #[serde(untagged)]
+    BuiltIn(VerifierConfig),
+}
+
+/// Every way, so that one that is not known is told all of them.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AuthType {
+    None,
+    ApiKey,
+    Basic,
+    Preset,
+    Hmac,
+    Plugin,
+}
+
+impl<'de> Deserialize<'de> for SourceAuth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AuthVisitor)
+    }
+}
+
+/// Reads the type where it stands, so that an error names its field.
+struct AuthVisitor;
+
+impl<'de> Visitor<'de> for AuthVisitor {
+    type Value = SourceAuth;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a table with a `type`, like {\"type\": \"none\"}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SourceAuth, A::Error> {
+        let (mut kind, mut fields) = (None, serde_json::Map::new());
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "type" {
+                kind = Some(map.next_value::<AuthType>()?);
+            } else {
+                fields.insert(name, map.next_value()?);
+            }
+        }
+        let kind = kind.ok_or_else(|| A::Error::missing_field("type"))?;
+        if !matches!(kind, AuthType::Plugin) {
+            fields.insert("type".to_owned(), serde_json::to_value(kind).map_err(A::Error::custom)?);
+            return serde_json::from_value(Value::Object(fields)).map(SourceAuth::BuiltIn).map_err(A::Error::custom);
+        }
+        serde_json::from_value(Value::Object(fields)).map(SourceAuth::Plugin).map_err(A::Error::custom)
+    }
 }
 
 fn default_max_body() -> usize {
@@ -105,6 +174,8 @@ fn default_window() -> Duration {
 pub struct SourceParts {
     pub(in crate::control) enabled: bool,
     pub(in crate::control) verifier: Arc<Verifier>,
+    pub(in crate::control) verify: Option<VisitParts>,
+    pub(in crate::control) respond: Option<VisitParts>,
     pub(in crate::control) methods: Option<Vec<Method>>,
     pub(in crate::control) dedup: Option<DedupRule>,
     pub(in crate::control) max_body: usize,
@@ -112,18 +183,24 @@ pub struct SourceParts {
 }
 
 impl SourceSpec {
-    /// Checks it and makes it ready for use on a gateway that takes at most `max_body`.
-    pub(in crate::control) fn prepare(&self, max_body: usize) -> Result<SourceParts, Vec<FieldError>> {
+    /// Checks it and makes it ready for use on a gateway that takes at most `max_body`, and gives its plugins at most `gate`.
+    pub(in crate::control) fn prepare(&self, max_body: usize, gate: &Limits) -> Result<SourceParts, Vec<FieldError>> {
         let mut faults = Faults::default();
         check_name("name", &self.name, &mut faults);
         faults.range("max_body", self.max_body, 1, MAX_BODY);
-        let verifier = Verifier::new(&self.auth).map_err(|error| faults.add("auth", error.to_string()));
+        let (verifier, verify) = match &self.auth {
+            SourceAuth::Plugin(visit) => (Ok(Verifier::plugin()), Some(visit.prepare("auth", gate, &mut faults))),
+            SourceAuth::BuiltIn(config) => (Verifier::new(config).map_err(|error| faults.add("auth", error.to_string())), None),
+        };
+        let respond = self.respond.as_ref().map(|visit| visit.prepare("respond", gate, &mut faults));
         let methods = self.methods.as_ref().map(|methods| parse_methods(methods, &mut faults));
         let dedup = self.dedup.as_ref().and_then(|dedup| dedup.prepare(&mut faults));
         let Ok(verifier) = verifier else { return Err(faults.0) };
         faults.or(SourceParts {
             enabled: self.enabled,
             verifier: Arc::new(verifier),
+            verify,
+            respond,
             methods,
             dedup,
             max_body: self.max_body.min(max_body),

@@ -162,6 +162,7 @@ impl OAuth {
             body: self.body.clone(),
             deadline: ASK,
             gzip: false,
+            wants_headers: false,
             credentials: None,
         };
         let mut exchange = Exchange::new(inner, request, clock, MAX_ANSWER);

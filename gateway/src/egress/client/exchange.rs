@@ -53,7 +53,7 @@ pub(in crate::egress) enum Stage {
 
 pub(in crate::egress) struct Exchange<'a> {
     inner: &'a Inner,
-    request: OutRequest,
+    pub(super) request: OutRequest,
     pub(super) clock: &'a Clock,
     /// What is kept of the response's body, in bytes.
     max_response: usize,

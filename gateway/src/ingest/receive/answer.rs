@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::event::EventId;
+use crate::plugin;
 use crate::telemetry::metrics::Ingested;
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -20,6 +21,20 @@ pub(super) fn accepted(id: EventId) -> Answer {
 /// An earlier event with the same dedup value is durable; this is its id.
 pub(super) fn duplicate(first: EventId) -> Answer {
     json(format!(r#"{{"id":"{first}","duplicate":true}}"#))
+}
+
+/// What a plugin answers to a request that is no event.
+pub(super) fn given(response: plugin::Response) -> Answer {
+    let plugin::Response { status, headers, body } = response;
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    for header in headers {
+        // The sandbox has let nothing else through.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(header.name), HeaderValue::from_maybe_shared(header.value)) {
+            answer.headers_mut().append(name, value);
+        }
+    }
+    answer
 }
 
 fn json(body: String) -> Answer {

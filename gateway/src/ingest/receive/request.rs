@@ -12,6 +12,7 @@ use hyper::body::{Body, Incoming};
 use super::answer::{self, Answer, Extra, Refusal, jitter};
 use super::body::{self, BodyError, Room};
 use super::connection::Context;
+use super::gate::{self, Said};
 use super::{Limits, Shared, dedup};
 use crate::clock::{self, Timestamp};
 use crate::config::units::ShownSize;
@@ -20,6 +21,7 @@ use crate::event::{self, Event, EventId, Header, Lane, Revision, Shard, SourceId
 use crate::ingest::accept::AcceptError;
 use crate::ingest::quota::Quota;
 use crate::ingest::verify::VerifyError;
+use crate::plugin::Response;
 use crate::store::{Acceptance, Accepted, Home, StoreError};
 use crate::telemetry::metrics::Ingested;
 use crate::telemetry::trace::{self, Incoming as Trace, Trust};
@@ -39,8 +41,9 @@ pub(super) async fn handle(context: &Context, request: Request<Incoming>) -> Ans
     let outcome = take(context, &mut seen, &head, body).await;
     let took = started.elapsed();
     let (answer, result, event) = match &outcome {
-        Ok((id, Accepted::New { .. })) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
-        Ok((_, Accepted::Duplicate(first))) => (answer::duplicate(*first), Ingested::Duplicate, Some(*first)),
+        Ok(Taken::Event(id, Accepted::New { .. })) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
+        Ok(Taken::Event(_, Accepted::Duplicate(first))) => (answer::duplicate(*first), Ingested::Duplicate, Some(*first)),
+        Ok(Taken::Answered(response)) => (answer::given(response.clone()), Ingested::Answered, None),
         Err(refusal) => {
             if has_body {
                 activity.linger();
@@ -64,7 +67,15 @@ struct Seen {
     bytes: usize,
 }
 
-async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -> Result<(EventId, Accepted), Refusal> {
+/// What became of a request that was not refused.
+enum Taken {
+    /// It is an event.
+    Event(EventId, Accepted),
+    /// A plugin answered it; it is no event.
+    Answered(Response),
+}
+
+async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -> Result<Taken, Refusal> {
     let shared = &*context.shared;
     let limits = &shared.limits;
     let (source, revision) = find(shared, head.uri.path())?;
@@ -83,6 +94,15 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     let body = body::read(body, cap, seen.started, limits, &mut room).await.map_err(|error| refuse_body(error, cap, limits))?;
     seen.bytes = body.len();
 
+    let mut request = copy(head, body);
+    let mut verdict = None;
+    if gate::is_asked(source) {
+        // On the heap: most sources have none, and all requests would carry its room along.
+        match Box::pin(ask_plugins(shared, source, request, seen.now)).await? {
+            (_, Said::Answer(response)) => return Ok(Taken::Answered(response)),
+            (given_back, Said::Event(said)) => (request, verdict) = (given_back, said),
+        }
+    }
     let id = EventId::new(seen.now, rand::random());
     let event = Event {
         id,
@@ -90,24 +110,44 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
         source: source.id,
         revision,
         accepted_at: seen.now,
-        request: copy(head, body),
+        request,
         pins: source.pins_for(id),
         trace: seen.trace.context,
     };
     let dedup = source.dedup.as_ref().and_then(|rule| dedup::key(rule, source.id, &event.request));
-    let event = source.verifier.verify(event, seen.now).map_err(|error| unauthorized(&error))?;
+    let event = source.verifier.verify_by(event, seen.now, verdict).map_err(|error| unauthorized(&error))?;
     let shard = tenant.shards.place(event.event().id, dedup.as_ref().map(|dedup| &dedup.key));
     let lane = choose_lane(shared, source, shard, &quota, revision, head, seen.now)?;
     seen.lane = Some(lane);
     let acceptance = Acceptance { event, shard, lane, dedup };
     let deadline = seen.started + limits.total;
     match context.activity.within(deadline, shared.parts.acceptor.accept(acceptance)).await {
-        Some(accepted) => accepted.map_err(|error| not_accepted(&error, limits)),
+        Some(accepted) => match accepted {
+            Ok((id, accepted)) => Ok(Taken::Event(id, accepted)),
+            Err(error) => Err(not_accepted(&error, limits)),
+        },
         None => Err(Refusal::unavailable(
             "store_timeout",
             "The store did not confirm the event in time. It may have been accepted; sending it again is safe if the source drops duplicates.",
             Ingested::StoreFailed,
             limits.retry_after,
+        )),
+    }
+}
+
+async fn ask_plugins(
+    shared: &Shared,
+    source: &Arc<Source>,
+    request: event::Request,
+    now: Timestamp,
+) -> Result<(event::Request, Said), Refusal> {
+    match &shared.gate {
+        Some(gate) => gate.ask(shared, source, request, now).await,
+        None => Err(Refusal::unavailable(
+            "plugins_unavailable",
+            "The source needs its plugins, and this gateway runs none. Nothing was kept.",
+            Ingested::PluginFailed,
+            shared.limits.retry_after,
         )),
     }
 }

@@ -319,6 +319,21 @@ fn configuration_is_checked() {
 }
 
 #[test]
+fn a_plugins_verdict_counts_where_a_plugin_is_to_decide_and_nowhere_else() {
+    let credentials = [("authorization", "Bearer x"), ("cookie", "a=b"), ("proxy-authorization", "x"), ("x-own-signature", "y")];
+    let by = |verifier: &Verifier, verdict| verifier.verify_by(event(&credentials, None, ""), NOW, verdict);
+    let verifier = Verifier::plugin();
+    assert_eq!(verifier.verify(event(&credentials, None, ""), NOW).unwrap_err(), VerifyError::NotAsked);
+    assert_eq!(by(&verifier, Some(Verdict::Reject)).unwrap_err(), VerifyError::Rejected);
+    let accepted = by(&verifier, Some(Verdict::Accept)).unwrap();
+    let names: Vec<_> = accepted.event().request.headers.iter().map(|header| &*header.name).collect();
+    assert_eq!(names, ["x-own-signature"], "credentials end here all the same");
+    let github = json!({"type": "preset", "name": "github", "secrets": ["x"]});
+    let github = Verifier::new(&serde_json::from_value(github).unwrap()).unwrap();
+    assert!(by(&github, Some(Verdict::Accept)).is_err(), "the signature is missing, whatever a plugin says");
+}
+
+#[test]
 fn secrets_are_never_shown() {
     let configs = [
         json!({"type": "preset", "name": "github", "secrets": ["hunter2"]}),

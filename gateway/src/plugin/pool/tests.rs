@@ -104,8 +104,18 @@ fn who_leaves_and_comes_back_brings_no_credit() {
     assert!(order.queues.tenants.is_empty() && order.queues.ring.is_empty());
 }
 
+#[test]
+fn where_each_call_fills_a_hand_off_a_quiet_tenant_waits_for_one_run() {
+    let mut order = Order::new();
+    let whole = u64::try_from(HAND_OFF.as_micros()).unwrap();
+    order.push(TENANTS[0], whole, 100);
+    order.push(TENANTS[1], whole, 1);
+    let ran: Vec<_> = (0..2).map(|_| order.hand_off(1)).collect();
+    assert_eq!(ran, [[TENANTS[0]], [TENANTS[1]]]);
+}
+
 fn size(queue: usize, tenant_queue: usize) -> Size {
-    Size { threads: 1, long_threads: 1, queue, tenant_queue }
+    Size { threads: 1, long_threads: 1, queue, tenant_queue, least_us: 0 }
 }
 
 #[tokio::test]

@@ -1,18 +1,21 @@
-//! Fuel a second for each tenant's plugins, in one shard: a bucket that may be overdrawn.
+//! Fuel a second for each tenant's plugins, in one shard as this node sees it: a bucket that may be overdrawn.
 //!
 //! What a run uses is known when it has ended, so a chain of plugins begins while there is any fuel at all, sets aside what chains of the
 //! tenant used lately, and pays for each run as it ends. Who overdraws waits for longer. A tenant's bucket fills at its shard's part of
 //! `plan.plugin_fuel` and holds what comes in during [`SAVED`]. It begins full, with whoever owns the shard.
+//!
+//! Runs that belong to no chain (those that a sender or an attempt waits for, shadows, tries) pay in the same manner; on a node that does not
+//! own the shard, out of a bucket of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::event::TenantId;
+use crate::event::{Shard, TenantId};
 
 /// How long a tenant saves up what it does not use.
-pub(super) const SAVED: Duration = Duration::from_secs(5);
+pub(crate) const SAVED: Duration = Duration::from_secs(5);
 /// What a chain is expected to use before any of the tenant has ended.
 const FIRST_CHAIN: u64 = 1_000_000;
 /// With more buckets than this those that are full again are forgotten.
@@ -20,7 +23,25 @@ const SWEEP: usize = 1024;
 
 /// The buckets of one shard. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fuel(Arc<Mutex<HashMap<TenantId, Bucket>>>);
+pub(crate) struct Fuel(Arc<Mutex<HashMap<TenantId, Bucket>>>);
+
+/// The buckets of all shards that this node has run plugins for.
+#[derive(Debug, Default)]
+pub(super) struct Fuels(Mutex<BTreeMap<Shard, Fuel>>);
+
+impl Fuels {
+    /// The shard's, as its owner has it if that is this node.
+    pub(super) fn of(&self, shard: Shard) -> Fuel {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_default().clone()
+    }
+
+    /// Full ones, for a new owner.
+    pub(super) fn afresh(&self, shard: Shard) -> Fuel {
+        let fuel = Fuel::default();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, fuel.clone());
+        fuel
+    }
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -37,7 +58,7 @@ struct Bucket {
 
 /// Fuel that is set aside for a chain until this is dropped.
 #[derive(Debug)]
-pub(super) struct Reserved {
+pub(crate) struct Reserved {
     fuel: Fuel,
     tenant: TenantId,
     amount: u64,
@@ -45,7 +66,7 @@ pub(super) struct Reserved {
 
 impl Fuel {
     /// How many chains may begin now.
-    pub(super) fn chains(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> usize {
+    pub(crate) fn chains(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> usize {
         self.with(tenant, per_second, now, |bucket| {
             let left = bucket.left();
             if left <= 0 { 0 } else { usize::try_from(left / i128::from(bucket.chain.max(1))).unwrap_or(usize::MAX).max(1) }
@@ -53,31 +74,31 @@ impl Fuel {
     }
 
     /// Begins a chain, if there is fuel.
-    pub(super) fn begin(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> Option<Reserved> {
+    pub(crate) fn begin(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> Option<Reserved> {
         self.with(tenant, per_second, now, |bucket| (bucket.left() > 0).then(|| bucket.reserve()))
             .map(|amount| self.reserved(tenant, amount))
     }
 
     /// Begins a chain whether there is fuel or not.
-    pub(super) fn begin_anyway(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> Reserved {
+    pub(crate) fn begin_anyway(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> Reserved {
         let amount = self.with(tenant, per_second, now, Bucket::reserve);
         self.reserved(tenant, amount)
     }
 
     /// Pays for a run.
-    pub(super) fn pay(&self, tenant: TenantId, per_second: u64, fuel: u64, now: Timestamp) {
+    pub(crate) fn pay(&self, tenant: TenantId, per_second: u64, fuel: u64, now: Timestamp) {
         self.with(tenant, per_second, now, |bucket| bucket.level -= i128::from(fuel));
     }
 
     /// Learns what a whole chain used.
-    pub(super) fn learn(&self, tenant: TenantId, fuel: u64) {
+    pub(crate) fn learn(&self, tenant: TenantId, fuel: u64) {
         if let Some(bucket) = self.lock().get_mut(&tenant) {
             bucket.chain = bucket.chain - bucket.chain / 8 + fuel / 8;
         }
     }
 
     /// In how long a chain may begin.
-    pub(super) fn ready_in(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> Duration {
+    pub(crate) fn ready_in(&self, tenant: TenantId, per_second: u64, now: Timestamp) -> Duration {
         self.with(tenant, per_second, now, |bucket| match u128::try_from(1 - bucket.left()) {
             Ok(missing) if missing > 0 => {
                 let ms = missing.saturating_mul(1000).div_ceil(u128::from(per_second.max(1)));
