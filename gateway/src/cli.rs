@@ -4,6 +4,7 @@ pub mod apply;
 pub mod bench;
 mod builtin;
 mod client;
+pub mod dead_letters;
 pub mod dev;
 pub mod events;
 mod files;
@@ -39,6 +40,8 @@ enum Command {
     Apply(apply::ApplyArgs),
     /// Look at events, and try them again
     Events(events::EventsArgs),
+    /// Look at dead letters, and try them again by the thousand
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Steer the gateway's traffic: pause, drain and divert work
     Traffic(traffic::TrafficArgs),
     /// Check, build and push plugins
@@ -56,6 +59,7 @@ impl Cli {
             Command::Bench(args) => Ok(tokio::task::spawn_blocking(|| bench::run(args)).await??),
             Command::Apply(args) => apply::run(args).await,
             Command::Events(args) => events::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Traffic(args) => traffic::run(args).await,
             Command::Plugin(args) => plugin::run(args).await,
         }

@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod model;
 mod parts;
 mod prepare;
+pub mod recovery;
 pub mod refresh;
 pub mod replay;
 mod schema;

@@ -16,6 +16,7 @@ mod overload;
 mod owner;
 mod plan;
 mod record;
+mod recovery;
 pub mod schedule;
 mod shadow;
 mod share;
@@ -89,6 +90,7 @@ struct Shared {
     share: share::Share,
     shadows: shadow::Shadows,
     returned: Returned,
+    recovery: recovery::Seen,
 }
 
 /// Told that in a shard nothing of somebody's work is held any more, again and again until the diversion is gone there. Must not block.
@@ -142,6 +144,7 @@ impl Dispatcher {
             share,
             shadows: shadow::Shadows::new(),
             returned,
+            recovery: recovery::Seen::new([].into()),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -155,6 +158,7 @@ impl Dispatcher {
         shards.spawn(share::keep(self.shared.clone(), stop.clone()));
         shards.spawn(overload::keep(self.shared.clone(), stop.clone()));
         shards.spawn(shadow::keep(self.shared.clone(), stop.clone()));
+        shards.spawn(recovery::keep(self.shared.clone(), stop.clone()));
         for shard in 0..self.shared.config.shards {
             shards.spawn(owner::keep_owning(self.shared.clone(), Shard(shard), stop.clone()));
         }

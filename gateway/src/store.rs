@@ -17,7 +17,7 @@
 //!   add up. The row of a job that was finished without an outcome of its own (a plan that became other deliveries) goes.
 //! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
 //!   finished and none of its work is scheduled or parked; its age counts from its acceptance. A dead letter carries all that a
-//!   retry needs, so it outlives the history of its event, and goes by its own age.
+//!   retry needs and the attempt that it was given up after, so it outlives the history of its event, and goes by its own age.
 //! - **What a tenant has queued is counted in bytes** ([`Store::queued_bytes`]), in the atomic unit of whatever changes it: the requests
 //!   ([`Request::size`](crate::event::Request::size)) of its unfinished lane entries and of its scheduled and parked jobs, each where it
 //!   stands; no dead letters, no history. Work from before there was a count is in none: the count may be too low until that work is
@@ -289,6 +289,16 @@ pub struct DeliveryRecord {
     pub job: Option<Box<Job>>,
 }
 
+impl DeliveryRecord {
+    /// What a dead letter carries of its last attempt: it outlives the history that has them all.
+    pub fn last_attempt(&self) -> Option<Attempt> {
+        let last = self.attempts.last()?;
+        let response = last.response.slice(..last.response.len().min(MAX_LAST_RESPONSE));
+        let response_cut = last.response_cut || response.len() < last.response.len();
+        Some(Attempt { response, response_cut, ..last.clone() })
+    }
+}
+
 /// Where a delivery stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
@@ -414,7 +424,13 @@ pub struct DeadLetter {
     pub at: Timestamp,
     /// Why.
     pub reason: Failure,
+    /// The attempt that it was given up after, with at most [`MAX_LAST_RESPONSE`] of the response; none if it was given up without one
+    /// (or by a release that did not keep it).
+    pub last: Option<Attempt>,
 }
+
+/// Bytes of the last response that a dead letter carries.
+pub const MAX_LAST_RESPONSE: usize = 1024;
 
 impl DeadLetter {
     /// Where it stands in a listing.

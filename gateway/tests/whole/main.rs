@@ -6,6 +6,7 @@ mod ailing;
 mod api;
 mod bad_input;
 mod credentials;
+mod dead_letters;
 mod deletion;
 mod github;
 mod graceful;
