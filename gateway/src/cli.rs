@@ -9,6 +9,7 @@ pub mod dev;
 pub mod events;
 mod files;
 pub mod init;
+pub mod pause;
 pub mod plugin;
 mod plugin_replay;
 mod plugin_versions;
@@ -42,6 +43,10 @@ enum Command {
     Events(events::EventsArgs),
     /// Look at dead letters, and try them again by the thousand
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Have what goes over a connection, or to a destination, wait in the store
+    Pause(pause::PauseArgs),
+    /// Have it go on
+    Resume(pause::PauseArgs),
     /// Steer the gateway's traffic: pause, drain and divert work
     Traffic(traffic::TrafficArgs),
     /// Check, build and push plugins
@@ -60,6 +65,8 @@ impl Cli {
             Command::Apply(args) => apply::run(args).await,
             Command::Events(args) => events::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
+            Command::Pause(args) => pause::run(args, true).await,
+            Command::Resume(args) => pause::run(args, false).await,
             Command::Traffic(args) => traffic::run(args).await,
             Command::Plugin(args) => plugin::run(args).await,
         }

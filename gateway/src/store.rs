@@ -224,6 +224,8 @@ pub enum QueueKey {
     Plugins(TenantId),
     /// Events of a connection whose plugin is poisoned.
     Connection(TenantId, ConnectionId),
+    /// Events and deliveries of a connection that is paused.
+    Paused(TenantId, ConnectionId),
 }
 
 impl QueueKey {
@@ -235,7 +237,8 @@ impl QueueKey {
             | Self::Source(tenant, _)
             | Self::Retries(tenant)
             | Self::Plugins(tenant)
-            | Self::Connection(tenant, _) => tenant,
+            | Self::Connection(tenant, _)
+            | Self::Paused(tenant, _) => tenant,
         }
     }
 }

@@ -98,6 +98,7 @@ fn connect(tenant: &TenantState, entry: &Entry<Connections>) -> Result<Connectio
         tenant: tenant.id(),
         source: source.id,
         enabled: parts.enabled,
+        paused: parts.paused,
         filter: parts.filter.clone(),
         chain: stages.collect::<Result<_, _>>()?,
         withheld: source.parts.verifier.signature_headers().filter_map(|name| name.parse().ok()).collect(),

@@ -182,7 +182,7 @@ impl ShardLoop {
         for queue in queues {
             let Some(job) = fronts.queues.get(&queue) else { continue };
             let wait = match queue {
-                QueueKey::Retries(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) => wait_of(queue),
+                QueueKey::Retries(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..) => wait_of(queue),
                 _ => Wait::Held,
             };
             let over = wait.over(&self.shared, job.since, now).or_else(|| wait::deleted(&self.shared, tenant_of(&job.work)));
@@ -193,8 +193,12 @@ impl ShardLoop {
             let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes, is_short) else { continue };
             let Some(job) = fronts.queues.remove(&queue) else { continue };
             self.windows.gone(queue);
-            // Out of the plugins' queues it does not go behind what came later.
-            let then = if matches!(queue, QueueKey::Plugins(_) | QueueKey::Connection(..)) { wait } else { Wait::Turn };
+            // Out of these queues it does not go behind what came later.
+            let then = if matches!(queue, QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..)) {
+                wait
+            } else {
+                Wait::Turn
+            };
             let item = item_of(job, Held::of(grant.split(bytes), None), then);
             match over {
                 Some(reason) => {

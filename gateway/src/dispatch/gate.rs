@@ -293,6 +293,9 @@ impl Gate<'_> {
     /// Notes that the work waits there, so that newcomers go behind it.
     pub(super) fn park(&self, queue: QueueKey, wait: Wait) {
         self.windows.park(queue, self.since);
+        if wait == Wait::ConnectionPaused {
+            return;
+        }
         self.gates.found(self.shared, queue);
         let reason = if wait == Wait::PluginFuel { PluginWait::Fuel } else { PluginWait::Poisoned };
         self.shared.metrics.plugin_waits(reason);

@@ -6,8 +6,9 @@ use super::Shared;
 use super::record::Done;
 use super::work::Item;
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Failure, Party, TenantId};
-use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, Record, Work};
+use crate::control::snapshot::Snapshot;
+use crate::event::{ConnectionId, DeliveryId, Failure, Party, TenantId};
+use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, QueueKey, Record, Work};
 
 /// What a piece of work waited for before it was taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) enum Wait {
     PluginFuel,
     /// A plugin that is poisoned.
     PluginPoisoned,
+    /// Its connection, which is paused.
+    ConnectionPaused,
 }
 
 impl Wait {
@@ -45,6 +48,7 @@ impl Wait {
             Self::DestinationDisabled => "destination_disabled",
             Self::PluginFuel => "plugin_fuel",
             Self::PluginPoisoned => "plugin_poisoned",
+            Self::ConnectionPaused => "connection_paused",
         }
     }
 
@@ -74,8 +78,20 @@ impl Wait {
             Self::DestinationDisabled => "the destination was disabled",
             Self::PluginFuel => "the tenant's plugins had used up their fuel, `plan.plugin_fuel`, and the event waited",
             Self::PluginPoisoned => "a plugin was stopped again and again, and the event was held",
+            Self::ConnectionPaused => "the connection was paused",
         }
     }
+}
+
+/// Whether a connection is paused.
+pub(super) fn is_paused(snapshot: &Snapshot, connection: ConnectionId) -> bool {
+    snapshot.connections.get(&connection).is_some_and(|connection| connection.paused)
+}
+
+/// Where a delivery waits whose connection is paused.
+pub(super) fn paused(shared: &Shared, work: &Work) -> Option<QueueKey> {
+    let Work::Attempt(delivery) = work else { return None };
+    is_paused(&shared.snapshots.load(), delivery.connection).then_some(QueueKey::Paused(delivery.tenant, delivery.connection))
 }
 
 /// Why the work of a tenant is given up that is being deleted.

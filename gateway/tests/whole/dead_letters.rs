@@ -227,6 +227,43 @@ async fn killed(engine: Engine, elsewhere: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_undelivered_when_its_destination_is_deleted_is_given_up_with_that_reason_on_the_embedded_store() {
+    deleted(EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_undelivered_when_its_destination_is_deleted_is_given_up_with_that_reason_on_redis() {
+    deleted(REDIS).await;
+}
+
+/// A destination goes, and its connection with it, while deliveries to it are to be tried again and others wait for a place.
+async fn deleted(engine: Engine) {
+    const EVENTS: usize = 10;
+    let world = World::start(engine).await;
+    set_up(&world).await;
+    let destination = world.api.id("destinations", "up").await;
+    let patch = json!({"in_flight": 1, "retry": {"base": "1s", "max_delay": "1s", "max_attempts": 50}});
+    world.api.patch(&format!("/v1/destinations/up?tenant={TENANT}"), &patch).await;
+    world.receiver.answer(Answer::status(503));
+    let events = accept(&world, "a", EVENTS).await;
+    // What is not planned by then has no connection any more, and is told as unmatched.
+    world.receiver.wait_for(EVENTS, SOON).await;
+    for path in ["connections/a", "destinations/up"] {
+        let reply = world.api.send("DELETE", &format!("/v1/{path}?tenant={TENANT}"), "application/json", "").await;
+        assert_eq!(reply.status, 204, "{:?}", reply.body);
+    }
+    let letters = eventually("all are given up", SOON, async || {
+        let letters = listed(&world.api, &format!("&destination={destination}")).await;
+        (letters.len() == EVENTS).then_some(letters)
+    })
+    .await;
+    for letter in &letters {
+        assert_eq!(letter["reason"]["code"], "unknown_connection", "{letter}");
+    }
+    assert_eq!(letters.iter().map(|letter| text(&letter["event"])).collect::<BTreeSet<_>>(), events);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_keeps_its_rate_and_can_be_cancelled() {
     const LETTERS: usize = 200;
     const RATE: usize = 20;

@@ -14,6 +14,7 @@ mod graceful;
 mod guest;
 mod kill;
 mod load;
+mod paused;
 mod pins;
 mod shadow;
 mod spread;

@@ -469,7 +469,7 @@ impl DeliveryView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WaitingView {
     /// `lane`: its turn. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who paused its lane, its shard
-    /// or retries. `tenant_window`, `destination_window`: a place there. `destination_disabled`. `retry`: its next attempt's time.
+    /// or retries, or its connection, which is paused. `tenant_window`, `destination_window`: a place there. `destination_disabled`. `retry`: its next attempt's time.
     #[serde(rename = "for")]
     reason: &'static str,
     /// As far as it is recorded.

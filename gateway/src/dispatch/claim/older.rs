@@ -181,7 +181,9 @@ impl Older {
                 let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
                 let pass = of.worker.gates.pass(&of.shared, &snapshot, queue, of.shared.clock.now());
                 let item = Item { pass, ..item_of(job, Held::of(grant.split(bytes), permit), wait_of(queue)) };
-                match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_) | QueueKey::Plugins(_) | QueueKey::Connection(..))) {
+                match diverted.filter(|_| {
+                    matches!(queue, QueueKey::Tenant(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..))
+                }) {
                     Some(source) => {
                         let queue = QueueKey::Source(tenant_of(&item.work), source);
                         of.park(item, queue, Wait::Held).await;
