@@ -4,10 +4,12 @@ pub mod apply;
 pub mod bench;
 mod builtin;
 mod client;
+pub mod dead_letters;
 pub mod dev;
 pub mod events;
 mod files;
 pub mod init;
+pub mod pause;
 pub mod plugin;
 mod plugin_replay;
 mod plugin_versions;
@@ -39,6 +41,12 @@ enum Command {
     Apply(apply::ApplyArgs),
     /// Look at events, and try them again
     Events(events::EventsArgs),
+    /// Look at dead letters, and try them again by the thousand
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Have what goes over a connection, or to a destination, wait in the store
+    Pause(pause::PauseArgs),
+    /// Have it go on
+    Resume(pause::PauseArgs),
     /// Steer the gateway's traffic: pause, drain and divert work
     Traffic(traffic::TrafficArgs),
     /// Check, build and push plugins
@@ -56,6 +64,9 @@ impl Cli {
             Command::Bench(args) => Ok(tokio::task::spawn_blocking(|| bench::run(args)).await??),
             Command::Apply(args) => apply::run(args).await,
             Command::Events(args) => events::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
+            Command::Pause(args) => pause::run(args, true).await,
+            Command::Resume(args) => pause::run(args, false).await,
             Command::Traffic(args) => traffic::run(args).await,
             Command::Plugin(args) => plugin::run(args).await,
         }

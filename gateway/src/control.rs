@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod model;
 mod parts;
 mod prepare;
+pub mod recovery;
 pub mod refresh;
 pub mod replay;
 pub mod retries;

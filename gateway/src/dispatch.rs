@@ -18,6 +18,7 @@ mod owner;
 mod plan;
 pub mod rate;
 mod record;
+mod recovery;
 pub mod schedule;
 mod shadow;
 mod share;
@@ -94,6 +95,7 @@ struct Shared {
     shadows: shadow::Shadows,
     returned: Returned,
     noticed: Notice,
+    recovery: recovery::Seen,
 }
 
 /// Told that in a shard nothing of somebody's work is held any more, again and again until the diversion is gone there. Must not block.
@@ -153,6 +155,7 @@ impl Dispatcher {
             shadows: shadow::Shadows::new(),
             returned,
             noticed,
+            recovery: recovery::Seen::new([].into()),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -166,6 +169,7 @@ impl Dispatcher {
         shards.spawn(share::keep(self.shared.clone(), stop.clone()));
         shards.spawn(overload::keep(self.shared.clone(), stop.clone()));
         shards.spawn(shadow::keep(self.shared.clone(), stop.clone()));
+        shards.spawn(recovery::keep(self.shared.clone(), stop.clone()));
         for shard in 0..self.shared.config.shards {
             shards.spawn(owner::keep_owning(self.shared.clone(), Shard(shard), stop.clone()));
         }

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use codec::{DecodeError, FORMAT, decode, decode_event, encode, encode_event};
+pub use codec::{DecodeError, FORMAT, decode, decode_event, decode_with, encode, encode_event, encode_with};
 pub use id::{
-    ConnectionId, DeliveryId, DestinationId, EventId, IdError, KeyId, PluginId, Revision, Shard, SourceId, TenantId, VersionHash,
+    ConnectionId, DeliveryId, DestinationId, EventId, IdError, JobId, KeyId, PluginId, Revision, Shard, SourceId, TenantId,
+    VersionHash,
 };
 pub use part::{AttemptPart, AttemptRole, NotAPart};
 

@@ -17,7 +17,7 @@
 //!   add up. The row of a job that was finished without an outcome of its own (a plan that became other deliveries) goes.
 //! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
 //!   finished and none of its work is scheduled or parked; its age counts from its acceptance. A dead letter carries all that a
-//!   retry needs, so it outlives the history of its event, and goes by its own age.
+//!   retry needs and the attempt that it was given up after, so it outlives the history of its event, and goes by its own age.
 //! - **What a tenant has queued is counted in bytes** ([`Store::queued_bytes`]), in the atomic unit of whatever changes it: the requests
 //!   ([`Request::size`](crate::event::Request::size)) of its unfinished lane entries and of its scheduled and parked jobs, each where it
 //!   stands; no dead letters, no history. Work from before there was a count is in none: the count may be too low until that work is
@@ -224,6 +224,8 @@ pub enum QueueKey {
     Plugins(TenantId),
     /// Events of a connection whose plugin is poisoned.
     Connection(TenantId, ConnectionId),
+    /// Events and deliveries of a connection that is paused.
+    Paused(TenantId, ConnectionId),
 }
 
 impl QueueKey {
@@ -235,7 +237,8 @@ impl QueueKey {
             | Self::Source(tenant, _)
             | Self::Retries(tenant)
             | Self::Plugins(tenant)
-            | Self::Connection(tenant, _) => tenant,
+            | Self::Connection(tenant, _)
+            | Self::Paused(tenant, _) => tenant,
         }
     }
 }
@@ -287,6 +290,16 @@ pub struct DeliveryRecord {
     /// The work that goes on from here: set for scheduled, parked and dead-lettered states. Kept apart from history.
     #[serde(skip)]
     pub job: Option<Box<Job>>,
+}
+
+impl DeliveryRecord {
+    /// What a dead letter carries of its last attempt: it outlives the history that has them all.
+    pub fn last_attempt(&self) -> Option<Attempt> {
+        let last = self.attempts.last()?;
+        let response = last.response.slice(..last.response.len().min(MAX_LAST_RESPONSE));
+        let response_cut = last.response_cut || response.len() < last.response.len();
+        Some(Attempt { response, response_cut, ..last.clone() })
+    }
 }
 
 /// Where a delivery stands.
@@ -414,7 +427,13 @@ pub struct DeadLetter {
     pub at: Timestamp,
     /// Why.
     pub reason: Failure,
+    /// The attempt that it was given up after, with at most [`MAX_LAST_RESPONSE`] of the response; none if it was given up without one
+    /// (or by a release that did not keep it).
+    pub last: Option<Attempt>,
 }
+
+/// Bytes of the last response that a dead letter carries.
+pub const MAX_LAST_RESPONSE: usize = 1024;
 
 impl DeadLetter {
     /// Where it stands in a listing.

@@ -22,6 +22,7 @@ mod health;
 mod openapi;
 mod plugins;
 mod problem;
+mod recovery;
 mod resources;
 mod rotation;
 mod routes;

@@ -7,7 +7,7 @@ use super::snapshot::{CanaryPin, Connection, Destination, Portion, Snapshot, Sou
 use super::sorted::Sorted;
 use super::state::{Entry, State, TenantState};
 use crate::dispatch::rate::Paces;
-use crate::event::{ConnectionId, DestinationId, Pin, SourceId};
+use crate::event::{DestinationId, Pin, SourceId};
 
 /// Something refers to what isn't there.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +151,7 @@ fn connect(
         tenant: tenant.id(),
         source: source.id,
         enabled: parts.enabled,
+        paused: parts.paused,
         filter: parts.filter.clone(),
         chain: stages.collect::<Result<_, _>>()?,
         withheld: source.parts.verifier.signature_headers().filter_map(|name| name.parse().ok()).collect(),

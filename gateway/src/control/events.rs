@@ -3,7 +3,7 @@
 use super::homes::Homes;
 use super::service::{Control, Error};
 use crate::event::{DeliveryId, EventId};
-use crate::store::{Burial, DeadLetter, DeliveryState, EventHistory, EventSummary, Home, Page, PageRequest};
+use crate::store::{DeliveryState, EventHistory, EventSummary, Home, Page, PageRequest};
 
 impl Control {
     /// A tenant's events, newest first.
@@ -16,11 +16,6 @@ impl Control {
         let missing = || Error::NotFound { kind: "event", reference: reference.chars().take(80).collect() };
         let id: EventId = reference.parse().map_err(|_| missing())?;
         homes.event(&*self.store, id).await?.ok_or_else(missing)
-    }
-
-    /// A tenant's dead letters, newest first.
-    pub async fn dead_letters(&self, homes: &Homes, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, Error> {
-        Ok(homes.dead_letters(&*self.store, page).await?)
     }
 
     /// Tries dead letters again. Returns how many of them were there.

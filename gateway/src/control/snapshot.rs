@@ -148,6 +148,8 @@ pub struct Connection {
     pub source: SourceId,
     /// A disabled connection takes no new events.
     pub enabled: bool,
+    /// Of a paused one everything waits.
+    pub paused: bool,
     /// Which events it takes; all without one.
     pub filter: Option<Filter>,
     /// Plugins, in order.

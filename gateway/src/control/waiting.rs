@@ -30,7 +30,7 @@ pub enum Reason {
     Lane,
     /// An operator, who diverted its tenant or source.
     Held,
-    /// An operator, who paused its lane, its shard or retries.
+    /// An operator, who paused its lane, its shard or retries; or somebody who paused its connection.
     Paused,
     /// A place in its tenant's window.
     TenantWindow,
@@ -97,7 +97,7 @@ impl<'a> Explainer<'a> {
         let recorded = recorded(row)?;
         let retries = (!row.attempts.is_empty()).then_some((Knob::Retries, self.state.steering().traffic().retries));
         let by_operator = self.held(row.at).or_else(|| self.paused(retries, row.at));
-        Some(by_operator.or_else(|| self.disabled(row)).unwrap_or(recorded))
+        Some(by_operator.or_else(|| self.disabled(row)).or_else(|| self.connection_paused(row)).unwrap_or(recorded))
     }
 
     fn lane(&self) -> Waiting {
@@ -142,6 +142,12 @@ impl<'a> Explainer<'a> {
         let detail = because(format!("an operator paused {knob}"), setting.and_then(|setting| setting.reason.as_deref()));
         let since = setting.map_or(since, |setting| since.max(setting.at));
         Some(Waiting { reason: Reason::Paused, since, until: None, detail })
+    }
+
+    fn connection_paused(&self, row: &DeliveryRecord) -> Option<Waiting> {
+        let connection = self.state.tenant(self.home.tenant)?.connections.get(row.connection?)?;
+        let detail = || format!("connection `{}` is paused", connection.name);
+        connection.parts.paused.then(|| Waiting { reason: Reason::Paused, since: row.at, until: None, detail: detail() })
     }
 
     fn disabled(&self, row: &DeliveryRecord) -> Option<Waiting> {
@@ -189,6 +195,9 @@ fn recorded(row: &DeliveryRecord) -> Option<Waiting> {
                 waiting(Reason::DestinationDisabled, None, "the destination was disabled, and it is worked on in its turn".into())
             }
             "held" => waiting(Reason::Held, None, "an operator held it, and it is worked on in its turn".into()),
+            "connection_paused" => {
+                waiting(Reason::Paused, None, "its connection was paused, and it is worked on in its turn".into())
+            }
             "retries_paused" => waiting(Reason::Paused, None, "an operator paused retries, and it is worked on in its turn".into()),
             "plugin_fuel" => waiting(
                 Reason::PluginFuel,

@@ -304,7 +304,7 @@ fn decide<'a>(planned: &Planned, past: Past, sent: &'a Sent, now: Timestamp) -> 
         return (planned.row(DeliveryState::Delivered, now), Answer::Taken);
     };
     if sent.token_ended && past.spent < planned.connection.retry.max_attempts {
-        return planned.going_on(DeliveryState::Scheduled { due: now }, past, now);
+        return (planned.going_on(DeliveryState::Scheduled { due: now }, past, now), Answer::Nothing);
     }
     let history = History { attempts: past.spent, since: past.since };
     let outcome = Outcome::Failed { failure, status: sent.status, not_before: sent.retry_after };

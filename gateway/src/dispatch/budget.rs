@@ -134,6 +134,21 @@ impl InFlight {
         Some(Grant { budget: self.clone(), of, amount, working: false })
     }
 
+    /// Takes up to this much of what a class may start now, for work that begins elsewhere and is not in flight yet. Answers how much.
+    pub(super) fn spend(&self, of: Use, events: usize) -> usize {
+        let now = monotonic();
+        let mut state = self.state();
+        let mut most = events.min(state.free.events).min(state.classes[of.class as usize].room(now));
+        if let Some(shard) = state.shards.get_mut(&of.shard) {
+            most = most.min(shard.room(now));
+        }
+        state.parts(of, |part| {
+            part.take(most);
+            part.used -= most;
+        });
+        most
+    }
+
     /// What nobody works on.
     pub(super) fn idle(&self) -> Amount {
         let Amount { events, bytes } = self.state().working;
@@ -312,6 +327,19 @@ mod tests {
         drop(one);
         assert_eq!(taken(&budget, NORMAL, 10, 1000), Some((3, 100)));
         assert_eq!(budget.finished(), 1);
+    }
+
+    #[test]
+    fn what_is_spent_counts_as_started_and_is_not_in_flight() {
+        let budget = InFlight::new(100, 1000);
+        budget.allow(Class::CatchUp, Allowance { at_once: 10, per_second: 0.01 });
+        let of = Use { class: Class::CatchUp, shard: Shard(0) };
+        assert_eq!(budget.spend(of, 10), 1, "a second's worth is less than one");
+        assert_eq!(budget.spend(of, 10), 0);
+        assert_eq!(budget.idle(), Amount { events: 100, bytes: 1000 });
+        assert_eq!(taken(&budget, NORMAL, 200, 10), Some((100, 10)));
+        assert_eq!(budget.allow(Class::CatchUp, Allowance::EVERYTHING), 1);
+        assert_eq!(budget.spend(of, 10), 10);
     }
 
     #[test]

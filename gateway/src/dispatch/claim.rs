@@ -26,7 +26,7 @@ use super::diversion::Diversions;
 use super::gate::{self, Pass};
 use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
-use super::wait::{self, Wait};
+use super::wait::{self, Wait, is_paused as is_paused_connection};
 use super::window::{Limit, Windows};
 use super::work::{Item, Worker, crashed, tenant_of};
 use crate::clock::Timestamp;
@@ -358,6 +358,7 @@ fn limit(worker: &Worker, snapshot: &Snapshot, idle: Amount, queue: QueueKey) ->
             let connection = snapshot.connections.get(&connection);
             most(connection.map_or(usize::MAX, |connection| gate::tries(shared, connection, shared.clock.now())))
         }
+        QueueKey::Paused(_, connection) => most(if is_paused_connection(snapshot, connection) { 0 } else { usize::MAX }),
     }
 }
 
@@ -378,6 +379,7 @@ fn class_of(snapshot: &Snapshot, queue: QueueKey) -> Class {
         | QueueKey::Destination(tenant, _)
         | QueueKey::Plugins(tenant)
         | QueueKey::Connection(tenant, _)
+        | QueueKey::Paused(tenant, _)
             if tenant_is_held(tenant) =>
         {
             Class::Held
@@ -399,6 +401,7 @@ pub(super) fn wait_of(worker: &Worker, snapshot: &Snapshot, queue: QueueKey) -> 
         QueueKey::Retries(_) => Wait::RetriesPaused,
         QueueKey::Plugins(_) => Wait::PluginFuel,
         QueueKey::Connection(..) => Wait::PluginPoisoned,
+        QueueKey::Paused(..) => Wait::ConnectionPaused,
     }
 }
 

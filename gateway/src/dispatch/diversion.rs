@@ -182,7 +182,9 @@ impl ShardLoop {
         for queue in queues {
             let Some(job) = fronts.queues.get(&queue) else { continue };
             let wait = match queue {
-                QueueKey::Retries(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) => wait_of(&self.worker, snapshot, queue),
+                QueueKey::Retries(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..) => {
+                    wait_of(&self.worker, snapshot, queue)
+                }
                 QueueKey::Destination(..) => match wait_of(&self.worker, snapshot, queue) {
                     wait @ (Wait::CircuitOpen | Wait::DestinationDisabled) => wait,
                     _ => Wait::Held,
@@ -199,7 +201,7 @@ impl ShardLoop {
             self.windows.gone(queue);
             // Out of these queues it does not go behind what came later.
             let then = match queue {
-                QueueKey::Plugins(_) | QueueKey::Connection(..) => wait,
+                QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..) => wait,
                 QueueKey::Destination(..) => Wait::DestinationWindow,
                 _ => Wait::Turn,
             };

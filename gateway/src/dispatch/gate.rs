@@ -319,6 +319,10 @@ impl Gate<'_> {
 
     /// Notes that the work waits there, so that newcomers go behind it.
     pub(super) fn park(&self, queue: QueueKey, wait: Wait) {
+        if wait == Wait::ConnectionPaused {
+            self.windows.park(queue, self.since);
+            return;
+        }
         self.gates.park(self.shared, self.windows, (queue, wait), self.since);
     }
 

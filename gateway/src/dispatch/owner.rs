@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::claim::ShardLoop;
 use super::window::Windows;
+use super::{Shared, recovery};
 use crate::clock::{Timestamp, monotonic};
 use crate::event::Shard;
 use crate::store::{Lease, StoreError, Trimmed};
@@ -135,9 +135,10 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
     let renewer = tokio::spawn(renew(shared.clone(), hold.clone(), renewing.clone()));
     let windows = Windows::default();
     let keeper = tokio::spawn(keep_house(shared.clone(), hold.clone(), windows.clone(), renewing.clone()));
+    let recovery = tokio::spawn(recovery::run(shared.clone(), hold.clone(), renewing.clone()));
     let result = ShardLoop::new(shared.clone(), hold.clone(), windows).run(stop.clone()).await;
     renewing.cancel();
-    for (task, what) in [(renewer, "lease renewal"), (keeper, "house-keeping")] {
+    for (task, what) in [(renewer, "lease renewal"), (keeper, "house-keeping"), (recovery, "work on retry jobs")] {
         if let Err(error) = task.await {
             tracing::error!(shard = shard.0, %error, "{what} ended abnormally");
         }

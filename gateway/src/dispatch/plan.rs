@@ -8,13 +8,14 @@ use super::filter::View;
 use super::gate::{Gate, Run, Stay, Turn};
 use super::output::Made;
 use super::schedule::{History, Next, Outcome};
+use super::wait::Wait;
 use crate::clock::{Timestamp, monotonic};
 use crate::control::inspect::Inspector;
 use crate::control::snapshot::{Connection, OnFailure, Snapshot, Stage};
 use crate::event::{ConnectionId, Delivery, DeliveryId, Event, Failure, Party, PluginRun, Request, SharedRequest};
 use crate::plugin::table::Place;
 use crate::plugin::{Call, Report, Reuse, Table};
-use crate::store::{DeliveryRecord, DeliveryState, Job, Work};
+use crate::store::{DeliveryRecord, DeliveryState, Job, QueueKey, Work};
 use crate::telemetry::metrics::{PluginOutcome, Track};
 use crate::telemetry::trace;
 
@@ -214,8 +215,13 @@ impl Planner<'_> {
         }
     }
 
-    /// The chain, if its plugins may run now.
+    /// The chain, if its connection is not paused and its plugins may run now.
     async fn entered(&self, connection: &Connection, ran: &mut Ran, made: &mut Made) -> Chained {
+        let paused = QueueKey::Paused(self.event.tenant, connection.id);
+        // Newcomers go behind what waits already.
+        if connection.paused || (self.gate.wait != Wait::ConnectionPaused && self.gate.windows.is_waiting(paused)) {
+            return Chained::Stays(Stay::In(paused, Wait::ConnectionPaused));
+        }
         if connection.chain.is_empty() {
             return Chained::Outputs(vec![SharedRequest::Event(self.event.clone())]);
         }

@@ -154,6 +154,7 @@ impl Visiting<'_> {
             secrets: Arc::clone(&visit.secrets),
             limits: visit.limits.clone(),
             table: Table::default(),
+            reuse: None,
         }
     }
 

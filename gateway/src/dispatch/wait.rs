@@ -6,8 +6,9 @@ use super::Shared;
 use super::record::Done;
 use super::work::Item;
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Failure, Party, TenantId};
-use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, Record, Work};
+use crate::control::snapshot::Snapshot;
+use crate::event::{ConnectionId, DeliveryId, Failure, Party, TenantId};
+use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, QueueKey, Record, Work};
 
 /// What a piece of work waited for before it was taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) enum Wait {
     DeliveryRate,
     /// Its destination's circuit, which is open.
     CircuitOpen,
+    /// Its connection, which is paused.
+    ConnectionPaused,
 }
 
 impl Wait {
@@ -54,6 +57,7 @@ impl Wait {
             Self::RateLimit => "rate_limit",
             Self::DeliveryRate => "delivery_rate",
             Self::CircuitOpen => "circuit_open",
+            Self::ConnectionPaused => "connection_paused",
         }
     }
 
@@ -109,8 +113,20 @@ impl Wait {
             Self::RateLimit => "the destination's `rate` was used up, and the delivery waited",
             Self::DeliveryRate => "the tenant's `plan.delivery_rate` was used up, and the delivery waited",
             Self::CircuitOpen => "the destination failed again and again, and its circuit was open",
+            Self::ConnectionPaused => "the connection was paused",
         }
     }
+}
+
+/// Whether a connection is paused.
+pub(super) fn is_paused(snapshot: &Snapshot, connection: ConnectionId) -> bool {
+    snapshot.connections.get(&connection).is_some_and(|connection| connection.paused)
+}
+
+/// Where a delivery waits whose connection is paused.
+pub(super) fn paused(shared: &Shared, work: &Work) -> Option<QueueKey> {
+    let Work::Attempt(delivery) = work else { return None };
+    is_paused(&shared.snapshots.load(), delivery.connection).then_some(QueueKey::Paused(delivery.tenant, delivery.connection))
 }
 
 /// Why the work of a tenant is given up that is being deleted.

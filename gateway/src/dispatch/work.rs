@@ -18,12 +18,12 @@ use super::gate::{Gate, Gates, Pass};
 use super::owner::Hold;
 use super::plan::{self, Plan};
 use super::record::{Done, Held};
-use super::wait::{Wait, deleted, given_up};
+use super::wait::{Wait, deleted, given_up, moved, paused};
 use super::window::Windows;
 use crate::clock::Timestamp;
 use crate::control::condition::{CircuitNote, KEPT};
 use crate::event::{DestinationId, EventId, Failure, Lane, Party, SourceId, TenantId};
-use crate::store::{DeliveryRecord, Origin, Record, Work};
+use crate::store::{DeliveryRecord, DeliveryState, Origin, Record, Work};
 
 /// Work that was taken out of the store, with what it holds of the budget.
 pub(super) struct Item {
@@ -86,6 +86,11 @@ impl Worker {
         let over = item.wait.over_for(&self.shared, item.spent, item.since, self.shared.clock.now());
         if let Some(reason) = over.or_else(|| deleted(&self.shared, tenant_of(&item.work))) {
             return self.send(given_up(&self.shared, item, reason)).await;
+        }
+        if let Some(queue) = paused(&self.shared, &item.work) {
+            self.windows.park(queue, item.since);
+            let state = DeliveryState::Parked { reason: Wait::ConnectionPaused.as_str().to_owned(), queue: Some(queue) };
+            return self.send(moved(item, state, self.shared.clock.now())).await;
         }
         let Item { origin, attempts, spent, since, work, progress, held, wait, pass } = item;
         let admitted = wait.is_for_destination();

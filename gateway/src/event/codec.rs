@@ -38,6 +38,23 @@ pub fn decode<T: DeserializeOwned>(record: &[u8]) -> Result<T, DecodeError> {
     }
 }
 
+/// The stored form of `value` with something `added` behind it, which whoever knows nothing of it does not read.
+pub fn encode_with<T: Serialize, U: Serialize>(value: &T, added: &U) -> Vec<u8> {
+    postcard::to_extend(added, encode(value)).expect("plain data always serialises")
+}
+
+/// Reads what [`encode_with`] wrote, or [`encode`]: then nothing was added.
+pub fn decode_with<T: DeserializeOwned, U: DeserializeOwned>(record: &[u8]) -> Result<(T, Option<U>), DecodeError> {
+    match record.split_first() {
+        None => Err(DecodeError::Empty),
+        Some((&version, rest)) if version == FORMAT => {
+            let (value, added) = postcard::take_from_bytes(rest)?;
+            Ok((value, if added.is_empty() { None } else { Some(postcard::from_bytes(added)?) }))
+        }
+        Some((&version, _)) => Err(DecodeError::Newer(version)),
+    }
+}
+
 /// The stored form of an event: version, length of the head (4 bytes, big endian), head, body. The body stays apart so that
 /// reading it back shares the buffer that it came in.
 pub fn encode_event(event: &Event) -> Vec<u8> {
@@ -163,6 +180,15 @@ mod tests {
         for cut in 0..record.len() - 2 {
             assert!(decode_event(&record.slice(..cut)).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_was_added_is_read_by_who_knows_of_it() {
+        let record = encode_with(&7_u64, &"more");
+        assert_eq!(decode::<u64>(&record).expect("reads what it knows"), 7);
+        assert_eq!(decode_with::<u64, String>(&record).expect("reads all"), (7, Some("more".to_owned())));
+        assert_eq!(decode_with::<u64, String>(&encode(&7_u64)).expect("reads the older form"), (7, None));
+        assert!(decode_with::<u64, String>(&record[..record.len() - 1]).is_err(), "cut");
     }
 
     #[test]

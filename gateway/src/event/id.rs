@@ -100,6 +100,8 @@ ids! {
     EventId = "evt_", "an event";
     /// A delivery.
     DeliveryId = "dlv_", "a delivery";
+    /// A job over many dead letters.
+    JobId = "job_", "a job";
 }
 
 impl EventId {

@@ -16,6 +16,7 @@ fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
     let connection = |field: &str, value| with(json!({"name": "c", "source": "in", "destination": "out"}), field, value);
     let plugin = |field: &str, value: Value| connection("plugins", json!([with(json!({"plugin": "shape"}), field, value)]));
     let (s, d, c) = ("/v1/sources?tenant=acme", "/v1/destinations?tenant=acme", "/v1/connections?tenant=acme");
+    let j = "/v1/dead-letters/retry-jobs?tenant=acme";
     vec![
         (400, s, source("colour", json!("red")), "colour", "expected one of"),
         (422, s, source("name", json!("")), "name", "1 to 64 letters"),
@@ -90,6 +91,19 @@ fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
         (409, s, json!({"name": "in"}), "name", "choose a name"),
         (422, "/v1/sources", json!({"name": "x"}), "tenant", "?tenant="),
         (422, "/v1/dead-letters/retry?tenant=acme", json!({"ids": []}), "ids", "1 to 1000"),
+        (422, j, json!({"filter": {"source": "nobody"}}), "filter.source", "name of a source"),
+        (422, j, json!({"filter": {"since": "yesterday"}}), "filter.since", "RFC 3339"),
+        (
+            422,
+            j,
+            json!({"filter": {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}}),
+            "filter.until",
+            "after `since`",
+        ),
+        (422, j, json!({"filter": {"status": 99}}), "filter.status", "from 100 to 599"),
+        (422, j, json!({"filter": {"code": ""}}), "filter.code", "1 to 64"),
+        (400, j, json!({"filter": {"party": "nobody"}}), "filter.party", "variant"),
+        (422, j, json!({"rate": 0}), "rate", "from 1 to 1000"),
         (400, "/v1/dead-letters/retry?tenant=acme", json!({"ids": ["evt_1"]}), "ids[0]", "dlv_"),
         (
             422,

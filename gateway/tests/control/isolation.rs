@@ -19,6 +19,7 @@ fn fill(path: &str, tenant: &Tenant) -> String {
         .replace("{shard}", "1")
         .replace("{tenant_or_source}", &tenant.source)
         .replace("{event}", "evt_01j9zzzzzzzzzzzzzzzzzzzzzz")
+        .replace("{job}", "job_01j9zzzzzzzzzzzzzzzzzzzzzz")
         .replace("{delivery}", "dlv_01j9zzzzzzzzzzzzzzzzzzzzzz")
 }
 
@@ -35,6 +36,7 @@ fn body(path: &str, method: &str) -> Option<Value> {
         ("post", "/v1/destinations") => Some(json!({"name": "x", "url": "https://example.com/"})),
         ("post", "/v1/connections") => Some(json!({"name": "x", "source": "in", "destination": "out"})),
         ("post", "/v1/destinations/{destination}/rotate-secret") => Some(json!({})),
+        ("post", "/v1/dead-letters/retry-jobs") => Some(json!({})),
         ("post", "/v1/dead-letters/retry") => Some(json!({"ids": ["dlv_01j9zzzzzzzzzzzzzzzzzzzzzz"]})),
         _ => None,
     }

@@ -72,12 +72,22 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         ("get_events_event", format!("/v1/events/{event}?tenant=acme"), None),
         ("get_events_event_deliveries_delivery", format!("/v1/events/{event}/deliveries/{delivery}?tenant=acme"), None),
         ("get_deliveries", format!("/v1/deliveries?tenant=acme&event={event}"), None),
-        ("get_dead_letters", "/v1/dead-letters?tenant=acme".into(), None),
         (
             "post_destinations_destination_rotate_secret",
             "/v1/destinations/out/rotate-secret?tenant=acme".into(),
             Some(json!({"overlap": "1h", "kind": "ed25519"})),
         ),
+        ("get_dead_letters", "/v1/dead-letters?tenant=acme&source=in&party=destination&status=500&limit=2".into(), None),
+        (
+            "post_dead_letters_retry_jobs",
+            "/v1/dead-letters/retry-jobs?tenant=acme".into(),
+            Some(
+                json!({"filter": {"destination": "out", "since": "2026-01-01T00:00:00Z", "code": "status"}, "rate": 5, "dry_run": true}),
+            ),
+        ),
+        ("get_dead_letters_retry_jobs", "/v1/dead-letters/retry-jobs?tenant=acme".into(), None),
+        ("get_dead_letters_retry_jobs_job", "/v1/dead-letters/retry-jobs/{job}?tenant=acme".into(), None),
+        ("delete_dead_letters_retry_jobs_job", "/v1/dead-letters/retry-jobs/{job}?tenant=acme".into(), None),
         ("post_dead_letters_retry", "/v1/dead-letters/retry?tenant=acme".into(), Some(json!({ "ids": [delivery] }))),
         ("post_events_event_retry", format!("/v1/events/{event}/retry?tenant=acme"), None),
         ("put_traffic_lanes_lane", "/v1/traffic/lanes/low".into(), Some(json!({"percent": 20, "reason": "slow"}))),
@@ -168,7 +178,9 @@ async fn every_operation_answers_as_the_document_says() {
         }
     }
     let mut asked = BTreeSet::new();
+    let mut job = String::new();
     for (id, path, body) in requests(&tenant, &seen) {
+        let path = path.replace("{job}", &job);
         let (_, method, operation) = operations.get(id).unwrap_or_else(|| panic!("{id} is not in the document"));
         let reply = match id {
             "post_plugins_plugin_versions" => world.upload(OPERATOR, &path, b"transform newer").await,
@@ -182,6 +194,9 @@ async fn every_operation_answers_as_the_document_says() {
         };
         assert!((200..300).contains(&reply.status), "{id}: {} {:?}", reply.status, reply.body);
         check(&document, operation, id, body.as_ref(), &reply);
+        if id == "post_dead_letters_retry_jobs" {
+            job = reply.json()["id"].as_str().unwrap().to_owned();
+        }
         asked.insert(id.to_owned());
     }
     let missing: Vec<_> = operations.keys().filter(|id| !asked.contains(*id)).collect();

@@ -95,6 +95,7 @@ macro_rules! contract_suite {
             }
             dead_letters {
                 are_listed_newest_first
+                carry_their_last_attempt
                 pages_are_complete_and_stable
                 tenants_are_apart
                 a_retry_moves_them_back_to_the_schedule

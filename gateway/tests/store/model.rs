@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::event::{DeliveryId, Event, EventId, Failure, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
+use tidegate::event::{Attempt, DeliveryId, Event, EventId, Failure, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
     Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
     EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Once, Origin, Page, PageRequest, Purged, QueueKey, Record, Retention,
@@ -113,7 +113,7 @@ struct Waiting {
 enum Place {
     Scheduled(Timestamp),
     Parked(QueueKey, u64),
-    Dead { at: Timestamp, reason: Failure },
+    Dead { at: Timestamp, reason: Failure, last: Option<Attempt> },
 }
 
 impl Model {
@@ -204,16 +204,20 @@ impl Sharded {
         let place = match &delivery.state {
             DeliveryState::Scheduled { due } => Place::Scheduled(*due),
             DeliveryState::Parked { queue, .. } => Place::Parked(queue.unwrap(), self.next),
-            DeliveryState::DeadLettered { reason } => Place::Dead { at: delivery.at, reason: reason.clone() },
+            DeliveryState::DeadLettered { reason } => {
+                Place::Dead { at: delivery.at, reason: reason.clone(), last: delivery.last_attempt() }
+            }
             _ => return,
         };
         let job = Job::clone(delivery.job.as_ref().unwrap());
         self.jobs.insert(job.id, Waiting { job, place, taken: false });
     }
 
-    fn dead(&self, tenant: TenantId) -> impl Iterator<Item = (&Waiting, Timestamp, &Failure)> {
+    fn dead(&self, tenant: TenantId) -> impl Iterator<Item = DeadLetter> {
         self.jobs.values().filter_map(move |waiting| match &waiting.place {
-            Place::Dead { at, reason } if waiting.job.tenant() == tenant => Some((waiting, *at, reason)),
+            Place::Dead { at, reason, last } if waiting.job.tenant() == tenant => {
+                Some(DeadLetter { job: waiting.job.clone(), at: *at, reason: reason.clone(), last: last.clone() })
+            }
             _ => None,
         })
     }
@@ -532,10 +536,8 @@ impl Store for Model {
 
     async fn dead_letters(&self, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {
         let mut state = self.state();
-        let rows = state.shards.entry(home.shard).or_default().dead(home.tenant).map(|(waiting, at, reason)| {
-            let letter = DeadLetter { job: waiting.job.clone(), at, reason: reason.clone() };
-            (letter.place(), letter)
-        });
+        let rows = state.shards.entry(home.shard).or_default().dead(home.tenant);
+        let rows = rows.map(|letter| (letter.place(), letter));
         Ok(page_of(rows.collect(), page))
     }
 

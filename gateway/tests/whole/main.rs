@@ -9,6 +9,7 @@ mod bad_input;
 #[path = "../guests/build.rs"]
 mod build;
 mod credentials;
+mod dead_letters;
 mod deletion;
 mod endpoints;
 mod github;
@@ -19,6 +20,7 @@ mod kept;
 mod kill;
 mod limits;
 mod load;
+mod paused;
 mod pins;
 mod shadow;
 mod spread;

@@ -1,4 +1,4 @@
-//! Events, deliveries, dead letters.
+//! Events and deliveries.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -7,27 +7,22 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::ToSchema;
 
 use super::auth::Scope;
-use super::extract::{Json, Paging, Path, Query, TenantOnly};
-use super::views::{DeadLetterView, DeliveryView, EventView, RetriedView, to_json};
+use super::extract::{Paging, Path, Query, TenantOnly};
+use super::views::{DeliveryView, EventView, RetriedView, to_json};
 use super::{Api, Problem};
 use crate::control::service::{Error, parse_cursor};
 use crate::control::waiting::Explainer;
-use crate::event::DeliveryId;
 use crate::store::{Page, PageRequest};
 
 type Answer = Result<Response, Problem>;
 
-/// Dead letters in one request.
-const MAX_RETRIES: usize = 1000;
-
-fn request<P: FromStr>(paging: &Paging) -> Result<PageRequest<P>, Error> {
+pub(super) fn request<P: FromStr>(paging: &Paging) -> Result<PageRequest<P>, Error> {
     Ok(PageRequest { before: paging.cursor.as_deref().map(parse_cursor).transpose()?, limit: paging.limit() })
 }
 
-fn answer<T, P: Display>(page: &Page<T, P>, view: impl Fn(&T) -> Value) -> Response {
+pub(super) fn answer<T, P: Display>(page: &Page<T, P>, view: impl Fn(&T) -> Value) -> Response {
     let items: Vec<Value> = page.items.iter().map(view).collect();
     axum::Json(json!({ "items": items, "next": page.next.as_ref().map(P::to_string) })).into_response()
 }
@@ -78,31 +73,4 @@ pub(super) async fn delivery(
     let found = found.ok_or_else(|| Problem::not_found("the event has no such delivery"))?;
     let state = api.0.control.state();
     Ok(axum::Json(DeliveryView::of(found, Explainer::new(&state, home, &history.summary))).into_response())
-}
-
-pub(super) async fn dead_letters(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
-    let letters = api.0.control.dead_letters(&scope.homes, request(&paging)?).await?;
-    Ok(answer(&letters, |letter| to_json(&DeadLetterView::of(letter))))
-}
-
-/// What to try again.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RetryDeadLettersSpec {
-    /// Deliveries' ids, at most 1000.
-    #[schema(value_type = Vec<String>)]
-    ids: Vec<DeliveryId>,
-}
-
-pub(super) async fn retry_dead_letters(
-    State(api): State<Api>,
-    scope: Scope,
-    _: Query<TenantOnly>,
-    body: Json<RetryDeadLettersSpec>,
-) -> Answer {
-    if body.value.ids.is_empty() || body.value.ids.len() > MAX_RETRIES {
-        return Err(Error::field("ids", format!("must be 1 to {MAX_RETRIES}")).into());
-    }
-    let retried = api.0.control.retry(&scope.homes, &body.value.ids).await?;
-    Ok(axum::Json(RetriedView { retried }).into_response())
 }

@@ -8,9 +8,10 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
 use super::routes::{Body, Reply, Route};
-use super::{Problem, aliases, events, rotation, tables, tenants, traffic, views};
+use super::{Problem, aliases, recovery, rotation, tables, tenants, traffic, views};
 use crate::control::apply::{ApplyReport, ApplySpec};
 use crate::control::model::{ConnectionSpec, DestinationSpec, RetrySpec, SourceSpec, TenantSpec};
+use crate::control::recovery::JobSpec;
 use crate::control::replay::ReplaySpec;
 use crate::control::service::TenantPatch;
 use crate::control::trial::TrySpec;
@@ -93,6 +94,16 @@ fn parameters(route: &Route) -> Vec<Value> {
                 json!({"type": "string", "examples": ["1h"]}),
             ),
             "event" => ("The event's id.", json!({"type": "string"})),
+            "source" => ("Only of the source with this id or name.", json!({"type": "string"})),
+            "destination" => ("Only to the destination with this id or name.", json!({"type": "string"})),
+            "connection" => ("Only of the connection with this id or name.", json!({"type": "string"})),
+            "since" => ("Only what was given up at this time or later.", json!({"type": "string", "format": "date-time"})),
+            "until" => ("Only what was given up before this time.", json!({"type": "string", "format": "date-time"})),
+            "code" => ("Only with this code, of the reason or of the last attempt.", json!({"type": "string", "maxLength": 64})),
+            "party" => {
+                ("Only by this one's fault.", json!({"type": "string", "enum": ["gateway", "plugin", "network", "destination"]}))
+            }
+            "status" => ("Only with this status of the last response.", json!({"type": "integer", "minimum": 100, "maximum": 599})),
             "target" => (
                 "Within how many seconds a backlog is to be drained.",
                 json!({"type": "integer", "minimum": 1, "maximum": 86400, "default": 60}),
@@ -173,7 +184,8 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::TablesView>(&mut found);
     add::<rotation::RotateSpec>(&mut found);
     add::<rotation::RotatedView>(&mut found);
-    add::<events::RetryDeadLettersSpec>(&mut found);
+    add::<recovery::RetryDeadLettersSpec>(&mut found);
+    add::<JobSpec>(&mut found);
     add::<views::TenantView>(&mut found);
     add::<views::DeletionView>(&mut found);
     add::<views::KeyView>(&mut found);
@@ -188,6 +200,7 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::DeliveryView>(&mut found);
     add::<views::DeadLetterView>(&mut found);
     add::<views::RetriedView>(&mut found);
+    add::<views::RetryJobView>(&mut found);
     add::<traffic::ShareSpec>(&mut found);
     add::<traffic::DiversionSpec>(&mut found);
     add::<views::TrafficView>(&mut found);

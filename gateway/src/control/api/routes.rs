@@ -4,7 +4,9 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
-use super::{Api, aliases, apply, destinations, events, health, plugins, resources, rotation, signals, tables, tenants, traffic};
+use super::{
+    Api, aliases, apply, destinations, events, health, plugins, recovery, resources, rotation, signals, tables, tenants, traffic,
+};
 use crate::control::model::{Connections, Destinations, Sources};
 
 /// A request's body.
@@ -106,6 +108,8 @@ impl Route {
 const TENANT: &[&str] = &["tenant"];
 const PAGE: &[&str] = &["limit", "cursor"];
 const TENANT_PAGE: &[&str] = &["tenant", "limit", "cursor"];
+const LETTERS: &[&str] =
+    &["tenant", "limit", "cursor", "source", "destination", "connection", "since", "until", "code", "party", "status"];
 
 /// Every route.
 pub(super) fn routes() -> Vec<Route> {
@@ -136,6 +140,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(alias_routes());
     routes.extend(table_routes());
     routes.extend(event_routes());
+    routes.extend(dead_letter_routes());
     routes.extend(traffic_routes());
     routes
 }
@@ -439,20 +444,40 @@ fn event_routes() -> Vec<Route> {
             .query(TENANT),
         Route::new(("get", "/v1/deliveries"), "List an event's deliveries", Reply::Page("DeliveryView"), events::deliveries)
             .query(&["tenant", "event"]),
+    ]
+}
+
+fn dead_letter_routes() -> Vec<Route> {
+    let (jobs, job) = ("/v1/dead-letters/retry-jobs", "/v1/dead-letters/retry-jobs/{job}");
+    vec![
         Route::new(
             ("get", "/v1/dead-letters"),
-            "List dead letters, newest first",
+            "List dead letters, newest first; with a filter a page may be short, and goes on while there is a next one",
             Reply::Page("DeadLetterView"),
-            events::dead_letters,
+            recovery::list,
         )
-        .query(TENANT_PAGE),
+        .query(LETTERS),
+        Route::new(("post", "/v1/dead-letters/retry"), "Retry dead letters", Reply::Json("RetriedView"), recovery::retry)
+            .query(TENANT)
+            .body(Body::Json("RetryDeadLettersSpec")),
+        Route::new(("get", jobs), "List retry jobs, newest first", Reply::Page("RetryJobView"), recovery::jobs).query(TENANT),
         Route::new(
-            ("post", "/v1/dead-letters/retry"),
-            "Retry dead letters",
-            Reply::Json("RetriedView"),
-            events::retry_dead_letters,
+            ("post", jobs),
+            "Begin a job that retries the dead letters that there are now, or those that a filter means, at a rate",
+            Reply::Json("RetryJobView"),
+            recovery::begin,
         )
         .query(TENANT)
-        .body(Body::Json("RetryDeadLettersSpec")),
+        .body(Body::Json("JobSpec"))
+        .accepted(),
+        Route::new(("get", job), "Show a retry job with its progress", Reply::Json("RetryJobView"), recovery::job).query(TENANT),
+        Route::new(
+            ("delete", job),
+            "Cancel a retry job; what it has put back stays so",
+            Reply::Json("RetryJobView"),
+            recovery::cancel,
+        )
+        .query(TENANT)
+        .answers(),
     ]
 }

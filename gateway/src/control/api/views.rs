@@ -3,6 +3,7 @@
 mod aliases;
 mod destinations;
 mod part;
+mod recovery;
 mod replay;
 mod signals;
 mod traffic;
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 pub use aliases::{AliasView, ShadowView, SplitView};
 pub use destinations::{CircuitView, DestinationStatusView, DisabledView, DueView, ScheduleView};
 pub use part::AttemptPartView;
+pub use recovery::{DeadLetterView, LetterFilterView, RetriedView, RetryJobView};
 pub use replay::ReplayView;
 pub use signals::{AilingView, LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
@@ -29,7 +31,7 @@ use crate::control::state::Entry;
 use crate::control::waiting::{Explainer, Waiting};
 use crate::event::{Attempt, Failure, Header, PluginRun, Request};
 use crate::plugin::poison::Poisoned;
-use crate::store::{DeadLetter, DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, TableEntry, TableUse, Work};
+use crate::store::{DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, TableEntry, TableUse};
 
 /// A view as JSON.
 pub(super) fn to_json(view: &impl Serialize) -> serde_json::Value {
@@ -471,7 +473,7 @@ impl DeliveryView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WaitingView {
     /// `lane`: its turn. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who paused its lane, its shard
-    /// or retries. `tenant_window`, `destination_window`: a place there. `destination_disabled`. `retry`: its next attempt's time.
+    /// or retries, or its connection, which is paused. `tenant_window`, `destination_window`: a place there. `destination_disabled`. `retry`: its next attempt's time.
     #[serde(rename = "for")]
     reason: &'static str,
     /// As far as it is recorded.
@@ -572,44 +574,6 @@ impl RunView {
             attempt: run.attempt_part().map(AttemptPartView::of),
         }
     }
-}
-
-/// Work that was given up.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DeadLetterView {
-    /// The delivery's id, to retry it by.
-    id: String,
-    event: String,
-    /// Null if the event could not be planned at all.
-    connection: Option<String>,
-    destination: Option<String>,
-    attempts: u32,
-    at: String,
-    reason: FailureView,
-}
-
-impl DeadLetterView {
-    pub(super) fn of(letter: &DeadLetter) -> Self {
-        let (connection, destination) = match &letter.job.work {
-            Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination)),
-            Work::Plan { connection, .. } => (*connection, None),
-        };
-        Self {
-            id: letter.job.id.to_string(),
-            event: letter.job.event().to_string(),
-            connection: connection.map(|id| id.to_string()),
-            destination: destination.map(|id| id.to_string()),
-            attempts: letter.job.attempts,
-            at: shown(letter.at),
-            reason: FailureView::of(&letter.reason),
-        }
-    }
-}
-
-/// How many were put back to be tried again.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct RetriedView {
-    pub(super) retried: u64,
 }
 
 /// Whether the gateway can serve.

@@ -60,6 +60,9 @@ pub struct ConnectionSpec {
     /// A disabled connection takes no new events. Default true.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// Of a paused connection what comes in waits, as long as `dispatch.max_wait` at most, without an attempt. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// The source's id or name; shown as its id.
     #[schema(example = "github")]
     pub source: String,
@@ -162,6 +165,7 @@ pub struct LimitsSpec {
 #[derive(Debug)]
 pub struct ConnectionParts {
     pub(in crate::control) enabled: bool,
+    pub(in crate::control) paused: bool,
     pub(in crate::control) source: String,
     pub(in crate::control) destination: String,
     pub(in crate::control) filter: Option<Filter>,
@@ -200,6 +204,7 @@ impl ConnectionSpec {
         let stages = stages.map(|(index, stage)| stage.prepare(&format!("plugins[{index}]"), ceilings, &mut faults)).collect();
         faults.or(ConnectionParts {
             enabled: self.enabled,
+            paused: self.paused,
             source: self.source.clone(),
             destination: self.destination.clone(),
             filter,

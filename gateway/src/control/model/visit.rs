@@ -53,7 +53,18 @@ impl VisitSpec {
     pub(super) fn prepare(&self, field: &str, ceilings: &Limits, faults: &mut Faults) -> VisitParts {
         let Self { plugin, version, config, secrets, sign_only, limits } = self.clone();
         let (on_failure, on_poisoned) = (OnFailure::default(), OnPoisoned::default());
-        let stage = StageSpec { plugin, version, config, secrets, sign_only, limits, on_failure, poison_after: None, on_poisoned };
+        let stage = StageSpec {
+            plugin,
+            version,
+            config,
+            secrets,
+            sign_only,
+            limits,
+            on_failure,
+            poison_after: None,
+            on_poisoned,
+            reuse: None,
+        };
         let parts = stage.prepare(field, ceilings, faults);
         // What is not asked for is as much as there may be.
         let limits = Limits {

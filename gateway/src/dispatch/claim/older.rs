@@ -191,7 +191,9 @@ impl Older {
                     _ => of.worker.gates.pass(&of.shared, &snapshot, queue, now),
                 };
                 let item = Item { pass, ..item_of(job, Held::of(grant.split(bytes), permit), wait) };
-                match diverted.filter(|_| matches!(queue, QueueKey::Tenant(_) | QueueKey::Plugins(_) | QueueKey::Connection(..))) {
+                match diverted.filter(|_| {
+                    matches!(queue, QueueKey::Tenant(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..))
+                }) {
                     Some(source) => {
                         let queue = QueueKey::Source(tenant_of(&item.work), source);
                         of.park(item, queue, Wait::Held).await;

@@ -174,6 +174,7 @@ impl Inquiry {
             secrets: Arc::clone(&visit.secrets),
             limits: visit.limits.clone(),
             table: Table::default(),
+            reuse: None,
         }
     }
 

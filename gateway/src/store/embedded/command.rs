@@ -12,6 +12,7 @@ use super::rows::{End, Outcome};
 use crate::clock::Timestamp;
 use crate::event::{
     DeliveryId, EventId, Failure, Lane, PluginId, Revision, Shard, SourceId, TenantId, VersionHash, encode, encode_event,
+    encode_with,
 };
 use crate::store::row::Row;
 use crate::store::{
@@ -110,6 +111,7 @@ pub(super) struct Move {
     pub(super) spent: u32,
     pub(super) since: Timestamp,
     pub(super) bytes: u32,
+    /// Of a dead letter with its last attempt behind it, for who reads on.
     pub(super) work: Vec<u8>,
 }
 
@@ -155,6 +157,7 @@ impl Move {
             DeliveryState::DeadLettered { reason } => Target::Dead { at: delivery.at, reason: reason.clone() },
         };
         let job = delivery.job.as_deref().ok_or_else(|| lacks(delivery, "its job"))?;
+        let last = delivery.last_attempt().filter(|_| matches!(to, Target::Dead { .. }));
         Ok(Some(Self {
             id: job.id,
             to,
@@ -164,7 +167,7 @@ impl Move {
             spent: job.spent,
             since: job.since,
             bytes: counted(job.size()),
-            work: encode(&job.work),
+            work: last.map_or_else(|| encode(&job.work), |last| encode_with(&job.work, &last)),
         }))
     }
 }

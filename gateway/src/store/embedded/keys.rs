@@ -80,6 +80,7 @@ impl Key {
             QueueKey::Retries(tenant) => self.bytes(&[3]).u128(tenant.0),
             QueueKey::Plugins(tenant) => self.bytes(&[4]).u128(tenant.0),
             QueueKey::Connection(tenant, connection) => self.bytes(&[5]).u128(tenant.0).u128(connection.0),
+            QueueKey::Paused(tenant, connection) => self.bytes(&[6]).u128(tenant.0).u128(connection.0),
         }
     }
 }
@@ -123,6 +124,7 @@ impl Parts<'_> {
             3 => Ok(QueueKey::Retries(TenantId(self.u128()?))),
             4 => Ok(QueueKey::Plugins(TenantId(self.u128()?))),
             5 => Ok(QueueKey::Connection(TenantId(self.u128()?), ConnectionId(self.u128()?))),
+            6 => Ok(QueueKey::Paused(TenantId(self.u128()?), ConnectionId(self.u128()?))),
             _ => Err(StoreError::Damaged("a key names no queue".into())),
         }
     }

@@ -6,8 +6,8 @@ use super::disk::{Disk, Tree};
 use super::keys::{self, LogKey, Parts, kind};
 use super::rows::{Place, Remembered, Story, Waiting};
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, EventId, FORMAT, Revision, TenantId, VersionHash, decode, decode_event};
-use crate::store::{Burial, DeadLetter, EventHistory, EventSummary, Home, Job, MAX_PAGE, Page, PageRequest, StoreError, Work};
+use crate::event::{DeliveryId, EventId, FORMAT, Revision, TenantId, VersionHash, decode, decode_event, decode_with};
+use crate::store::{Burial, DeadLetter, EventHistory, EventSummary, Home, MAX_PAGE, Page, PageRequest, StoreError, Work};
 
 /// A tenant's history is in order of its events, whatever their shards: so many of other shards are passed over for one page.
 const MAX_ELSEWHERE: usize = 1024;
@@ -92,15 +92,11 @@ pub(super) fn dead_letters(disk: &Disk, home: Home, page: PageRequest<Burial>) -
         let Some(waiting) = disk.read::<Waiting>(Tree::Index, &keys::waiting(home.shard, id))? else { continue };
         let Place::Dead { reason, .. } = &waiting.place else { continue };
         let reason = reason.clone();
-        let Some(job) = job(disk, home, id, &waiting)? else { continue };
-        items.push(DeadLetter { job, at, reason });
+        let Some(record) = disk.get(Tree::Jobs, &keys::job(home.shard, id))? else { continue };
+        let (work, last) = decode_with::<Work, _>(&record)?;
+        items.push(DeadLetter { job: waiting.job(id, work), at, reason, last });
     }
     Ok(Page { items, next: None })
-}
-
-fn job(disk: &Disk, home: Home, id: DeliveryId, waiting: &Waiting) -> Result<Option<Job>, StoreError> {
-    let work = disk.read::<Work>(Tree::Jobs, &keys::job(home.shard, id))?;
-    Ok(work.map(|work| waiting.job(id, work)))
 }
 
 pub(super) fn config(disk: &Disk) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {

@@ -13,7 +13,7 @@ use super::keys::{parse_queue, tenant_name};
 use super::piece::{End, Outcome, Piece, bucket_of};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Failure, TenantId, decode, encode};
+use crate::event::{Attempt, DeliveryId, Failure, TenantId, decode, decode_with, encode, encode_with};
 use crate::store::row::Row;
 use crate::store::{
     Budget, Burial, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, MAX_PAGE, Page, PageRequest, QueueKey, StoreError,
@@ -31,6 +31,14 @@ pub(super) struct Stored {
     pub(super) dead: Option<(Timestamp, Failure)>,
 }
 
+/// When and why a job is given up, and after which attempt. The attempt stands behind [`Stored`], for who reads on.
+#[derive(Debug)]
+pub(super) struct Dead<'a> {
+    pub(super) at: Timestamp,
+    pub(super) reason: &'a Failure,
+    pub(super) last: Option<Attempt>,
+}
+
 /// The borrowed twin of [`Stored`].
 #[derive(Serialize)]
 struct StoredRef<'a> {
@@ -44,9 +52,13 @@ pub(super) fn counted(size: usize) -> u64 {
 }
 
 /// A job's size and itself, as the scripts take them.
-pub(super) fn rest(job: &Job, dead: Option<(Timestamp, &Failure)>) -> Vec<u8> {
+pub(super) fn rest(job: &Job, dead: Option<Dead<'_>>) -> Vec<u8> {
     let mut rest = format!("{:08x}", counted(job.size())).into_bytes();
-    rest.extend_from_slice(&encode(&StoredRef { job, dead }));
+    let stored = StoredRef { job, dead: dead.as_ref().map(|dead| (dead.at, dead.reason)) };
+    rest.extend_from_slice(&match dead.and_then(|dead| dead.last) {
+        Some(last) => encode_with(&stored, &last),
+        None => encode(&stored),
+    });
     rest
 }
 
@@ -60,10 +72,15 @@ pub(super) fn grave(at: Timestamp, tenant: TenantId) -> Vec<u8> {
 
 /// Splits a stored value into its place and the job.
 pub(super) fn open(value: &[u8]) -> Result<(&[u8], Stored), StoreError> {
+    let (place, record) = split(value)?;
+    Ok((place, decode(record)?))
+}
+
+fn split(value: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
     let cut = || StoreError::Damaged("a job's value is cut".into());
     let (&length, value) = value.split_first().ok_or_else(cut)?;
     let (place, value) = value.split_at_checked(usize::from(length)).ok_or_else(cut)?;
-    Ok((place, decode(value.get(8..).ok_or_else(cut)?)?))
+    Ok((place, value.get(8..).ok_or_else(cut)?))
 }
 
 /// Takes jobs from the schedule or a queue.
@@ -177,8 +194,11 @@ pub(super) async fn dead_letters(
         let values: Vec<Option<Vec<u8>>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
         // One that somebody retried between the two reads is none any more.
         for value in values.into_iter().flatten() {
-            if let (b"d", Stored { job, dead: Some((at, reason)) }) = open(&value).map(|(place, stored)| (&place[..1], stored))? {
-                items.push(DeadLetter { job, at, reason });
+            let (place, record) = split(&value)?;
+            if place.first() == Some(&b'd')
+                && let (Stored { job, dead: Some((at, reason)) }, last) = decode_with(record)?
+            {
+                items.push(DeadLetter { job, at, reason, last });
             }
         }
     }

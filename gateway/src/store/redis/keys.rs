@@ -197,6 +197,7 @@ pub(super) fn queue_name(queue: QueueKey) -> String {
         QueueKey::Retries(tenant) => format!("r:{:032x}", tenant.0),
         QueueKey::Plugins(tenant) => format!("p:{:032x}", tenant.0),
         QueueKey::Connection(tenant, connection) => format!("c:{:032x}:{:032x}", tenant.0, connection.0),
+        QueueKey::Paused(tenant, connection) => format!("h:{:032x}:{:032x}", tenant.0, connection.0),
     }
 }
 
@@ -211,6 +212,7 @@ pub(super) fn parse_queue(name: &str) -> Option<QueueKey> {
         ("r", tenant, None) => QueueKey::Retries(TenantId(id(tenant)?)),
         ("p", tenant, None) => QueueKey::Plugins(TenantId(id(tenant)?)),
         ("c", tenant, Some(connection)) => QueueKey::Connection(TenantId(id(tenant)?), ConnectionId(id(connection)?)),
+        ("h", tenant, Some(connection)) => QueueKey::Paused(TenantId(id(tenant)?), ConnectionId(id(connection)?)),
         _ => return None,
     };
     Some(queue)
@@ -229,6 +231,7 @@ mod tests {
             QueueKey::Retries(TenantId(7)),
             QueueKey::Plugins(TenantId(7)),
             QueueKey::Connection(TenantId(7), ConnectionId(u128::MAX)),
+            QueueKey::Paused(TenantId(7), ConnectionId(u128::MAX)),
         ];
         for queue in queues {
             assert_eq!(parse_queue(&queue_name(queue)), Some(queue));

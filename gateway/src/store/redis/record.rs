@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::Cmd;
 
 use super::hold::{Effect, Hand, Pen, stream_id};
-use super::jobs::{grave, rest};
+use super::jobs::{Dead, grave, rest};
 use super::keys::{lane_index, queue_name, tenant_name};
 use super::piece::{End, Finished, Outcome, Piece, bucket_of, hash};
 use super::{Inner, claim, scripts};
@@ -136,8 +136,11 @@ impl Plan {
         }
         for delivery in &record.deliveries {
             let Some((job, place)) = place(delivery, record.tenant) else { continue };
-            let dead =
-                if let DeliveryState::DeadLettered { reason } = &delivery.state { Some((delivery.at, reason)) } else { None };
+            let dead = if let DeliveryState::DeadLettered { reason } = &delivery.state {
+                Some(Dead { at: delivery.at, reason, last: delivery.last_attempt() })
+            } else {
+                None
+            };
             self.arguments.extend([b"p".to_vec(), job.id.0.to_be_bytes().to_vec(), place, rest(job, dead)]);
             let moved = Origin::Job(job.id);
             if gone.insert(key(moved)) {

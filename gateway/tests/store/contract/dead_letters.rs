@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidegate::clock::Timestamp;
-use tidegate::event::{DeliveryId, Event};
-use tidegate::store::{Acceptance, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, PageRequest};
+use tidegate::event::{Attempt, DeliveryId, Event};
+use tidegate::store::{Acceptance, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, MAX_LAST_RESPONSE, PageRequest};
 
 use crate::world::*;
 
@@ -31,6 +32,29 @@ pub(crate) async fn are_listed_newest_first(mut world: World) {
     assert_eq!(letters[0].job, job(&events[2], 0, 5));
     assert_eq!((letters[0].at, &letters[0].reason), (start.after(SECOND * 2), &failure()));
     assert_eq!(world.states(events[0].id).await, [DeliveryState::DeadLettered { reason: failure() }]);
+}
+
+pub(crate) async fn carry_their_last_attempt(mut world: World) {
+    let lease = world.own().await;
+    let now = world.now().after(SECOND * 1000);
+    let long = Bytes::from(vec![b'x'; MAX_LAST_RESPONSE + 1]);
+    let attempts = |event: &Event| vec![attempt(event, 1), Attempt { response: long.clone(), ..attempt(event, 2) }];
+    let event =
+        world.settle(&lease, |event| vec![DeliveryRecord { attempts: attempts(event), ..dead(event, 0, event.accepted_at) }]).await;
+    let last = Attempt { response: long.slice(..MAX_LAST_RESPONSE), response_cut: true, ..attempt(&event, 2) };
+    let letters = world.dead().await;
+    assert_eq!((&letters[0].job, &letters[0].last), (&job(&event, 0, 5), &Some(last)));
+    assert_eq!(world.summary(event.id).await.deliveries[0].attempts, attempts(&event), "the history has all of them");
+    let without = world.settle(&lease, |event| vec![dead(event, 0, now)]).await;
+    let letters = world.dead().await;
+    assert_eq!((letters[0].job.event(), &letters[0].last), (without.id, &None));
+
+    world.store().retry(HOME, &[delivery_id(&event, 0)], now).await.unwrap();
+    let taken = world.due(&lease, now).await;
+    assert_eq!(taken, [Job { spent: 0, since: now, ..job(&event, 0, 5) }]);
+    world.record(&lease, vec![finish_job(&taken[0], vec![dead(&event, 0, now.after(SECOND))])]).await;
+    let letters = world.dead().await;
+    assert_eq!((letters[0].job.event(), &letters[0].last), (event.id, &None), "of the last time");
 }
 
 pub(crate) async fn pages_are_complete_and_stable(mut world: World) {

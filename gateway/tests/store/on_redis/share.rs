@@ -108,6 +108,7 @@ async fn two_acceptors_admit_the_plan_and_not_twice_the_plan() {
     let acceptors = [Quotas::default(), Quotas::default()];
     let clock = Clock::system();
     let plan = Plan {
+        delivery_rate: None,
         rate: 0.001,
         burst: 1000,
         weight: 1,
