@@ -42,6 +42,9 @@ impl Guest {
         }
         let kept = kept(language);
         let component = kept.join(format!("{what}-{}.wasm", hex::encode(&context.finish().as_ref()[..8])));
+        // Several tests may want it at once.
+        let turn = fs::File::create(kept.join(format!("{what}.lock"))).unwrap();
+        turn.lock().unwrap();
         if !component.exists() {
             remove_old(&kept, what);
             let unfinished = component.with_extension(format!("{}.new", std::process::id()));

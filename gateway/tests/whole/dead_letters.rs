@@ -23,7 +23,9 @@ const LONG: Duration = Duration::from_secs(90);
 async fn set_up(world: &World) {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let retry = json!({"max_attempts": 1});
-    let destination = |name: &str, url: String| json!({"name": name, "url": url, "retry": retry});
+    // With a circuit most would wait, and not be given up.
+    let breaker = json!({"enabled": false});
+    let destination = |name: &str, url: String| json!({"name": name, "url": url, "retry": retry, "circuit_breaker": breaker});
     let connection = |name: &str, to: &str| json!({"name": name, "source": name, "destination": to});
     world
         .api
