@@ -73,7 +73,7 @@ fn apply(index: usize, output: Output, request: &Request) -> Result<Request, Sto
     let query = match query {
         QueryChange::Keep => request.query.clone(),
         QueryChange::Remove => None,
-        QueryChange::Set(query) if query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') => Some(query),
+        QueryChange::Set(query) if query.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"<>".contains(&byte)) => Some(query),
         QueryChange::Set(_) => return Err(bad("the query has characters that must be percent-encoded")),
     };
     Ok(Request {
