@@ -1,5 +1,6 @@
 //! Puts the parts together: the only place that knows them all. Nothing knows it but the commands.
 
+pub(crate) mod moving;
 mod parts;
 pub(crate) mod tables;
 
@@ -25,6 +26,7 @@ use crate::egress::{Egress, EgressError};
 use crate::ingest::accept::{self, Acceptor};
 use crate::ingest::quota::{self, Quotas};
 use crate::ingest::receive::{self, TlsError, tls_config};
+use crate::notices;
 use crate::plugin::{PluginError, Runtime};
 use crate::store::{Store, StoreError};
 use crate::telemetry::otel::Otel;
@@ -136,12 +138,13 @@ impl App {
             return Err(StartError::Role(role));
         }
         let clock = Clock::system();
-        let preparer = parts::preparer(&config, base)?;
+        let mut preparer = parts::preparer(&config, base)?;
         let operator = config.keys.operator.resolve(base);
         let operator = operator.map_err(|error| StartError::Key { field: "keys.operator".into(), error: error.to_string() })?;
         let otel = Otel::read(|name| std::env::var(name).ok(), config.telemetry.sample_ratio)?;
         let telemetry = Telemetry::start(otel)?;
-        let parts::Opened { store, failed } = parts::store(&config, &clock).await?;
+        let parts::Opened { store, closed, failed } = parts::store(&config, &clock).await?;
+        preparer.policy.closed = closed.clone();
         let plugin_config = parts::plugins(&config.plugins)?;
         tell_memory(&config, plugin_config.all_threads());
         let tables = Arc::new(tables::StoredTables::new(store.clone(), clock.clone()));
@@ -177,7 +180,8 @@ impl App {
             app.start_ingest(&config, store.clone(), plugins.clone(), &clock).await?;
         }
         if role != Role::Ingest {
-            app.start_dispatch(&config, store.clone(), plugins, clock)?;
+            let egress = Egress::new(parts::egress(&config.egress, closed)?)?;
+            app.start_dispatch(&config, store.clone(), (plugins, egress), clock)?;
         }
         // Last: whoever asks whether the gateway is ready must find it so.
         app.start_admin(&config, operator).await?;
@@ -316,19 +320,35 @@ impl App {
         Ok(())
     }
 
-    fn start_dispatch(&mut self, config: &Config, store: Arc<dyn Store>, plugins: Runtime, clock: Clock) -> Result<(), StartError> {
+    fn start_dispatch(
+        &mut self,
+        config: &Config,
+        store: Arc<dyn Store>,
+        (plugins, egress): (Runtime, Egress),
+        clock: Clock,
+    ) -> Result<(), StartError> {
         let parts = DispatchParts {
-            store,
+            store: store.clone(),
             snapshots: self.control.snapshots(),
             plugins,
-            egress: Egress::new(parts::egress(&config.egress)?)?,
-            clock,
+            egress,
+            clock: clock.clone(),
             metrics: self.telemetry.metrics(),
             spans: self.telemetry.spans(),
             returned: self.end_diversions(),
             noticed: self.keep_noticed(),
         };
         let dispatcher = Dispatcher::new(parts::dispatch(config), parts);
+        let noticing = notices::Parts {
+            control: self.control.clone(),
+            store,
+            acceptor: self.acceptor.clone(),
+            standings: dispatcher.standings(),
+            clock,
+            metrics: self.telemetry.metrics(),
+            rules: parts::notices(&config.notices),
+        };
+        self.others.push(tokio::spawn(notices::run(noticing, self.stops.ingest.clone())));
         self.dispatching = Some(tokio::spawn(dispatcher.run(self.stops.dispatch.clone())));
         Ok(())
     }
@@ -367,8 +387,9 @@ pub(crate) async fn offline(
     inspector: Arc<dyn Inspector>,
 ) -> Result<(Arc<dyn Store>, Arc<Control>), StartError> {
     let clock = Clock::system();
-    let preparer = parts::preparer(config, base)?;
-    let parts::Opened { store, .. } = parts::store(config, &clock).await?;
+    let mut preparer = parts::preparer(config, base)?;
+    let parts::Opened { store, closed, .. } = parts::store(config, &clock).await?;
+    preparer.policy.closed = closed;
     let options = Options { store: store.clone(), preparer, inspector, clock, shards: config.dispatch.shards };
     let control = Control::load(options).await?;
     Ok((store, control))

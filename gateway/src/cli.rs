@@ -2,12 +2,16 @@
 
 pub mod apply;
 pub mod bench;
+pub mod bookmarks;
 mod builtin;
 mod client;
+mod common;
 pub mod dead_letters;
 pub mod dev;
 pub mod events;
+pub mod export;
 mod files;
+pub mod import;
 pub mod init;
 pub mod pause;
 pub mod plugin;
@@ -37,10 +41,16 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Measure the gateway on this machine
     Bench(bench::BenchArgs),
+    /// Write all that the store holds to a file: to move it, or as a backup
+    Export(export::ExportArgs),
+    /// Fill an empty store with what an export wrote
+    Import(import::ImportArgs),
     /// Bring tenants to what files declare
     Apply(apply::ApplyArgs),
     /// Look at events, and try them again
     Events(events::EventsArgs),
+    /// Keep events under names, and send them again as tests
+    Bookmarks(bookmarks::BookmarksArgs),
     /// Look at dead letters, and try them again by the thousand
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Have what goes over a connection, or to a destination, wait in the store
@@ -62,8 +72,11 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             // It makes runtimes of its own, each as its part needs it.
             Command::Bench(args) => Ok(tokio::task::spawn_blocking(|| bench::run(args)).await??),
+            Command::Export(args) => export::run(args).await,
+            Command::Import(args) => import::run(args).await,
             Command::Apply(args) => apply::run(args).await,
             Command::Events(args) => events::run(args).await,
+            Command::Bookmarks(args) => bookmarks::run(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Pause(args) => pause::run(args, true).await,
             Command::Resume(args) => pause::run(args, false).await,

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use document::{Document, Fault};
 pub use secret::{SecretError, SecretRef};
 pub use sections::{
-    Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Keys, LogFormat, Plugins, Proxies, Redis,
-    RedisMode, Shutdown, StaticHost, Store, Telemetry, Tls,
+    Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Keys, LogFormat, Notices, Plugins, Proxies,
+    Redis, RedisMode, Shutdown, StaticHost, Store, Telemetry, Tls,
 };
 
 /// The largest configuration file.
@@ -41,6 +41,8 @@ pub struct Config {
     pub plugins: Plugins,
     /// How long history is kept.
     pub history: History,
+    /// What tenants and the operator are told.
+    pub notices: Notices,
     /// Logs and traces.
     pub telemetry: Telemetry,
     /// The graceful stop.

@@ -10,6 +10,7 @@
 pub mod api;
 pub mod apply;
 mod assemble;
+pub mod bookmarks;
 pub mod condition;
 mod draft;
 pub mod events;

@@ -6,12 +6,16 @@
 
 mod admission;
 mod attempt;
+pub mod batch;
+mod begun;
 mod budget;
 pub mod circuit;
 mod claim;
 mod diversion;
 pub mod filter;
 mod gate;
+pub mod handshake;
+mod order;
 mod output;
 mod overload;
 mod owner;
@@ -22,6 +26,7 @@ mod recovery;
 pub mod schedule;
 mod shadow;
 mod share;
+pub mod standings;
 mod visit;
 mod wait;
 mod window;
@@ -42,6 +47,7 @@ use crate::plugin;
 use crate::store::{Retention, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Spans;
+use standings::Standings;
 
 /// Settings of the wing.
 #[derive(Clone, Debug)]
@@ -96,6 +102,7 @@ struct Shared {
     returned: Returned,
     noticed: Notice,
     recovery: recovery::Seen,
+    standings: Standings,
 }
 
 /// Told that in a shard nothing of somebody's work is held any more, again and again until the diversion is gone there. Must not block.
@@ -138,6 +145,7 @@ impl Dispatcher {
         let in_flight = budget::InFlight::new(config.in_flight, config.in_flight_bytes);
         let DispatchParts { store, snapshots, plugins, egress, clock, metrics, spans, returned, noticed } = parts;
         let outputs = output::Outputs::new(config.output_bytes);
+        let standings = Standings::new(plugins.clone());
         let (share, pressure) = (share::Share::of(config.shards), overload::Pressure::default());
         let shared = Shared {
             config,
@@ -156,8 +164,14 @@ impl Dispatcher {
             returned,
             noticed,
             recovery: recovery::Seen::new([].into()),
+            standings,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// How what this node dispatches stands.
+    pub fn standings(&self) -> Standings {
+        self.shared.standings.clone()
     }
 
     /// Runs until `stop`, then finishes what is in flight inside the drain deadline and gives the shards up.
@@ -170,6 +184,7 @@ impl Dispatcher {
         shards.spawn(overload::keep(self.shared.clone(), stop.clone()));
         shards.spawn(shadow::keep(self.shared.clone(), stop.clone()));
         shards.spawn(recovery::keep(self.shared.clone(), stop.clone()));
+        shards.spawn(handshake::keep(self.shared.clone(), stop.clone()));
         for shard in 0..self.shared.config.shards {
             shards.spawn(owner::keep_owning(self.shared.clone(), Shard(shard), stop.clone()));
         }

@@ -3,6 +3,8 @@
 //! Every record that is stored starts with a format version; see [`encode`]. A release reads its own version and the
 //! one before, and refuses newer ones.
 
+mod again;
+mod attempt;
 mod codec;
 mod id;
 mod part;
@@ -12,10 +14,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use attempt::{Attempt, BatchPart};
 pub use codec::{DecodeError, FORMAT, decode, decode_event, decode_with, encode, encode_event, encode_with};
 pub use id::{
-    ConnectionId, DeliveryId, DestinationId, EventId, IdError, JobId, KeyId, PluginId, Revision, Shard, SourceId, TenantId,
-    VersionHash,
+    BatchId, ConnectionId, DeliveryId, DestinationId, EventId, IdError, JobId, KeyId, PluginId, Revision, Shard, SourceId,
+    TenantId, VersionHash,
 };
 pub use part::{AttemptPart, AttemptRole, NotAPart};
 
@@ -183,25 +186,6 @@ pub struct Delivery {
     pub trace: Option<TraceContext>,
 }
 
-/// One HTTP request of a delivery, as it ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// 1 for the first.
-    pub number: u32,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// How long it took, in microseconds.
-    pub took_us: u64,
-    /// Status code, if a complete response head came.
-    pub status: Option<u16>,
-    /// The response body up to the cap.
-    pub response: Bytes,
-    /// Whether the response body was cut at the cap or by the deadline.
-    pub response_cut: bool,
-    /// What went wrong, if anything did.
-    pub failure: Option<Failure>,
-}
-
 /// Why an attempt, or a plan, did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -218,6 +202,8 @@ pub struct Failure {
 impl Failure {
     /// The code of the one failure that asks for no more deliveries: the destination answered 410.
     pub const GONE: &'static str = "gone";
+    /// The code of a message that is larger than its broker takes.
+    pub const MESSAGE_TOO_LARGE: &'static str = "message_too_large";
     /// The code of what was queued when its tenant was deleted.
     pub const TENANT_DELETED: &'static str = "tenant_deleted";
 }

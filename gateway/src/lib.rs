@@ -16,6 +16,7 @@ pub mod egress;
 pub mod plugin;
 
 pub mod control;
+pub mod notices;
 pub mod telemetry;
 
 pub mod app;

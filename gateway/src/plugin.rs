@@ -13,6 +13,7 @@ pub mod build;
 mod call;
 pub mod compare;
 mod compile;
+mod cost;
 mod engine;
 mod error;
 pub(crate) mod fuel;
@@ -22,6 +23,7 @@ mod output;
 pub mod poison;
 mod pool;
 pub mod reuse;
+mod room;
 mod screen;
 pub mod table;
 mod versions;
@@ -45,6 +47,7 @@ pub use compile::child::compiler_child;
 pub use error::{CallError, LoadError, PluginError, Refusal, Stop};
 pub use host::{Access, Secrets};
 pub use limits::{CompileLimits, Limits};
+use limits::{TABLE_BYTE_FUEL, TABLE_CALLS, TABLE_FUEL, TENANT_TABLE_CALLS};
 pub use reuse::Reuse;
 pub use screen::{Interface, Screen, screen};
 pub use table::Table;
@@ -58,7 +61,8 @@ use fuel::{Fuel, Fuels};
 use poison::Circuits;
 use pool::{HAND_OFF, Pool, Size, Work};
 use reuse::{Idle, IdleLimits};
-use table::{NoTables, Overlay, Place, Tables};
+use room::Room;
+use table::{NoTables, Overlay, Place, TableAnswer, Tables};
 use versions::{CacheSize, Side, Version, Versions};
 
 use crate::clock::Timestamp;
@@ -131,9 +135,11 @@ impl PluginConfig {
 }
 
 impl PluginConfig {
-    /// Threads of all kinds: so many plugins may run at once.
+    /// Threads of all kinds, and as many calls as give way to others while they run: so many plugins may run at once.
     pub fn all_threads(&self) -> usize {
-        self.threads.max(1) + self.long_threads.max(1) + 2 * self.gate_threads.max(1)
+        let (threads, gate_threads) = (self.threads.max(1), self.gate_threads.max(1));
+        let giving_way = pool::may_give_way(threads) + pool::may_give_way(gate_threads);
+        threads + self.long_threads.max(1) + 2 * gate_threads + giving_way
     }
 }
 
@@ -203,6 +209,8 @@ struct Inner {
     /// For what a sender or an attempt waits for.
     gate: Pool,
     tables: Arc<dyn Tables>,
+    /// Of calls that use them.
+    table_turns: Room,
     circuits: Circuits,
     fuels: Fuels,
     /// Who has used up its fuel, in which shards of this node.
@@ -263,6 +271,7 @@ impl Runtime {
             pool,
             gate,
             tables,
+            table_turns: Room::new(TABLE_CALLS, TENANT_TABLE_CALLS),
             circuits: Circuits::default(),
             fuels: Fuels::default(),
             fuel_waits: Mutex::default(),
@@ -380,26 +389,40 @@ impl Runtime {
     /// not put to the table.
     async fn answering<T: Send + 'static>(&self, place: Place, mut call: Call, ask: fn(&Ready, &Call) -> Report<T>) -> Report<T> {
         let mut overlay = Overlay::default();
-        let (mut fuel, mut took_us) = (0u64, 0u64);
+        let (mut fuel, mut took_us, mut beside) = (0u64, 0u64, 0u64);
+        // From the first question on, so that answers of a few calls alone are held.
+        let mut turn = None;
         loop {
             let (mut report, back) = self.lend(&self.0.pool, call, ask).await;
             fuel = fuel.saturating_add(report.run.fuel);
             took_us = took_us.saturating_add(report.run.took_us);
+            beside = beside.saturating_add(report.beside);
             let Some((op, asking)) = report.asked.take().zip(back) else {
                 (report.run.fuel, report.run.took_us) = (fuel, took_us);
-                return report;
+                return Report { beside, ..report };
             };
             call = Call { reuse: None, ..asking };
             if report.reused {
                 continue;
+            }
+            if turn.is_none() {
+                turn = Some(self.0.table_turns.take(call.tenant).await);
             }
             let number = u32::try_from(call.table.answers.len()).unwrap_or(u32::MAX);
             let tables = &*self.0.tables;
             let answer =
                 if call.table.trial { overlay.ask(tables, &place, &op).await } else { tables.ask(&place, number, &op).await };
             match answer {
-                Ok(answer) => Arc::make_mut(&mut call.table.answers).push((op, answer)),
-                Err(error) => return call::failed(call.version, CallError::Table(error.to_string())),
+                Ok(answer) => {
+                    let bytes = op.bytes().saturating_add(answer.as_ref().map_or(0, TableAnswer::bytes)) as u64;
+                    beside = beside.saturating_add(TABLE_FUEL + bytes.saturating_mul(TABLE_BYTE_FUEL));
+                    Arc::make_mut(&mut call.table.answers).push((op, answer));
+                }
+                Err(error) => {
+                    let mut failed = call::failed(call.version, CallError::Table(error.to_string()));
+                    (failed.run.fuel, failed.run.took_us, failed.beside) = (fuel, took_us, beside);
+                    return failed;
+                }
             }
         }
     }
@@ -434,9 +457,9 @@ impl Runtime {
         ask: impl FnOnce(&Ready, &Call) -> Report<T> + Send + 'static,
     ) -> (Report<T>, Option<Call>) {
         let (done, ran) = oneshot::channel();
-        let (tenant, hash, cost_us) = (call.tenant, call.version, version.cost_us());
+        let (tenant, hash, cost) = (call.tenant, call.version, version.ready.costs.of(call.tenant));
         let asked = Asked { version, call, ask: Some(ask), done, report: None };
-        pool.submit(tenant, cost_us, Box::new(asked)).await;
+        pool.submit(tenant, cost, Box::new(asked)).await;
         match ran.await {
             Ok((report, call)) => (report, Some(call)),
             Err(_) => (call::failed(hash, CallError::Gateway("the thread that ran it panicked".into())), None),
@@ -457,9 +480,7 @@ impl<T: Send, A: FnOnce(&Ready, &Call) -> Report<T> + Send> Work for Asked<T, A>
     fn run(&mut self) {
         // Who gave up waiting is not worth the work.
         let Some(ask) = self.ask.take().filter(|_| !self.done.is_closed()) else { return };
-        let report = ask(&self.version.ready, &self.call);
-        self.version.took(report.run.took_us);
-        self.report = Some(report);
+        self.report = Some(ask(&self.version.ready, &self.call));
     }
 
     fn tell(self: Box<Self>) {

@@ -12,7 +12,11 @@
 //!   earlier connection) had claimed and not finished, with the number of claims and the progress that was recorded.
 //! - **Work is in exactly one place**: a lane entry, the schedule, a parked queue, or the dead letters. [`Store::record`] moves
 //!   it in one atomic unit together with its outcome record. Recording twice is the same as recording once.
-//! - What `due` and `unpark` hand out stays in the store as taken; a new owner finds it again, at its old place.
+//! - What `due`, `unpark` and `heads` hand out stays in the store as taken; a new owner finds it again, at its old place.
+//! - **Lines keep order**: a job with a [`Line`] that is scheduled or parked stands in its destination's ordered queue, in the line of its
+//!   key: behind all that stand there, or at the place that it had, if its line names one. [`Store::heads`] hands out the first of a line
+//!   alone, once it is due, and nothing of a line that has something taken. [`Store::put_back`] gives it back unchanged. How often it is handed out without
+//!   being recorded or given back is counted ([`Line::claims`]), over owners and crashes.
 //! - **A status comes from a record, never from absence.** Rows are merged by delivery: the latest state wins, attempts and runs
 //!   add up. The row of a job that was finished without an outcome of its own (a plan that became other deliveries) goes.
 //! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
@@ -37,13 +41,20 @@
 //!   answers as it did the first time and changes nothing, for [`TABLE_CALL_AGE`](table::TABLE_CALL_AGE) or until [`MAX_TABLE_CALLS`](table::MAX_TABLE_CALLS) later ones of its tenant.
 //!   What it only reads is read anew.
 //!
+//! - **Bookmarks** ([`Store::keep_bookmark`]) are in their tenant's home shard, and anybody may ask, without a lease. Each is a copy: what becomes of its
+//!   event's history changes nothing about it, and only [`Store::drop_bookmark`] and a purge take it away. How many there are, and how large they are
+//!   together, is checked in the atomic unit that keeps one.
+//!
 //! Every stored record starts with a format version (`event::FORMAT`).
 
+mod bookmark;
 pub mod embedded;
+mod line;
 mod purge;
 pub mod redis;
 mod row;
 pub mod table;
+pub mod transfer;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -56,6 +67,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+pub use bookmark::{Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, BookmarkNameError, Bookmarked, MAX_BOOKMARK_NAME};
+pub use line::{Heads, Line, PutBack};
 pub use purge::Purged;
 pub use table::{
     Once, Table, TableAnswer, TableEntry, TableFault, TableKey, TableKeyError, TableOp, TablePage, TableResult, TableUse,
@@ -161,6 +174,9 @@ pub struct Job {
     pub since: Timestamp,
     /// What is to be done.
     pub work: Work,
+    /// The line that it stands in, if it keeps an order. Stored as its place, so a dead letter has none.
+    #[serde(skip)]
+    pub line: Option<Line>,
 }
 
 /// What a [`Job`] does.
@@ -226,6 +242,8 @@ pub enum QueueKey {
     Connection(TenantId, ConnectionId),
     /// Events and deliveries of a connection that is paused.
     Paused(TenantId, ConnectionId),
+    /// What goes to a destination in order: its [lines](Line). Read by [`Store::heads`].
+    Ordered(TenantId, DestinationId),
 }
 
 impl QueueKey {
@@ -238,7 +256,8 @@ impl QueueKey {
             | Self::Retries(tenant)
             | Self::Plugins(tenant)
             | Self::Connection(tenant, _)
-            | Self::Paused(tenant, _) => tenant,
+            | Self::Paused(tenant, _)
+            | Self::Ordered(tenant, _) => tenant,
         }
     }
 }
@@ -248,7 +267,7 @@ impl QueueKey {
 pub enum Origin {
     /// A lane entry.
     Entry(Ticket),
-    /// A job from `due` or `unpark`.
+    /// A job from `due`, `unpark` or `heads`.
     Job(DeliveryId),
 }
 
@@ -293,6 +312,18 @@ pub struct DeliveryRecord {
 }
 
 impl DeliveryRecord {
+    /// The ordered queue that its job goes to, with its line, and when it is due there; none if it goes elsewhere or nowhere.
+    pub fn lined(&self) -> Option<(QueueKey, Line, Timestamp)> {
+        let job = self.job.as_deref()?;
+        let line = job.line?;
+        let due = match &self.state {
+            DeliveryState::Scheduled { due } => *due,
+            DeliveryState::Parked { .. } => line.due,
+            _ => return None,
+        };
+        Some((QueueKey::Ordered(job.tenant(), line.destination), line, due))
+    }
+
     /// What a dead letter carries of its last attempt: it outlives the history that has them all.
     pub fn last_attempt(&self) -> Option<Attempt> {
         let last = self.attempts.last()?;
@@ -600,7 +631,8 @@ pub trait Store: Send + Sync + 'static {
     /// Gives the shard up at once. The lease is fenced from then on.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// The next unclaimed entries of a lane, in order. Returns at once, with nothing if there is nothing.
+    /// The next unclaimed entries of a lane, in order. Returns at once, with nothing if there is nothing. An error may have taken entries all the
+    /// same: whoever needs their order reclaims before the next claim.
     async fn claim(&self, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
 
     /// Entries that were claimed before, are not finished, and are not in `held`, the caller's own in-flight table. Oldest first
@@ -620,6 +652,14 @@ pub trait Store: Send + Sync + 'static {
     /// is parked again goes behind the others.
     async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError>;
 
+    /// The first jobs of lines of an ordered queue: of those that are due and have nothing taken, the longest due first. They count as taken
+    /// until they are recorded.
+    async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError>;
+
+    /// Puts jobs that `heads` handed out back to their places in their lines, to be due then. Nothing else changes, and nothing is recorded.
+    /// Left alone is what this owner does not have in hand, or has taken again since: a call may be made again.
+    async fn put_back(&self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError>;
+
     /// Writes what happened: acks, outcomes, schedule, parking, dead letters, progress; all or nothing.
     ///
     /// A record whose origin this owner does not have in hand (finished before, or never handed out to it) changes nothing, and so
@@ -632,7 +672,7 @@ pub trait Store: Send + Sync + 'static {
     /// Removes what is terminal and beyond its retention; a bounded step of it.
     async fn trim(&self, lease: &Lease, retention: Retention, now: Timestamp) -> Result<Trimmed, StoreError>;
 
-    /// Removes a bounded step of all that the shard holds of a tenant: its plugins' tables, its jobs and dead letters, and its finished
+    /// Removes a bounded step of all that the shard holds of a tenant: its bookmarks, its plugins' tables, its jobs and dead letters, and its finished
     /// events with their history. What is claimed, taken or was never claimed stays until it is recorded; the owner does that
     /// meanwhile. Another tenant is not touched. Answers what has been removed since the first step, over restarts.
     async fn purge(&self, lease: &Lease, tenant: TenantId) -> Result<Purged, StoreError>;
@@ -665,6 +705,11 @@ pub trait Store: Send + Sync + 'static {
     /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`], with a record that says so. Returns how many of
     /// them were there.
     async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Puts new work of finished events on the schedule, due `now`, with a record that says so, each event's in one atomic unit. Left alone
+    /// is what is there already, by the work's id among the event's rows or among what waits, so that a batch may be sent again; and work
+    /// of events whose lane entry is not finished, or that have no history in this home any more. Returns how many it put.
+    async fn add(&self, home: Home, jobs: &[Job], now: Timestamp) -> Result<u64, StoreError>;
 
     /// The whole configuration: its revision, and every record by its key.
     async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError>;
@@ -710,6 +755,24 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a bounded step of a plugin's table away, or of all tables of a tenant and what is remembered for them. Answers how much it
     /// took away; 0 once there is nothing left.
     async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError>;
+
+    /// Keeps a bookmark under a name that is free.
+    async fn keep_bookmark(
+        &self,
+        home: Home,
+        name: &BookmarkName,
+        bookmark: &Bookmark,
+        limits: BookmarkLimits,
+    ) -> Result<Bookmarked, StoreError>;
+
+    /// A tenant's bookmarks without their copies, in order of their names.
+    async fn bookmarks(&self, home: Home) -> Result<Vec<(BookmarkName, BookmarkHead)>, StoreError>;
+
+    /// A bookmark.
+    async fn bookmark(&self, home: Home, name: &BookmarkName) -> Result<Option<Bookmark>, StoreError>;
+
+    /// Takes a bookmark away. Answers whether it was there.
+    async fn drop_bookmark(&self, home: Home, name: &BookmarkName) -> Result<bool, StoreError>;
 
     /// Whether the store can take a write now. Cheap: answers from the last check.
     fn ready(&self) -> Result<(), StoreError>;

@@ -40,23 +40,32 @@ const IMPURE: [&str; 12] = [
     "wasmtime",
 ];
 
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 23] = [
     Rule { module: "clock", ours: Ours::Only(&[]), pure: true },
     Rule { module: "event", ours: Ours::Only(&["clock"]), pure: true },
     Rule { module: "secret", ours: Ours::Only(&[]), pure: true },
-    Rule { module: "ingest", ours: Ours::AllBut(&["dispatch", "app", "cli"]), pure: false },
+    Rule { module: "ingest", ours: Ours::AllBut(&["dispatch", "notices", "app", "cli"]), pure: false },
     Rule { module: "ingest::verify", ours: Ours::Only(&["event", "clock", "secret"]), pure: true },
     Rule { module: "store", ours: Ours::Only(&["event", "clock", "secret", "ingest::verify"]), pure: false },
-    Rule { module: "dispatch", ours: Ours::AllBut(&["ingest", "app", "cli"]), pure: false },
+    Rule { module: "dispatch", ours: Ours::AllBut(&["ingest", "notices", "app", "cli"]), pure: false },
     Rule { module: "dispatch::schedule", ours: Ours::Only(&["event", "clock"]), pure: true },
     Rule { module: "dispatch::rate", ours: Ours::Only(&["event", "clock"]), pure: true },
     Rule { module: "dispatch::circuit", ours: Ours::Only(&["event", "clock"]), pure: true },
     Rule { module: "dispatch::filter", ours: Ours::Only(&["event", "clock"]), pure: true },
+    Rule { module: "dispatch::batch::settings", ours: Ours::Only(&[]), pure: true },
+    Rule {
+        module: "dispatch::batch::element",
+        ours: Ours::Only(&["event", "clock", "egress", "dispatch::batch::settings"]),
+        pure: true,
+    },
+    Rule { module: "dispatch::batch::answer", ours: Ours::Only(&[]), pure: true },
     Rule { module: "dispatch::attempt", ours: Ours::AllBut(&["plugin"]), pure: false },
     Rule { module: "plugin", ours: Ours::AllBut(&["ingest", "store", "dispatch", "egress", "control", "app", "cli"]), pure: false },
     Rule { module: "egress", ours: Ours::AllBut(&["ingest", "store", "dispatch", "plugin", "control", "app", "cli"]), pure: false },
     Rule { module: "control", ours: Ours::AllBut(&["app", "cli"]), pure: false },
     Rule { module: "telemetry", ours: Ours::AllBut(&["ingest", "dispatch", "plugin", "egress", "app", "cli"]), pure: false },
+    Rule { module: "notices", ours: Ours::AllBut(&["app", "cli"]), pure: false },
+    Rule { module: "notices::alarm", ours: Ours::Only(&["event", "clock", "notices"]), pure: true },
     Rule { module: "config", ours: Ours::AllBut(&["app", "cli"]), pure: false },
     Rule { module: "app", ours: Ours::AllBut(&["cli"]), pure: false },
 ];

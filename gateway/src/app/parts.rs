@@ -13,13 +13,15 @@ use crate::config::{self, Config};
 use crate::control::Preparer;
 use crate::control::seal::Sealer;
 use crate::dispatch::DispatchConfig;
-use crate::egress::policy::AddressPolicy;
+use crate::egress::policy::{AddressPolicy, Closed};
 use crate::egress::{EgressConfig, Proxies};
 use crate::event::VersionHash;
 use crate::ingest::receive;
+use crate::notices::Rules;
 use crate::plugin::{Components, Limits, PluginConfig};
 use crate::store::embedded::{self, Embedded};
 use crate::store::redis::{self, RedisConfig, RedisStore};
+use crate::store::transfer::{Incoming, Outgoing};
 use crate::store::{Retention, Store};
 
 /// Work of one tenant on one node at once, before its plan is known.
@@ -30,10 +32,12 @@ const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 /// A store, and what resolves if it has failed for good.
 pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
+    /// Where its servers are, which destinations must not reach.
+    pub(super) closed: Closed,
     pub(super) failed: std::pin::Pin<Box<dyn Future<Output = crate::store::StoreError> + Send>>,
 }
 
-/// Opens the configured store. The only place that names the engines.
+/// Opens the configured store. Only this and the two below name the engines.
 pub(super) async fn store(config: &Config, clock: &Clock) -> Result<Opened, StartError> {
     match &config.store {
         config::Store::Embedded(settings) => {
@@ -41,12 +45,42 @@ pub(super) async fn store(config: &Config, clock: &Clock) -> Result<Opened, Star
             let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
             let store = Arc::new(opened.map_err(|error| StartError::Task(error.to_string()))??);
             let watched = store.clone();
-            Ok(Opened { store, failed: Box::pin(async move { watched.failed().await }) })
+            Ok(Opened { store, closed: Closed::default(), failed: Box::pin(async move { watched.failed().await }) })
         }
         config::Store::Redis(settings) => {
             let store = Arc::new(RedisStore::connect(redis_config(settings, config.dispatch.shards)?, clock.clone()).await?);
             // A server that is away may come back; `ready` says so meanwhile.
-            Ok(Opened { store, failed: Box::pin(std::future::pending()) })
+            Ok(Opened { closed: Closed::new(store.addresses()), store, failed: Box::pin(std::future::pending()) })
+        }
+    }
+}
+
+/// Opens the configured store to read everything out of it.
+pub(super) async fn outgoing(config: &Config, clock: &Clock) -> Result<Box<dyn Outgoing>, StartError> {
+    match &config.store {
+        config::Store::Embedded(settings) => {
+            let options = embedded_options(settings, clock);
+            let opened = tokio::task::spawn_blocking(move || embedded::Export::open(&options)).await;
+            Ok(Box::new(opened.map_err(|error| StartError::Task(error.to_string()))??))
+        }
+        config::Store::Redis(settings) => {
+            let config = redis_config(settings, config.dispatch.shards)?;
+            Ok(Box::new(redis::Export::connect(config, clock.clone()).await?))
+        }
+    }
+}
+
+/// Opens the configured store, which must be empty, to fill it.
+pub(super) async fn incoming(config: &Config, clock: &Clock) -> Result<Box<dyn Incoming>, StartError> {
+    match &config.store {
+        config::Store::Embedded(settings) => {
+            let options = embedded_options(settings, clock);
+            let opened = tokio::task::spawn_blocking(move || embedded::Import::open(&options)).await;
+            Ok(Box::new(opened.map_err(|error| StartError::Task(error.to_string()))??))
+        }
+        config::Store::Redis(settings) => {
+            let config = redis_config(settings, config.dispatch.shards)?;
+            Ok(Box::new(redis::Import::connect(config, clock.clone()).await?))
         }
     }
 }
@@ -153,16 +187,17 @@ pub(super) fn preparer(config: &Config, base: &Path) -> Result<Preparer, StartEr
 }
 
 fn policy(settings: &config::Egress) -> AddressPolicy {
-    AddressPolicy { allow: settings.allow.clone(), ports: settings.ports.clone() }
+    AddressPolicy { allow: settings.allow.clone(), ports: settings.ports.clone(), ..AddressPolicy::default() }
 }
 
-pub(super) fn egress(settings: &config::Egress) -> Result<EgressConfig, StartError> {
+pub(super) fn egress(settings: &config::Egress, closed: Closed) -> Result<EgressConfig, StartError> {
     let read = |path: &std::path::PathBuf| {
         std::fs::read_to_string(path).map_err(|error| StartError::Setting(format!("egress.extra_ca: {}: {error}", path.display())))
     };
     Ok(EgressConfig {
-        policy: policy(settings),
+        policy: AddressPolicy { closed, ..policy(settings) },
         hosts: settings.hosts.iter().map(|host| (host.name.clone(), host.addresses.clone())).collect(),
+        name_servers: settings.name_servers.clone(),
         extra_ca_pem: settings.extra_ca.iter().map(read).collect::<Result<_, _>>()?,
         max_response: settings.max_response,
         response_bytes: settings.response_bytes,
@@ -220,6 +255,11 @@ pub(super) fn dispatch(config: &Config) -> DispatchConfig {
             dead_letter_age: config.history.dead_letter_age,
         },
     }
+}
+
+pub(super) fn notices(settings: &config::Notices) -> Rules {
+    let config::Notices { every, quiet, hold, dead_letters, dead_letters_window, backlog_percent, tenant } = settings.clone();
+    Rules { every, quiet, hold, dead_letters, dead_letters_window, backlog_percent, tenant }
 }
 
 fn host_name() -> String {

@@ -34,6 +34,7 @@ mod report;
 mod statistics;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -70,6 +71,12 @@ enum Case {
     Cost(CostOptions),
     /// What the gateway takes of memory at most through a day's shapes of load, against what its limits promise.
     Memory(TrafficOptions),
+    /// What the other destinations feel of one that hangs.
+    Hanging(HangingOptions),
+    /// What very many deliveries that wait for one destination take of the gateway's memory.
+    Parked(ParkedOptions),
+    /// Whether destinations' rates hold through a minute of more than they allow, and how much of them is used, by one gateway and by two.
+    Rates(TrafficOptions),
     /// What one call of a plugin costs in the sandbox: against a bare wasmtime call of the same component.
     Plugin(PluginOptions),
     /// One end of a measurement: sends requests.
@@ -205,6 +212,39 @@ struct CostOptions {
     destinations: Option<u32>,
 }
 
+/// Destinations of `hanging` unless told otherwise.
+const FELLOWS: u32 = 1_000;
+
+#[derive(Clone, Debug, Args)]
+struct HangingOptions {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    traffic: Traffic,
+    /// How many destinations, the one that hangs included; a thousand unless the run is short.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    destinations: Option<u32>,
+}
+
+/// Deliveries of `parked` unless told otherwise.
+const PARKED: u64 = 100_000;
+
+#[derive(Clone, Debug, Args)]
+struct ParkedOptions {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    traffic: Traffic,
+    /// How many deliveries are to wait, at least; a hundred thousand unless the run is short.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    events: Option<u64>,
+}
+
+/// How long `rates` sends unless told otherwise: the longer window that it looks at.
+const RATES: Duration = Duration::from_secs(60);
+/// In the short form.
+const SHORT_RATES: Duration = Duration::from_secs(3);
+
 #[derive(Clone, Debug, Args)]
 struct PluginOptions {
     #[command(flatten)]
@@ -270,6 +310,18 @@ pub fn run(args: BenchArgs) -> Result<(), BenchError> {
             cases::run(&backlog.options, cases::Plan::Cost(backlog.traffic, extent))
         }
         Case::Memory(TrafficOptions { options, traffic }) => cases::run(&options, cases::Plan::Memory(traffic)),
+        Case::Hanging(HangingOptions { options, traffic, destinations }) => {
+            let destinations = destinations.unwrap_or(if options.short { SHORT_DESTINATIONS } else { FELLOWS }) as usize;
+            cases::run(&options, cases::Plan::Hanging(traffic, destinations))
+        }
+        Case::Parked(ParkedOptions { options, traffic, events }) => {
+            let events = events.unwrap_or(if options.short { SHORT_BACKLOG } else { PARKED });
+            cases::run(&options, cases::Plan::Parked(traffic, events))
+        }
+        Case::Rates(TrafficOptions { options, traffic }) => {
+            let time = options.seconds.map_or(if options.short { SHORT_RATES } else { RATES }, Duration::from_secs);
+            cases::run(&options, cases::Plan::Rates(traffic, time))
+        }
         Case::Plugin(PluginOptions { options, component, config, body }) => {
             cases::run(&options, cases::Plan::Plugin(cases::Subject { component, config, body }))
         }

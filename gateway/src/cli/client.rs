@@ -44,6 +44,12 @@ pub(super) struct TenantArgs {
     pub(super) tenant: Option<String>,
 }
 
+impl TenantArgs {
+    pub(super) fn query(&self) -> Vec<(&str, &str)> {
+        self.tenant.as_deref().map(|tenant| ("tenant", tenant)).into_iter().collect()
+    }
+}
+
 /// A client of one gateway.
 #[derive(Debug)]
 pub(super) struct Client {

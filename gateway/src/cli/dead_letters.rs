@@ -5,11 +5,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{ApiArgs, Client, TenantArgs, part};
+use super::client::part;
+use super::common::Common;
 use super::table::{rows, table, text};
 
 /// Between two looks at a job that is waited for.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 const JOBS: &str = "/v1/dead-letters/retry-jobs";
 
 /// Looks at dead letters, and tries them again.
@@ -130,29 +131,6 @@ impl Filter {
     }
 }
 
-#[derive(Debug, Args)]
-struct Common {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    tenant: TenantArgs,
-    #[command(flatten)]
-    api: ApiArgs,
-}
-
-impl Common {
-    fn query(&self) -> Vec<(&str, &str)> {
-        self.tenant.tenant.as_deref().map(|tenant| ("tenant", tenant)).into_iter().collect()
-    }
-
-    fn show(&self, answer: &Value, human: impl Fn(&Value) -> String) -> anyhow::Result<()> {
-        let text = if self.json { format!("{}\n", serde_json::to_string_pretty(answer)?) } else { human(answer) };
-        print!("{text}");
-        Ok(())
-    }
-}
-
 /// Does what was asked for.
 pub async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
     match args.command {
@@ -162,11 +140,11 @@ pub async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
             query.push(("limit", &limit));
             query.extend(filter.iter().map(|(name, value)| (*name, value.as_str())));
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let answer = Client::new(&common.api)?.get("/v1/dead-letters", &query).await?;
+            let answer = common.client()?.get("/v1/dead-letters", &query).await?;
             common.show(&answer, list)
         }
         Command::Retry { ids, all, filter, rate, dry_run, wait, common } => {
-            let (client, filter) = (Client::new(&common.api)?, filter.spec());
+            let (client, filter) = (common.client()?, filter.spec());
             if !ids.is_empty() {
                 let answer = client.post("/v1/dead-letters/retry", &common.query(), Some(&json!({ "ids": ids }))).await?;
                 return common.show(&answer, |answer| format!("{} to be tried again\n", answer["retried"]));
@@ -184,19 +162,19 @@ pub async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
                 tokio::time::sleep(LOOK).await;
                 job = client.get(&path, &common.query()).await?;
             }
-            common.show(&job, |job| jobs(std::slice::from_ref(job)))
+            common.show(&job, |job| jobs(std::slice::from_ref(job), "retried"))
         }
         Command::Jobs { job: None, common } => {
-            let answer = Client::new(&common.api)?.get(JOBS, &common.query()).await?;
-            common.show(&answer, |answer| jobs(rows(&answer["items"])))
+            let answer = common.client()?.get(JOBS, &common.query()).await?;
+            common.show(&answer, |answer| jobs(rows(&answer["items"]), "retried"))
         }
         Command::Jobs { job: Some(job), common } => {
-            let answer = Client::new(&common.api)?.get(&format!("{JOBS}/{}", part(&job)), &common.query()).await?;
-            common.show(&answer, |job| jobs(std::slice::from_ref(job)))
+            let answer = common.client()?.get(&format!("{JOBS}/{}", part(&job)), &common.query()).await?;
+            common.show(&answer, |job| jobs(std::slice::from_ref(job), "retried"))
         }
         Command::Cancel { job, common } => {
-            let answer = Client::new(&common.api)?.delete(&format!("{JOBS}/{}", part(&job)), &common.query()).await?;
-            common.show(&answer, |job| jobs(std::slice::from_ref(job)))
+            let answer = common.client()?.delete(&format!("{JOBS}/{}", part(&job)), &common.query()).await?;
+            common.show(&answer, |job| jobs(std::slice::from_ref(job), "retried"))
         }
     }
 }
@@ -222,7 +200,8 @@ fn list(answer: &Value) -> String {
     out
 }
 
-fn jobs(jobs: &[Value]) -> String {
+/// Jobs, each with its counts; `done` is what they call what they did.
+pub(super) fn jobs(jobs: &[Value], done: &str) -> String {
     let lines = jobs.iter().map(|job| {
         let state = match (job["cancelling"] == true, job["dry_run"] == true) {
             (true, _) => "cancelling".to_owned(),
@@ -230,13 +209,13 @@ fn jobs(jobs: &[Value]) -> String {
             (false, false) => text(&job["state"]),
         };
         let why = [&job["held_up_by"], &job["failure"]].into_iter().find(|why| why.is_string());
-        let counts = ["examined", "matched", "retried", "gone", "rate"].map(|name| text(&job[name]));
+        let counts = ["examined", "matched", done, "gone", "rate"].map(|name| text(&job[name]));
         let mut line = vec![text(&job["id"]), state];
         line.extend(counts);
         line.push(why.map(text).unwrap_or_default());
         line
     });
-    table(&["JOB", "STATE", "EXAMINED", "MATCHED", "RETRIED", "GONE", "RATE", "WHY"], &lines.collect::<Vec<_>>())
+    table(&["JOB", "STATE", "EXAMINED", "MATCHED", &done.to_uppercase(), "GONE", "RATE", "WHY"], &lines.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `tidegate dev`: everything on this machine, with a sample to look at. A real GitHub payload goes the whole way: signed, verified,
 //! kept, filtered, reshaped by a plugin, delivered.
 
+pub mod faults;
 mod receiver;
 
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ const SHOWN: usize = 256;
 
 /// Runs a gateway for trying things out.
 #[derive(Debug, clap::Args)]
+#[command(after_help = help())]
 pub struct DevArgs {
     /// Where webhooks are taken
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
@@ -57,6 +59,10 @@ pub struct DevArgs {
     /// Stop once the sample has been delivered
     #[arg(long)]
     once: bool,
+}
+
+fn help() -> String {
+    format!("The receiver does wrong what the path of a destination asks for; what the gateway makes of it:\n{}", faults::list())
 }
 
 /// Runs until it is told to stop.
@@ -249,7 +255,7 @@ fn describe(delivered: &Delivered) -> String {
 
 fn introduce(url: &str, admin: SocketAddr, receiver: SocketAddr) {
     say(&format!(
-        "\ntidegate {}, for development: embedded store, one node\n\n   webhooks   {url}\n   admin API  http://{admin} (/openapi.json, /metrics)\n   receiver   http://{receiver}\n",
+        "\ntidegate {}, for development: embedded store, one node\n\n   webhooks   {url}\n   admin API  http://{admin} (/openapi.json, /metrics)\n   receiver   http://{receiver} (/fault lists what it can do wrong)\n",
         env!("CARGO_PKG_VERSION")
     ));
 }

@@ -1,10 +1,14 @@
 //! `tidegate events`: what became of events, and trying again.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::client::{ApiArgs, Client, TenantArgs, part};
+use super::client::part;
+use super::common::Common;
+use super::dead_letters::{LOOK, jobs};
 use super::table::{rows, table, text};
+
+const REPLAYS: &str = "/v1/replay-jobs";
 
 /// Looks at events.
 #[derive(Debug, Args)]
@@ -33,6 +37,51 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Send past events over a connection once more, as new deliveries, by a job: to a destination that is new, say
+    Replay {
+        /// The connection, by id or name: its filter and plugins run as they are by then
+        #[arg(long)]
+        connection: String,
+        /// Of this source, by id or name; of the connection's own without it
+        #[arg(long)]
+        source: Option<String>,
+        /// Accepted at this time or later: `2026-01-31T10:00:00Z`
+        #[arg(long)]
+        since: Option<String>,
+        /// Accepted before this time
+        #[arg(long)]
+        until: Option<String>,
+        /// With a delivery in this state
+        #[arg(long, value_parser = ["delivered", "filtered", "unmatched", "dead_lettered"])]
+        state: Option<String>,
+        /// Only these events
+        ids: Vec<String>,
+        /// Events a second, at most the plan's rate; 100 without it
+        #[arg(long)]
+        rate: Option<u32>,
+        /// Only count them
+        #[arg(long)]
+        dry_run: bool,
+        /// Wait until the job is over
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List the replay jobs, newest first, or show one
+    Replays {
+        /// Its id
+        job: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Cancel a replay job; what it has put on the schedule is delivered
+    CancelReplay {
+        /// Its id
+        job: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Try an event's dead letters again
     Retry {
         /// Its id
@@ -40,29 +89,6 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    tenant: TenantArgs,
-    #[command(flatten)]
-    api: ApiArgs,
-}
-
-impl Common {
-    fn query(&self) -> Vec<(&str, &str)> {
-        self.tenant.tenant.as_deref().map(|tenant| ("tenant", tenant)).into_iter().collect()
-    }
-
-    fn show(&self, answer: &Value, human: impl Fn(&Value) -> String) -> anyhow::Result<()> {
-        let text = if self.json { format!("{}\n", serde_json::to_string_pretty(answer)?) } else { human(answer) };
-        print!("{text}");
-        Ok(())
-    }
 }
 
 /// Does what was asked for.
@@ -73,16 +99,48 @@ pub async fn run(args: EventsArgs) -> anyhow::Result<()> {
             let mut query = common.query();
             query.push(("limit", &limit));
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let answer = Client::new(&common.api)?.get("/v1/events", &query).await?;
+            let answer = common.client()?.get("/v1/events", &query).await?;
             common.show(&answer, list)
         }
         Command::Show { event, common } => {
-            let answer = Client::new(&common.api)?.get(&format!("/v1/events/{}", part(&event)), &common.query()).await?;
+            let answer = common.client()?.get(&format!("/v1/events/{}", part(&event)), &common.query()).await?;
             common.show(&answer, show)
+        }
+        Command::Replay { connection, source, since, until, state, ids, rate, dry_run, wait, common } => {
+            let mut filter = json!({ "ids": ids });
+            for (name, value) in [("source", source), ("since", since), ("until", until), ("state", state)] {
+                if let Some(value) = value {
+                    filter[name] = value.into();
+                }
+            }
+            let mut spec = json!({ "connection": connection, "filter": filter, "dry_run": dry_run });
+            if let Some(rate) = rate {
+                spec["rate"] = rate.into();
+            }
+            let client = common.client()?;
+            let mut job = client.post(REPLAYS, &common.query(), Some(&spec)).await?;
+            let path = format!("{REPLAYS}/{}", part(job["id"].as_str().unwrap_or_default()));
+            while wait && job["state"] == "running" {
+                tokio::time::sleep(LOOK).await;
+                job = client.get(&path, &common.query()).await?;
+            }
+            common.show(&job, |job| jobs(std::slice::from_ref(job), "replayed"))
+        }
+        Command::Replays { job: None, common } => {
+            let answer = common.client()?.get(REPLAYS, &common.query()).await?;
+            common.show(&answer, |answer| jobs(rows(&answer["items"]), "replayed"))
+        }
+        Command::Replays { job: Some(job), common } => {
+            let answer = common.client()?.get(&format!("{REPLAYS}/{}", part(&job)), &common.query()).await?;
+            common.show(&answer, |job| jobs(std::slice::from_ref(job), "replayed"))
+        }
+        Command::CancelReplay { job, common } => {
+            let answer = common.client()?.delete(&format!("{REPLAYS}/{}", part(&job)), &common.query()).await?;
+            common.show(&answer, |job| jobs(std::slice::from_ref(job), "replayed"))
         }
         Command::Retry { event, common } => {
             let path = format!("/v1/events/{}/retry", part(&event));
-            let answer = Client::new(&common.api)?.post(&path, &common.query(), None).await?;
+            let answer = common.client()?.post(&path, &common.query(), None).await?;
             common.show(&answer, |answer| format!("{} to be tried again\n", answer["retried"]))
         }
     }
@@ -121,6 +179,9 @@ fn show(event: &Value) -> String {
         text(&event["accepted_at"]),
         text(&event["state"])
     );
+    if event["test"] == true {
+        out.push_str("test      made of a bookmark\n");
+    }
     out.push_str(&waiting("", &event["waiting"]));
     let request = &event["request"];
     if request.is_object() {
@@ -131,24 +192,28 @@ fn show(event: &Value) -> String {
         let why = [&delivery["reason"], &delivery["due"], &delivery["failure"]["detail"]];
         let why: Vec<String> = why.iter().filter(|value| value.is_string()).map(|value| text(value)).collect();
         let (id, state) = (text(&delivery["id"]), text(&delivery["state"]));
-        out.push_str(&format!("\ndelivery  {id}  {state}  {}\n", why.join("  ")));
+        let replay = if delivery["replay"] == true { "  replay" } else { "" };
+        out.push_str(&format!("\ndelivery  {id}{replay}  {state}  {}\n", why.join("  ")));
         out.push_str(&waiting("  ", &delivery["waiting"]));
         let attempts: Vec<Vec<String>> = rows(&delivery["attempts"])
             .iter()
             .map(|attempt| {
                 let failure = text(&attempt["failure"]["code"]);
                 let took = attempt["took_us"].as_u64().unwrap_or_default() as f64 / 1000.0;
+                let batch = &attempt["batch"];
+                let batch = if batch.is_object() { format!("{} of {}", text(&batch["id"]), batch["size"]) } else { text(batch) };
                 vec![
                     text(&attempt["number"]),
                     text(&attempt["started_at"]),
                     format!("{took:.1}"),
                     text(&attempt["status"]),
                     failure,
+                    batch,
                 ]
             })
             .collect();
         if !attempts.is_empty() {
-            out.push_str(&table(&["ATTEMPT", "STARTED", "MS", "STATUS", "FAILURE"], &attempts));
+            out.push_str(&table(&["ATTEMPT", "STARTED", "MS", "STATUS", "FAILURE", "BATCH"], &attempts));
         }
         let runs: Vec<Vec<String>> = rows(&delivery["plugin_runs"])
             .iter()
@@ -178,8 +243,6 @@ fn purpose(attempt: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

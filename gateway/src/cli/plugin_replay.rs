@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::client::part;
-use super::plugin_versions::Common;
+use super::common::Common;
 use super::table::{rows, table, text};
 
 /// Events that are shown, unless JSON is asked for.

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{ApiArgs, Client, TenantArgs, part};
+use super::client::part;
+use super::common::Common;
 use super::plugin_replay;
 use super::table::{rows, table, text};
 use crate::config::{read_bytes, read_text};
@@ -108,33 +109,6 @@ pub(super) struct Portion {
     /// End it
     #[arg(long, conflicts_with_all = ["version", "percent"])]
     end: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Common {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    tenant: TenantArgs,
-    #[command(flatten)]
-    api: ApiArgs,
-}
-
-impl Common {
-    pub(super) fn query(&self) -> Vec<(&str, &str)> {
-        self.tenant.tenant.as_deref().map(|tenant| ("tenant", tenant)).into_iter().collect()
-    }
-
-    pub(super) fn client(&self) -> anyhow::Result<Client> {
-        Client::new(&self.api)
-    }
-
-    pub(super) fn show(&self, answer: &Value, human: impl Fn(&Value) -> String) -> anyhow::Result<()> {
-        let text = if self.json { format!("{}\n", serde_json::to_string_pretty(answer)?) } else { human(answer) };
-        print!("{text}");
-        Ok(())
-    }
 }
 
 impl At {

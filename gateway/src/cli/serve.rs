@@ -25,9 +25,7 @@ pub struct ServeArgs {
 
 /// Runs until SIGTERM or SIGINT, or until the store fails for good.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let file = args.config.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
-    let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
-    let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    let (config, base) = configuration(args.config)?;
     telemetry::init_logs(&config.telemetry)?;
     // Before the first listener: whoever sees it ready may tell it to stop.
     let stop = told_to_stop()?;
@@ -35,6 +33,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let ingest = app.ingest_address().map(tracing::field::display);
     tracing::info!(ingest, admin = %app.admin_address(), role = ?args.role, version = env!("CARGO_PKG_VERSION"), "tidegate is up");
     Ok(app.run(stop).await?)
+}
+
+/// The configuration, and what relative secret files in it stand under.
+pub(super) fn configuration(file: Option<PathBuf>) -> anyhow::Result<(Config, PathBuf)> {
+    let file = file.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
+    let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
+    let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    Ok((config, base))
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

@@ -18,7 +18,7 @@ pub struct MemoryLimits {
     pub responses: u64,
     /// `plugins.loaded_bytes`.
     pub loaded: u64,
-    /// `plugins.max_memory` on each thread that runs plugins.
+    /// `plugins.max_memory` for each plugin that may run at once.
     pub running: u64,
     /// `plugins.idle_bytes`.
     pub idle: u64,

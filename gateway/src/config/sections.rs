@@ -1,6 +1,9 @@
 //! The sections of the file. What serde can check is checked by the types; the rest in `validate`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod egress;
+mod store;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +12,10 @@ use serde::Deserialize;
 
 use super::secret::SecretRef;
 use super::units;
-use crate::secret::Secret;
+
+pub use egress::{Egress, Proxies, StaticHost};
+pub use store::{Durability, Embedded, EmbeddedDurability, Redis, RedisMode, Store};
+pub(super) use store::{RawDurability, RawStore, StoreKind};
 
 /// The file as it is written.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -22,6 +28,7 @@ pub(super) struct Raw {
     pub(super) egress: Egress,
     pub(super) plugins: Plugins,
     pub(super) history: History,
+    pub(super) notices: Notices,
     pub(super) telemetry: Telemetry,
     pub(super) shutdown: Shutdown,
     pub(super) keys: Keys,
@@ -141,130 +148,6 @@ impl Default for Admin {
     }
 }
 
-/// Where events are kept, as it is written. Flat, so that a wrong field is found with its line.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawStore {
-    pub(super) kind: StoreKind,
-    pub(super) durability: Option<RawDurability>,
-    pub(super) path: Option<PathBuf>,
-    #[serde(deserialize_with = "units::size_option::deserialize")]
-    pub(super) cache: Option<u64>,
-    #[serde(deserialize_with = "units::size_option::deserialize")]
-    pub(super) reserve: Option<u64>,
-    pub(super) urls: Option<Vec<String>>,
-    pub(super) mode: Option<RedisMode>,
-    pub(super) sentinel_master: Option<String>,
-    pub(super) ca_file: Option<PathBuf>,
-    pub(super) cert_file: Option<PathBuf>,
-    pub(super) key_file: Option<PathBuf>,
-    pub(super) namespace: Option<String>,
-    pub(super) assume_settings: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum StoreKind {
-    #[default]
-    Embedded,
-    Redis,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum RawDurability {
-    Ephemeral,
-    Everysec,
-    Fsync,
-    Replicated,
-}
-
-/// Where events are kept.
-#[derive(Clone, Debug)]
-pub enum Store {
-    /// `kind = "embedded"`: a directory.
-    Embedded(Embedded),
-    /// `kind = "redis"`: Redis or Valkey.
-    Redis(Redis),
-}
-
-/// The embedded store. One gateway process.
-#[derive(Clone, Debug)]
-pub struct Embedded {
-    /// Its directory. Default `data`.
-    pub path: PathBuf,
-    /// When a write counts as kept. Default `fsync`.
-    pub durability: EmbeddedDurability,
-    /// The page cache. Default 64 MiB.
-    pub cache: u64,
-    /// Free space on the disk below which events are refused with 503, so that acks and retries still find room. Default 256 MiB.
-    pub reserve: u64,
-}
-
-impl Default for Embedded {
-    fn default() -> Self {
-        Self { path: "data".into(), durability: EmbeddedDurability::Fsync, cache: 64 << 20, reserve: 256 << 20 }
-    }
-}
-
-/// When the embedded store counts a write as kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EmbeddedDurability {
-    /// After fsync: survives power loss.
-    Fsync,
-    /// Handed to the operating system, with an fsync each second: survives a crash of the gateway, not all of one of the machine.
-    Everysec,
-}
-
-/// Redis or Valkey. Any number of gateways.
-#[derive(Clone, Debug)]
-pub struct Redis {
-    /// `redis://` or `rediss://`, each in the file as it is or as `env:NAME` or `file:PATH`: they may hold a password. One for a
-    /// standalone server, several for Sentinel and Cluster.
-    pub urls: Vec<Secret>,
-    /// Default `standalone`.
-    pub mode: RedisMode,
-    /// The master's name; needed for Sentinel.
-    pub sentinel_master: Option<String>,
-    /// For `rediss://` URLs: the authorities to trust in place of the system's, in a PEM file.
-    pub ca_file: Option<PathBuf>,
-    /// For servers that want to know who connects: the gateway's certificate and its key, in PEM files.
-    pub identity: Option<Tls>,
-    /// What a confirmed write survives. Default `everysec`.
-    pub durability: Durability,
-    /// What every key starts with. Default `tidegate`.
-    pub namespace: String,
-    /// Starts although `CONFIG` is denied and the server's settings can't be checked. Default false.
-    pub assume_settings: bool,
-}
-
-/// How the servers stand together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RedisMode {
-    /// One server.
-    #[default]
-    Standalone,
-    /// A master that sentinels know.
-    Sentinel,
-    /// Redis Cluster.
-    Cluster,
-}
-
-/// What a write that Redis confirmed survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// Nothing.
-    Ephemeral,
-    /// A crash of Redis, but for what its operating system had not taken yet; of the machine, but for one to two seconds.
-    #[default]
-    Everysec,
-    /// Power loss of the one node.
-    Fsync,
-    /// Most losses of one node: a replica has it too.
-    Replicated,
-}
-
 /// How work is handed out.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -304,76 +187,6 @@ impl Default for Dispatch {
             latency_target: Duration::from_millis(200),
         }
     }
-}
-
-/// What may be reached. Private, loopback and metadata addresses never, unless allowed here.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Egress {
-    /// Networks that are allowed although they are not public, like `10.0.0.0/8`.
-    pub allow: Vec<IpNet>,
-    /// Ports that may be dialled; empty means every port.
-    pub ports: Vec<u16>,
-    /// Certificate authorities to trust besides the system's: PEM files.
-    pub extra_ca: Vec<PathBuf>,
-    /// Names that are not asked for in the DNS. Their addresses must be allowed all the same.
-    pub hosts: Vec<StaticHost>,
-    /// Kept of each response body. Default 16 KiB.
-    #[serde(with = "units::size")]
-    pub max_response: usize,
-    /// Kept of all response bodies together until they are recorded; what does not fit is cut. Default 32 MiB.
-    #[serde(with = "units::size")]
-    pub response_bytes: usize,
-    /// Open connections, idle ones too. Default 4,096.
-    pub max_connections: usize,
-    /// An idle connection is closed after this. Default 60 s.
-    #[serde(with = "units::duration")]
-    pub idle_timeout: Duration,
-    /// Name resolution, TCP and TLS together. Default 10 s.
-    #[serde(with = "units::duration")]
-    pub connect_timeout: Duration,
-    /// Proxies for destinations that name none. Default `environment`.
-    pub proxy: Proxies,
-}
-
-/// Proxies for destinations that name none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Proxies {
-    /// None.
-    None,
-    /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say. Proxies are asked for addresses that may be reached.
-    #[default]
-    Environment,
-    /// The same, but they are asked for names, for machines that cannot resolve them: what names lead to is theirs to judge.
-    EnvironmentAndNames,
-}
-
-impl Default for Egress {
-    fn default() -> Self {
-        Self {
-            allow: Vec::new(),
-            ports: Vec::new(),
-            extra_ca: Vec::new(),
-            hosts: Vec::new(),
-            max_response: 16 << 10,
-            response_bytes: 32 << 20,
-            max_connections: 4_096,
-            idle_timeout: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(10),
-            proxy: Proxies::default(),
-        }
-    }
-}
-
-/// A name with its addresses.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StaticHost {
-    /// The name.
-    pub name: String,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
 }
 
 /// The sandbox.
@@ -464,6 +277,45 @@ impl Default for History {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
         Self { age: 7 * day, bytes: 1 << 30, dead_letter_age: 30 * day }
+    }
+}
+
+/// Notices of what becomes of tenants' destinations, plugins and queues. A tenant hears of them by a source of the type `notices`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notices {
+    /// How often conditions are looked at. Default 2 s; queues a fifth as often.
+    #[serde(with = "units::duration")]
+    pub every: Duration,
+    /// The least time between two notices of one type about one thing. Default 10 min.
+    #[serde(with = "units::duration")]
+    pub quiet: Duration,
+    /// How long something must be over before that is told. Default 1 min.
+    #[serde(with = "units::duration")]
+    pub hold: Duration,
+    /// So many new dead letters of a tenant within `dead_letters_window` are told of; fewer than half of it end that. Default 100.
+    pub dead_letters: u64,
+    /// Default 10 min.
+    #[serde(with = "units::duration")]
+    pub dead_letters_window: Duration,
+    /// Such a part of a tenant's `plan.queued_bytes`, in percent, is told of; less than half of it ends that. Default 50.
+    pub backlog_percent: u8,
+    /// The operator's tenant, by its name: its source of the type `notices` hears of all tenants. Default: none.
+    pub tenant: Option<String>,
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self {
+            every: Duration::from_secs(2),
+            quiet: 10 * minute,
+            hold: minute,
+            dead_letters: 100,
+            dead_letters_window: 10 * minute,
+            backlog_percent: 50,
+            tenant: None,
+        }
     }
 }
 

@@ -36,6 +36,7 @@ durability = "fsync"
 [egress]
 allow = ["127.0.0.0/8"]
 hosts = [{ name = "receiver.test", addresses = ["127.0.0.1"] }]
+name_servers = ["10.0.0.2:53", "[fd00::2]:5353"]
 
 [plugins]
 threads = 2
@@ -53,6 +54,7 @@ encryption = "env:TIDEGATE_ENCRYPTION_KEY"
     assert_eq!(config.ingest.max_body, 2 << 20);
     assert_eq!(config.ingest.idle_timeout, Duration::from_secs(90));
     assert_eq!(config.ingest.tls.as_ref().map(|tls| tls.key.clone()), Some("/etc/tidegate/tls/key.pem".into()));
+    assert_eq!(config.egress.name_servers.iter().map(|server| server.port()).collect::<Vec<_>>(), [53, 5353]);
     let Store::Redis(redis) = &config.store else { panic!("not redis") };
     assert_eq!(redis.durability, Durability::Fsync);
     assert!(!format!("{config:?}").contains("hunter2"));

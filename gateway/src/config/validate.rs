@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Config;
 use super::secret::{SecretError, SecretRef};
 use super::sections::{
-    Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Plugins, Raw, RawDurability, RawStore,
-    Redis, RedisMode, Store, StoreKind, Telemetry, Tls,
+    Admin, Dispatch, Durability, Egress, Embedded, EmbeddedDurability, History, Ingest, Notices, Plugins, Raw, RawDurability,
+    RawStore, Redis, RedisMode, Store, StoreKind, Telemetry, Tls,
 };
 use crate::secret::Secret;
 
@@ -50,13 +50,14 @@ const GIB: usize = 1 << 30;
 
 /// Checks `raw` and makes the configuration of it. The result counts only if nothing was found.
 pub(super) fn validate(raw: Raw, base: &Path, checks: &mut Checks) -> Config {
-    let Raw { mut ingest, admin, store, dispatch, mut egress, mut plugins, history, telemetry, shutdown, mut keys } = raw;
+    let Raw { mut ingest, admin, store, dispatch, mut egress, mut plugins, history, notices, telemetry, shutdown, mut keys } = raw;
     check_ingest(&ingest, checks);
     check_admin(&admin, checks);
     check_dispatch(&dispatch, checks);
     check_egress(&egress, checks);
     check_plugins(&plugins, checks);
     check_history(&history, checks);
+    check_notices(&notices, checks);
     check_telemetry(&telemetry, checks);
     checks.time("shutdown.deadline", shutdown.deadline, Duration::ZERO, HOUR);
     let store = match store.kind {
@@ -76,7 +77,7 @@ pub(super) fn validate(raw: Raw, base: &Path, checks: &mut Checks) -> Config {
             *path = base.join(&path);
         }
     }
-    Config { ingest, admin, store, dispatch, egress, plugins, history, telemetry, shutdown, keys }
+    Config { ingest, admin, store, dispatch, egress, plugins, history, notices, telemetry, shutdown, keys }
 }
 
 fn check_ingest(ingest: &Ingest, checks: &mut Checks) {
@@ -158,6 +159,18 @@ fn check_plugins(plugins: &Plugins, checks: &mut Checks) {
 fn check_history(history: &History, checks: &mut Checks) {
     checks.time("history.age", history.age, SECOND, 10 * YEAR);
     checks.time("history.dead_letter_age", history.dead_letter_age, SECOND, 10 * YEAR);
+}
+
+fn check_notices(notices: &Notices, checks: &mut Checks) {
+    checks.time("notices.every", notices.every, SECOND / 20, HOUR);
+    checks.time("notices.quiet", notices.quiet, SECOND, 24 * 7 * HOUR);
+    checks.time("notices.hold", notices.hold, Duration::ZERO, 24 * HOUR);
+    checks.range("notices.dead_letters", notices.dead_letters, 1, 1_000_000_000);
+    checks.time("notices.dead_letters_window", notices.dead_letters_window, SECOND, 24 * HOUR);
+    checks.range("notices.backlog_percent", notices.backlog_percent, 1, 100);
+    if notices.tenant.as_ref().is_some_and(String::is_empty) {
+        checks.fault("notices.tenant", "must be a tenant's name, or be left out");
+    }
 }
 
 fn check_telemetry(telemetry: &Telemetry, checks: &mut Checks) {

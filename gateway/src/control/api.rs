@@ -15,6 +15,7 @@
 mod aliases;
 mod apply;
 mod auth;
+mod bookmarks;
 mod destinations;
 mod events;
 mod extract;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::model::{Connections, Destinations, Plugins, PortionRecord, Sources, VersionRecord, VisitParts};
-use super::snapshot::{CanaryPin, Connection, Destination, Portion, Snapshot, Source, Split, Stage, Visit};
+use super::snapshot::{CanaryPin, Connection, Destination, Order, Portion, Snapshot, Source, Split, Stage, Visit};
 use super::sorted::Sorted;
 use super::state::{Entry, State, TenantState};
-use crate::dispatch::rate::Paces;
+use crate::dispatch::rate::{Paces, Rate, Unit};
 use crate::event::{DestinationId, Pin, SourceId};
 
 /// Something refers to what isn't there.
@@ -72,26 +72,52 @@ fn destination(tenant: &TenantState, entry: &Entry<Destinations>) -> Result<Arc<
     let (own, condition) = (&entry.parts.destination, &entry.condition);
     let (sign, judge) = (&entry.parts.sign, &entry.parts.judge);
     let shards = tenant.entry.parts.shards.count();
+    let handshake = entry.parts.handshake.as_ref();
+    let agreement = handshake.and_then(|handshake| condition.agreement(&handshake.asked));
+    let rates = [
+        own.rate,
+        agreement.and_then(|agreement| agreement.rate).map(|limit| Rate { limit: limit.min(Rate::MAX), per: Unit::Minute }),
+    ];
+    let slowest = rates.into_iter().flatten().map(|rate| rate.pace(shards)).max();
     let paces = Paces {
-        destination: own.rate.map(|rate| (own.id, rate.pace(shards))),
+        destination: slowest.map(|pace| (own.id, pace)),
         tenant: tenant.entry.parts.plan.delivery_rate.map(|rate| (own.tenant, rate.pace(shards))),
     };
-    if paces.is_empty() && condition.is_empty() && sign.is_none() && judge.is_none() {
+    let order = own.order.as_ref().map(|order| order_of(tenant, entry, order));
+    let is_plain = paces.is_empty() && order.is_none() && condition.is_empty() && sign.is_none() && judge.is_none();
+    if is_plain && handshake.is_none() {
         return Ok(Arc::clone(own));
     }
     let visit = |parts: &Option<VisitParts>| {
         let who = || format!("destination `{}`", entry.id);
         parts.as_ref().map(|parts| visit(tenant, parts, who)).transpose()
     };
+    let is_wanted = own.enabled && condition.disabled.is_none();
+    let awaits = handshake.filter(|_| is_wanted && agreement.is_none()).cloned();
     Ok(Arc::new(Destination {
-        enabled: own.enabled && condition.disabled.is_none(),
+        enabled: is_wanted && awaits.is_none(),
+        awaits,
         paces,
+        order,
         failing_since: condition.failing_since,
         enabled_at: condition.enabled_at.unwrap_or_default(),
         sign: visit(sign)?,
         judge: visit(judge)?,
         ..Destination::clone(own)
     }))
+}
+
+/// With what is the same for all of the destination's connections.
+fn order_of(tenant: &TenantState, entry: &Entry<Destinations>, order: &Order) -> Order {
+    let id = entry.id.to_string();
+    let mut known = Order::new(order.by.clone());
+    let connections: Vec<_> = tenant.connections.iter().filter(|one| one.parts.destination == id).collect();
+    if !connections.is_empty() {
+        known.is_paused = connections.iter().all(|one| one.parts.paused);
+        known.runs_plugins = connections.iter().all(|one| !one.parts.stages.is_empty());
+    }
+    known.connections = connections.iter().map(|one| one.id).collect();
+    known
 }
 
 fn visit(tenant: &TenantState, parts: &VisitParts, who: impl Fn() -> String) -> Result<Visit, Dangling> {
@@ -157,7 +183,7 @@ fn connect(
         withheld: source.parts.verifier.signature_headers().filter_map(|name| name.parse().ok()).collect(),
         retry: parts.retry.clone().unwrap_or_else(|| destination.parts.retry.clone()),
         destination: Arc::clone(destinations.get(&destination.id).unwrap_or(&destination.parts.destination)),
-        window: tenant.entry.parts.shards.part(destination.parts.destination.in_flight),
+        window: destination.parts.destination.window(&tenant.entry.parts),
     })
 }
 
@@ -194,10 +220,13 @@ fn source(tenant: &TenantState, entry: &Entry<Sources>, connections: Vec<Arc<Con
         verifier: Arc::clone(&parts.verifier),
         verify: visit(&parts.verify)?,
         respond: visit(&parts.respond)?,
+        permits: parts.permits.clone(),
+        format: parts.format,
         methods: parts.methods.clone(),
         dedup: parts.dedup.clone(),
         max_body: parts.max_body,
         trust_trace: parts.trust_trace,
+        is_ordered: connections.iter().any(|connection| connection.destination.order.is_some()),
         pins,
         canaries,
         connections,

@@ -32,6 +32,9 @@ pub struct Condition {
     /// Since when it fails, once that is long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
+    /// What it answered when it was asked whether it agrees to be sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Answered>,
     /// When somebody last enabled it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled_at: Option<Timestamp>,
@@ -46,6 +49,24 @@ pub struct Disabled {
     pub code: String,
     /// In words.
     pub detail: String,
+}
+
+/// What a destination answered to the handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// When it was first answered so.
+    pub at: Timestamp,
+    /// What was asked: [`Handshake::asked`](super::snapshot::Handshake::asked).
+    pub asked: String,
+    /// What it agreed to, or why not.
+    pub answer: Result<Agreement, String>,
+}
+
+/// What a destination agreed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Requests a minute; none for no limit.
+    pub rate: Option<u32>,
 }
 
 /// What dispatch noticed of a destination. It says so again and again for as long as it is so.
@@ -68,6 +89,20 @@ pub enum Noticed {
     },
     /// It works again.
     Recovered,
+    /// It agrees to be sent to.
+    Agreed {
+        /// What was asked.
+        asked: String,
+        /// Requests a minute.
+        rate: Option<u32>,
+    },
+    /// It does not.
+    NotAgreed {
+        /// What was asked.
+        asked: String,
+        /// In words.
+        detail: String,
+    },
 }
 
 /// How a destination's circuit stands in one shard.
@@ -110,7 +145,22 @@ impl Condition {
             Noticed::FailedTooLong { detail } => Self { disabled: disabled("failing", detail), ..self.clone() },
             Noticed::Failing { since } => Self { failing_since: self.failing_since.or(Some(*since)), ..self.clone() },
             Noticed::Recovered => Self { failing_since: None, ..self.clone() },
+            Noticed::Agreed { asked, rate } => self.answered(asked, Ok(Agreement { rate: *rate }), at),
+            Noticed::NotAgreed { asked, detail } => self.answered(asked, Err(detail.clone()), at),
         }
+    }
+
+    /// The first of several answers that say the same stays. What was asked meanwhile of something else is for its own answer to say.
+    fn answered(&self, asked: &str, answer: Result<Agreement, String>, at: Timestamp) -> Self {
+        match &self.answered {
+            Some(before) if before.asked == asked && (before.answer == answer || before.answer.is_ok()) => self.clone(),
+            _ => Self { answered: Some(Answered { at, asked: asked.to_owned(), answer }), ..self.clone() },
+        }
+    }
+
+    /// What was agreed to, if this was asked.
+    pub fn agreement(&self, asked: &str) -> Option<Agreement> {
+        self.answered.as_ref().filter(|answered| answered.asked == asked).and_then(|answered| answered.answer.clone().ok())
     }
 
     /// Of one that is enabled.
@@ -118,7 +168,7 @@ impl Condition {
         if self.disabled.is_none() && self.failing_since.is_none() {
             return self.clone();
         }
-        Self { enabled_at: Some(now), ..Self::default() }
+        Self { enabled_at: Some(now), answered: self.answered.clone(), ..Self::default() }
     }
 }
 
@@ -154,6 +204,18 @@ impl Control {
                 Ok((entry.name.clone(), entry.condition.clone(), condition))
             })
             .await?;
+        if let Some(Answered { answer, .. }) =
+            after.answered.as_ref().filter(|answered| before.answered.as_ref() != Some(*answered))
+        {
+            match answer {
+                Ok(Agreement { rate }) => {
+                    tracing::info!(tenant = %owner, %destination, name, rate, "destination agreed to be sent to")
+                }
+                Err(detail) => {
+                    tracing::warn!(tenant = %owner, %destination, name, detail, "destination did not agree to be sent to")
+                }
+            }
+        }
         match (&before.disabled, &after.disabled, before.failing_since, after.failing_since) {
             (None, Some(Disabled { code, detail, .. }), ..) => {
                 tracing::warn!(tenant = %owner, %destination, name, code, detail, "destination disabled");

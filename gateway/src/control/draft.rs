@@ -31,6 +31,10 @@ pub trait Owned: Prepare {
     fn link(spec: &mut Self::Spec, tenant: &TenantState, faults: &mut Vec<FieldError>);
     /// What refers to this one, as people call it.
     fn users(tenant: &TenantState, id: Self::Id) -> Vec<String>;
+    /// What can't stand beside the others that the tenant has.
+    fn conflict(_id: Self::Id, _spec: &Self::Spec, _tenant: &TenantState) -> Option<FieldError> {
+        None
+    }
     /// How it is diverted, if it is something that can be.
     fn diverted(_: Self::Id) -> Option<Diverted> {
         None
@@ -93,6 +97,7 @@ impl Draft {
         let tenant = self.living(owner)?;
         let mut faults = Vec::new();
         K::link(&mut spec, tenant, &mut faults);
+        faults.extend(K::conflict(id, &spec, tenant));
         let old = K::table(tenant).get(id);
         if let Some(other) = K::table(tenant).named(K::name(&spec)).filter(|other| other.id.to_string() != id.to_string()) {
             return Err(Error::Taken { kind: K::NAME, name: other.name.clone() });
@@ -269,6 +274,13 @@ impl Owned for Sources {
     fn users(tenant: &TenantState, id: Self::Id) -> Vec<String> {
         let id = id.to_string();
         connections_where(tenant, |entry| entry.parts.source == id)
+    }
+
+    fn conflict(id: Self::Id, spec: &Self::Spec, tenant: &TenantState) -> Option<FieldError> {
+        let mut others = tenant.sources.iter().filter(|other| other.id != id && other.parts.verifier.takes_notices());
+        let other = others.next().filter(|_| spec.takes_notices())?;
+        let message = format!("a tenant has one source of type \"notices\", and `{}` is it: connect that one", other.name);
+        Some(FieldError { field: "auth.type".to_owned(), message })
     }
 
     fn diverted(id: Self::Id) -> Option<Diverted> {

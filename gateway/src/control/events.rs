@@ -1,11 +1,28 @@
 //! What became of events: reading history, and trying again by hand.
 
+use std::collections::BTreeSet;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use super::homes::Homes;
 use super::service::{Control, Error};
-use crate::event::{DeliveryId, EventId};
+use super::waiting::{Circuits, waits_for_circuit};
+use crate::event::{DeliveryId, DestinationId, EventId};
 use crate::store::{DeliveryState, EventHistory, EventSummary, Home, Page, PageRequest};
 
+/// Destinations whose circuits are asked for at once.
+const AT_ONCE: usize = 16;
+
 impl Control {
+    /// The circuits that these events' deliveries may wait for.
+    pub async fn circuits<'a>(&self, events: impl IntoIterator<Item = &'a EventSummary>) -> Result<Circuits, Error> {
+        let rows = events.into_iter().flat_map(|event| &event.deliveries);
+        let destinations: BTreeSet<DestinationId> = rows.filter_map(waits_for_circuit).collect();
+        let asked = destinations.into_iter().map(async |id| Ok::<_, Error>((id, self.circuit(id).await?)));
+        let found: Vec<_> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().filter_map(|(id, note)| Some((id, note?))).collect())
+    }
+
     /// A tenant's events, newest first.
     pub async fn events(&self, homes: &Homes, page: PageRequest<EventId>) -> Result<Page<(Home, EventSummary), EventId>, Error> {
         Ok(homes.events(&*self.store, page).await?)

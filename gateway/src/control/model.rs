@@ -4,16 +4,19 @@
 //! One JSON record each, `{"v": 1, "created_at": ms, "updated_at": ms, "spec": {...}}` with its secrets sealed, under
 //! `ten/<id>`, `key/<owner>/<id>`, `src/<tenant>/<id>`, `dst/<tenant>/<id>`, `con/<tenant>/<id>` or `plg/<tenant>/<id>`;
 //! `<owner>` is a tenant, or `-` for an operator. A tenant that is spread over several shards is in format 2, and so
-//! is a plugin with an alias that is split, and a source or destination that names a plugin. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
+//! is a plugin with an alias that is split, and a source or destination that names a plugin; a destination of another kind than HTTP, or one that keeps an order or sends batches, is in format 3. What operators set for the gateway's work is under `trf/` ([`super::steering`]).
 //!
 //! # Limits
 //! Names 64 bytes; descriptions and other short texts 1 KiB; the numbers of things beside each other are constants here.
 
+mod batch;
 mod connection;
 mod destination;
+mod handshake;
 mod key;
 mod limits;
 mod name;
+mod order;
 mod plugin;
 mod retry;
 mod source;
@@ -27,13 +30,17 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use batch::BatchSpec;
 pub use connection::{ConnectionSpec, Connections, LimitsSpec, StageSpec};
 pub use destination::{
-    Compression, DestinationAuth, DestinationSpec, Destinations, HeaderSpec, ProxySpec, RetiringSpec, SigningSpec, TlsSpec,
+    AmqpSpec, Compression, DestinationAuth, DestinationKind, DestinationSpec, Destinations, HeaderSpec, KafkaSpec, NatsSpec,
+    ProxySpec, RedisStreamSpec, RetiringSpec, S3Spec, SigningSpec, TlsSpec,
 };
+pub use handshake::{DestinationHandshakeSpec, SourceHandshakeSpec};
 pub use key::{KEY_PREFIX, KeyRecord, Keys, Minted, digest_of, parse_key};
 pub use limits::CircuitBreakerSpec;
 pub use name::check_name;
+pub use order::{OrderName, OrderSpec};
 pub use plugin::{
     LATEST, MAX_RETIRED, MAX_VERSIONS, PastRecord, PluginRecord, Plugins, PortionRecord, RetiredRecord, SplitRecord, VersionRecord,
     check_alias,
@@ -52,6 +59,9 @@ use crate::event::IdError;
 pub const FORMAT: u8 = 1;
 /// The format of a source or destination that names a plugin: an older release does not know such fields.
 const VISITED: u8 = 2;
+/// The format of a destination that keeps an order, sends batches, or is no receiver of HTTP requests: an older release would break the one, know
+/// nothing of the other, and take the third's URL for a receiver's.
+const LATER: u8 = 3;
 
 /// A kind of resource.
 pub trait Kind: Sized + Send + Sync + 'static {

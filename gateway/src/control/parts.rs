@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::model::{Faults, LimitsSpec};
 use crate::egress::policy::AddressPolicy;
-use crate::egress::{Target, TargetConfig, TargetError};
+use crate::egress::{Speaks, Target, TargetConfig, TargetError};
 use crate::plugin::{Access, Limits, Secrets};
 use crate::secret::Secret;
 
@@ -28,7 +28,7 @@ pub(super) fn target(config: &TargetConfig, policy: &AddressPolicy, origin: Orig
     match Target::new(config, policy) {
         Err(TargetError::Refused(refusal)) if origin == Origin::Stored => {
             tracing::warn!(destination = %config.destination, %refusal, "destination held: its address is not allowed any more");
-            let held = TargetConfig { url: HELD.into(), ..config.clone() };
+            let held = TargetConfig { url: HELD.into(), speaks: Speaks::Http, ..config.clone() };
             Target::new(&held, &AddressPolicy::default()).map(|target| (target, true))
         }
         result => result.map(|target| (target, false)),

@@ -60,6 +60,9 @@ pub(super) fn source_auth() -> RefOr<Schema> {
         "description": "How requests are verified.",
         "oneOf": [
             variant(&["type"], json!({"type": kind("none")})),
+            variant(&["type"], json!({
+                "type": {"type": "string", "enum": ["notices"], "description": "Takes the gateway's own notices (`Notice`) and nothing that is sent to it. A tenant has one."}
+            })),
             variant(&["type", "keys"], json!({
                 "type": kind("api_key"), "header": {"type": "string"}, "prefix": {"type": "string"},
                 "query": {"type": "string"}, "keys": keys

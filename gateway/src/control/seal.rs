@@ -4,6 +4,8 @@
 //! random nonce each, and as associated data the resource's id and the field, so that a sealed text can't be moved to another
 //! place. Specs are sealed as JSON: the places that hold secrets are patterns like `plugins/*/secrets/*`.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -61,6 +63,11 @@ impl Sealer {
         Ok(Self { keys, random: SystemRandom::new() })
     }
 
+    /// Whether it can open what was sealed under this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|(known, _)| known == key)
+    }
+
     /// Seals `text` for this place.
     pub fn seal(&self, place: &str, text: &str) -> Result<String, SealError> {
         let (id, key) = &self.keys[0];
@@ -113,6 +120,24 @@ impl Sealer {
 }
 
 const SEALED: &str = "sealed";
+
+/// Adds the ids of the keys that secrets in a stored record are sealed under. What is no record has none.
+pub fn keys_in(record: &[u8], found: &mut BTreeSet<String>) {
+    fn look(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| look(item, found)),
+            Value::Object(fields) => {
+                let sealed = fields.get(SEALED).and_then(Value::as_str).and_then(|sealed| sealed.strip_prefix("1."));
+                found.extend(sealed.and_then(|rest| rest.split('.').next()).map(str::to_owned));
+                fields.values().for_each(|field| look(field, found));
+            }
+            _ => {}
+        }
+    }
+    if let Ok(record) = serde_json::from_slice(record) {
+        look(&record, found);
+    }
+}
 
 /// Takes the sealed texts out of `spec`, leaving `{"sealed": true}`: what the API shows.
 pub fn redact_json(patterns: &[&str], spec: &mut Value) {
@@ -197,6 +222,10 @@ mod tests {
         let mut shown = sealed.clone();
         redact_json(&patterns, &mut shown);
         assert_eq!(shown["plugins"][0]["secrets"]["a"], json!({"sealed": true}));
+        let mut keys = BTreeSet::new();
+        keys_in(sealed.to_string().as_bytes(), &mut keys);
+        assert!(keys.len() == 1 && keys.iter().all(|key| sealer.has(key)), "{keys:?}");
+        assert!(!sealer.has("00000000"));
         sealer.open_json("x", &patterns, &mut sealed).expect("opens");
         assert_eq!(sealed, spec);
     }

@@ -75,6 +75,13 @@ pub enum LoadError {
     Dangling(#[from] Dangling),
 }
 
+/// Whether a gateway could start with these records.
+pub fn check_records(revision: Revision, records: &[(String, Bytes)], with: &Preparer) -> Result<(), LoadError> {
+    let state = State::load(&State::default(), revision, records, with)?;
+    assemble(&State::default(), &Snapshot::default(), &state)?;
+    Ok(())
+}
+
 /// The configuration and all that can be done with it.
 pub struct Control {
     pub(super) store: Arc<dyn Store>,

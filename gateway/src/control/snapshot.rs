@@ -1,5 +1,6 @@
 //! The snapshot that both wings read.
 
+mod handshake;
 mod shards;
 mod split;
 mod traffic;
@@ -12,12 +13,14 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use handshake::{Handshake, Permits};
 pub use shards::Shards;
 pub use split::{CanaryPin, NoShare, Portion, Share, Split};
 pub use traffic::{Diversion, Diverted, Percent, Traffic};
 
 use super::sorted::Sorted;
 use crate::clock::Timestamp;
+use crate::dispatch::batch::Batching;
 use crate::dispatch::circuit::Breaker;
 use crate::dispatch::filter::Filter;
 use crate::dispatch::rate::{Paces, Rate};
@@ -101,8 +104,12 @@ pub struct Source {
     pub verify: Option<Visit>,
     /// Is asked first, and may answer.
     pub respond: Option<Visit>,
+    /// Which senders are told that they may send, when they ask.
+    pub permits: Option<Arc<Permits>>,
     /// Methods that it takes; `None` means any.
     pub methods: Option<Vec<Method>>,
+    /// What its requests must be.
+    pub format: Format,
     /// What makes an event a duplicate.
     pub dedup: Option<DedupRule>,
     /// The largest body that it takes, in bytes.
@@ -111,10 +118,24 @@ pub struct Source {
     pub trust_trace: bool,
     /// Enabled connections, in the order of their names.
     pub connections: Vec<Arc<Connection>>,
+    /// Whether one of them leads to a destination that keeps an order: then all its events are in one lane and one shard.
+    pub is_ordered: bool,
     /// Ready to be copied into an event: see [`Source::pins_for`].
     pub pins: Pins,
     /// Where canaries take their share.
     pub canaries: Vec<CanaryPin>,
+}
+
+/// What requests of a source must be to be taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = SourceFormat)]
+pub enum Format {
+    /// Anything.
+    #[default]
+    Any,
+    /// CloudEvents 1.0 over HTTP: binary, structured as JSON, or a batch of these. What is none is answered with 400, which says why.
+    CloudEvents,
 }
 
 /// What makes an event a duplicate of an earlier one.
@@ -129,6 +150,37 @@ pub struct DedupRule {
 /// What is compared to find a duplicate. An event without it is never a duplicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DedupBy {
+    /// The value of this header.
+    Header(HeaderName),
+    /// The value at this place in a JSON body (RFC 6901).
+    Pointer(String),
+}
+
+/// What keeps its order on the way to a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What goes in one line.
+    pub by: OrderBy,
+    /// The connections to the destination.
+    pub connections: Vec<ConnectionId>,
+    /// Whether all of them are paused.
+    pub is_paused: bool,
+    /// Whether all of them run plugins.
+    pub runs_plugins: bool,
+}
+
+impl Order {
+    /// Of a destination without connections.
+    pub fn new(by: OrderBy) -> Self {
+        Self { by, connections: Vec::new(), is_paused: false, runs_plugins: false }
+    }
+}
+
+/// What goes in one line: what has the same value. An event without it keeps no order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderBy {
+    /// Everything.
+    Destination,
     /// The value of this header.
     Header(HeaderName),
     /// The value at this place in a JSON body (RFC 6901).
@@ -160,7 +212,7 @@ pub struct Connection {
     pub withheld: Vec<HeaderName>,
     /// Where deliveries go.
     pub destination: Arc<Destination>,
-    /// The part of each of its tenant's shards in the destination's window.
+    /// The part of each of its tenant's shards in the destination's window, in deliveries.
     pub window: usize,
 }
 
@@ -282,16 +334,30 @@ pub struct Destination {
     pub rate: Option<Rate>,
     /// The part of each shard in that, and in its tenant's.
     pub paces: Paces,
+    /// What keeps its order, if anything does.
+    pub order: Option<Order>,
+    /// Whether several deliveries go out in one request, and how.
+    pub batch: Option<Batching>,
     /// When its circuit opens; none if it has no circuit.
     pub breaker: Option<Breaker>,
     /// Since when it fails, once the gateway has noted it.
     pub failing_since: Option<Timestamp>,
     /// When it was last enabled after the gateway had noted something: what was learnt before does not count.
     pub enabled_at: Timestamp,
+    /// What it has not agreed to yet, while that is all that keeps it from being enabled.
+    pub awaits: Option<Arc<Handshake>>,
     /// Signs each attempt.
     pub sign: Option<Visit>,
     /// Says what an answer means.
     pub judge: Option<Visit>,
+}
+
+impl Destination {
+    /// Deliveries in hand at once, in one shard of its tenant.
+    pub fn window(&self, tenant: &Tenant) -> usize {
+        let requests = tenant.shards.part(self.in_flight);
+        self.batch.as_ref().map_or(requests, |batch| batch.window(requests, tenant.shards.part(tenant.plan.in_flight)))
+    }
 }
 
 /// A plugin that a source or a destination names.

@@ -152,7 +152,7 @@ impl Control {
         if let Some(parts) = self.state().tenant(tenant).map(|tenant| Arc::clone(&tenant.entry.parts)) {
             let home = Home { tenant, shard: parts.shards.home() };
             let per_second = parts.plan.plugin_fuel.div_ceil(parts.shards.count() as u64);
-            self.inspector.pay(home, per_second, report.run.fuel, self.clock.now());
+            self.inspector.pay(home, per_second, report.price(), self.clock.now());
         }
         report
     }

@@ -93,7 +93,9 @@ impl Admission {
     /// Lets one in that waited in the destination's queue.
     pub(super) fn pass(&self, snapshot: &Snapshot, queue: QueueKey, now: Timestamp) -> Option<Turn> {
         self.found(snapshot, queue);
-        self.take(destination_of(snapshot, queue)?, now, AHEAD).ok()
+        // A batch asks for all that is in it, once it is complete.
+        let destination = destination_of(snapshot, queue).filter(|destination| destination.batch.is_none())?;
+        self.take(destination, now, AHEAD).ok()
     }
 
     fn take(&self, destination: &Destination, now: Timestamp, ahead: Duration) -> Result<Turn, Wait> {
@@ -118,13 +120,17 @@ impl Admission {
             Standing::Probing(probes) => probes,
             Standing::Closed => usize::MAX,
         };
-        if destination.paces.is_empty() { probes } else { probes.min(self.slots().free(&destination.paces, now, AHEAD)) }
+        if destination.paces.is_empty() {
+            return probes;
+        }
+        let slots = self.slots().free(&destination.paces, now, AHEAD);
+        probes.min(destination.batch.as_ref().map_or(slots, |batch| slots.saturating_mul(batch.max_events)))
     }
 
     /// For what the destination's queue waits, beside its window.
     pub(super) fn wait_of(&self, destination: &Destination, now: Timestamp) -> Wait {
         if !destination.enabled {
-            return Wait::DestinationDisabled;
+            return Wait::of_disabled(destination);
         }
         if self.standing(destination, now) != Standing::Closed {
             return Wait::CircuitOpen;
@@ -145,7 +151,8 @@ impl Admission {
 
     /// The same for a queue of which only its destination tells what it waits for.
     pub(super) fn found(&self, snapshot: &Snapshot, queue: QueueKey) {
-        if destination_of(snapshot, queue).is_some_and(|destination| !destination.paces.is_empty()) {
+        let has_pace = || destination_of(snapshot, queue).is_some_and(|destination| !destination.paces.is_empty());
+        if matches!(queue, QueueKey::Ordered(..)) || has_pace() {
             self.park(queue);
         }
     }
@@ -170,6 +177,13 @@ impl Admission {
         waiting.iter().filter_map(ready).min()
     }
 
+    /// Takes the turn of an attempt back that did not begin.
+    pub(super) fn unused(&self, destination: &Destination, is_probe: bool) {
+        if is_probe {
+            self.with_circuit(destination, |circuit, _| circuit.unused());
+        }
+    }
+
     /// Learns from an attempt that ended. Says how the circuit stands if that changed, for whoever looks at it.
     pub(super) fn ended(
         &self,
@@ -181,7 +195,10 @@ impl Admission {
     ) -> Option<CircuitNote> {
         let (tenant, id) = (destination.tenant, destination.id);
         let change = match answer {
-            Answer::Nothing => return None,
+            Answer::Nothing => {
+                self.unused(destination, is_probe);
+                return None;
+            }
             Answer::Taken => {
                 if destination.failing_since.is_some() {
                     (shared.noticed)(tenant, id, Noticed::Recovered, now);
@@ -303,6 +320,16 @@ impl Admission {
         self.0.count.store(circuits.len(), Ordering::Release);
     }
 
+    /// Circuits that are not closed.
+    pub(super) fn not_closed(&self) -> Vec<(DestinationId, CircuitNote)> {
+        if self.0.count.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        let circuits = self.circuits();
+        let open = circuits.iter().filter(|(_, circuit)| circuit.phase() != Phase::Closed);
+        open.map(|(destination, circuit)| (*destination, note_of(circuit))).collect()
+    }
+
     fn open(&self) -> usize {
         self.circuits().values().filter(|circuit| circuit.phase() != Phase::Closed).count()
     }
@@ -322,7 +349,9 @@ impl Admission {
 
 fn destination_of(snapshot: &Snapshot, queue: QueueKey) -> Option<&Destination> {
     match queue {
-        QueueKey::Destination(_, destination) => snapshot.destinations.get(&destination).map(|destination| &**destination),
+        QueueKey::Destination(_, destination) | QueueKey::Ordered(_, destination) => {
+            snapshot.destinations.get(&destination).map(|destination| &**destination)
+        }
         _ => None,
     }
 }

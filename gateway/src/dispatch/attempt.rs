@@ -1,4 +1,4 @@
-//! Attempts a delivery: exactly one HTTP request, and what follows from its answer.
+//! Attempts a delivery: exactly one HTTP request, or one message to a broker, and what follows from its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +8,20 @@ use http::HeaderValue;
 
 use super::Shared;
 use super::admission::{Answer, Turn};
+use super::batch;
 use super::gate::Stay;
+use super::order;
 use super::schedule::{History, Next, Outcome, Reason};
 use super::visit::Visits;
 use super::wait::Wait;
 use super::work::Worker;
 use crate::clock::Timestamp;
-use crate::control::snapshot::Connection;
-use crate::egress::{OutRequest, Sent};
+use crate::control::snapshot::{Connection, Destination};
+use crate::egress::{Labels, OutRequest, Sent};
 use crate::event::{
     Attempt, Delivery, DeliveryId, Event, EventId, Failure, Lane, Party, PluginRun, SharedRequest, TenantId, TraceContext,
 };
-use crate::store::{DeliveryRecord, DeliveryState, Job, QueueKey, Work};
+use crate::store::{DeliveryRecord, DeliveryState, Job, Line, QueueKey, Work};
 use crate::telemetry::metrics::TenantClass;
 use crate::telemetry::trace::{AttemptOf, AttemptSpan, Peer, Settled};
 
@@ -31,10 +33,10 @@ pub(super) struct Planned {
     pub(super) runs: Vec<PluginRun>,
     pub(super) event: EventId,
     pub(super) tenant: TenantId,
+    pub(super) accepted_at: Timestamp,
+    pub(super) request: SharedRequest,
+    pub(super) trace: Option<TraceContext>,
     output: u32,
-    accepted_at: Timestamp,
-    request: SharedRequest,
-    trace: Option<TraceContext>,
 }
 
 /// What was tried before, for all deliveries of one piece of work.
@@ -53,12 +55,14 @@ pub(super) struct Past {
     pub(super) parked: bool,
     /// The lane that it came from; jobs count as normal.
     pub(super) lane: Lane,
+    /// The line that it is the first of.
+    pub(super) line: Option<Line>,
 }
 
 impl Planned {
-    pub(super) fn new(event: &Event, connection: Arc<Connection>, output: u32, request: SharedRequest) -> Self {
+    pub(super) fn new(event: &Event, connection: Arc<Connection>, (id, output): (DeliveryId, u32), request: SharedRequest) -> Self {
         Self {
-            id: DeliveryId::derive(event.id, connection.id, output),
+            id,
             connection,
             runs: Vec::new(),
             event: event.id,
@@ -77,15 +81,21 @@ impl Planned {
         Self { id, connection, runs: Vec::new(), event, tenant, output, accepted_at, request, trace }
     }
 
+    /// Whether it is of a replay: its event was accepted long before.
+    fn is_replay(&self) -> bool {
+        self.id != DeliveryId::derive(self.event, self.connection.id, self.output)
+    }
+
     /// The row that puts it on the schedule at once, unattempted.
     pub(super) fn scheduled(&self, past: Past, now: Timestamp) -> DeliveryRecord {
         self.going_on(DeliveryState::Scheduled { due: now }, past, now)
     }
 
     /// Waits for what its destination's plugins need, or never goes out.
-    fn stays(&self, worker: &Worker, stay: Stay, past: Past) -> DeliveryRecord {
+    pub(super) fn stays(&self, worker: &Worker, stay: Stay, past: Past) -> DeliveryRecord {
         let (shared, now) = (&worker.shared, worker.shared.clock.now());
         let state = match stay {
+            Stay::In(_, wait) if past.line.is_some() => return self.stays_in_line(worker, wait, past),
             Stay::In(queue, wait) => {
                 worker.gates.park(shared, &worker.windows, (queue, wait), past.since);
                 DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) }
@@ -96,6 +106,32 @@ impl Planned {
             }
         };
         self.going_on(state, past, now)
+    }
+
+    /// Keeps its place in its line.
+    fn stays_in_line(&self, worker: &Worker, wait: Wait, past: Past) -> DeliveryRecord {
+        let Some(line) = past.line else { return self.scheduled(past, worker.shared.clock.now()) };
+        let (state, line) = order::stay(&worker.shared, self.tenant, line, past, wait);
+        if let DeliveryState::DeadLettered { reason } = &state {
+            let now = worker.shared.clock.now();
+            worker.shared.spans.dead_lettered(self.trace, Some(self.connection.id), self.id, now, reason);
+        }
+        self.going_on(state, Past { line: Some(line), ..past }, worker.shared.clock.now())
+    }
+
+    /// What spans tell of it.
+    pub(super) fn of(&self) -> AttemptOf<'_> {
+        AttemptOf {
+            id: self.id,
+            event: self.event,
+            tenant: self.tenant,
+            connection: self.connection.id,
+            destination: self.connection.destination.id,
+            accepted_at: self.accepted_at,
+            method: &self.request.method,
+            bytes: self.request.body.len(),
+            trace: self.trace,
+        }
     }
 
     fn going_on(&self, state: DeliveryState, past: Past, now: Timestamp) -> DeliveryRecord {
@@ -137,22 +173,31 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     let shared = &worker.shared;
     let destination = &planned.connection.destination;
     if !destination.enabled {
-        return park(worker, planned, past, Wait::DestinationDisabled);
+        return park(worker, planned, past, Wait::of_disabled(destination));
     }
     let queue = QueueKey::Destination(planned.tenant, destination.id);
     let permit = if past.admitted { None } else { worker.windows.enter_destination(queue, planned.connection.window).await };
     if !past.admitted && permit.is_none() {
         return park(worker, planned, past, worker.admission.wait_of(destination, shared.clock.now()));
     }
+    if let Some(batching) = &destination.batch {
+        // On the heap: most destinations have none, and all would carry its room along.
+        let row = Box::pin(batch::deliver(worker, batching, planned, past)).await;
+        drop(permit);
+        return row;
+    }
     let visits = match Visits::enter(worker, planned, past) {
         Ok(visits) => visits,
-        Err(stay) => return planned.stays(worker, stay, past),
+        Err(stay) => {
+            worker.admission.unused(destination, past.turn.is_some_and(|turn| turn.is_probe));
+            return planned.stays(worker, stay, past);
+        }
     };
-    let (started_at, is_probe) = match begin(worker, planned, past).await {
+    let (started_at, is_probe) = match begin(worker, &planned.connection, past.turn).await {
         Ok(begun) => begun,
         Err(wait) => return park(worker, planned, past, wait),
     };
-    if past.attempts == 0 {
+    if past.attempts == 0 && !(past.parked && planned.is_replay()) {
         let class = if past.admitted { TenantClass::Noisy } else { TenantClass::Quiet };
         let latency = started_at.since(planned.accepted_at);
         shared.metrics.delivery_latency(past.lane, class, latency);
@@ -188,17 +233,17 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
 }
 
 /// Waits until the attempt may begin. Says when that is, and whether it tries an open circuit; or for what it has to wait in the store.
-async fn begin(worker: &Worker, planned: &Planned, past: Past) -> Result<(Timestamp, bool), Wait> {
+pub(super) async fn begin(worker: &Worker, connection: &Connection, turn: Option<Turn>) -> Result<(Timestamp, bool), Wait> {
     let shared = &worker.shared;
-    if past.turn.is_none() && !worker.admission.concerns(&planned.connection) {
+    if turn.is_none() && !worker.admission.concerns(connection) {
         worker.hold.valid().await;
         return Ok((shared.clock.now(), false));
     }
-    let mut settled = past.turn;
+    let mut settled = turn;
     loop {
         let turn = match settled.take() {
             Some(turn) => turn,
-            None => worker.admission.enter(&planned.connection.destination, shared.clock.now())?,
+            None => worker.admission.enter(&connection.destination, shared.clock.now())?,
         };
         loop {
             let left = turn.slot.at.since(shared.clock.now());
@@ -212,11 +257,15 @@ async fn begin(worker: &Worker, planned: &Planned, past: Past) -> Result<(Timest
         if now <= turn.slot.until {
             return Ok((now, turn.is_probe));
         }
+        worker.admission.unused(&connection.destination, turn.is_probe);
     }
 }
 
 /// Puts a delivery behind what waits for its destination.
-fn park(worker: &Worker, planned: &Planned, past: Past, wait: Wait) -> DeliveryRecord {
+pub(super) fn park(worker: &Worker, planned: &Planned, past: Past, wait: Wait) -> DeliveryRecord {
+    if past.line.is_some() {
+        return planned.stays_in_line(worker, wait, past);
+    }
     let queue = QueueKey::Destination(planned.tenant, planned.connection.destination.id);
     worker.windows.park(queue, past.since);
     if wait != Wait::DestinationWindow {
@@ -230,15 +279,29 @@ fn park(worker: &Worker, planned: &Planned, past: Past, wait: Wait) -> DeliveryR
 /// The request with everything that is made afresh for each attempt: credentials, signature, trace context.
 fn prepare(planned: &Planned, span: &AttemptSpan, now: Timestamp) -> Result<OutRequest, Failure> {
     let destination = &planned.connection.destination;
-    let mut request =
-        OutRequest::new(&destination.target, &planned.request, destination.timeout).map_err(|error| error.failure())?;
+    let labels = Labels { delivery: planned.id, event: planned.event, accepted_at: planned.accepted_at };
+    let request = OutRequest::new(&destination.target, &planned.request, destination.timeout);
+    let mut request = request.map_err(|error| error.failure())?;
+    // Before they get names under which nobody would know them.
     for name in &planned.connection.withheld {
         request.headers.remove(name);
     }
+    let request = request.labelled(labels).map_err(|error| error.failure())?;
+    dressed(request, destination, planned.id.to_string(), span, now)
+}
+
+/// A request with all that its destination adds to it. `id` is its `webhook-id`.
+pub(super) fn dressed(
+    request: OutRequest,
+    destination: &Destination,
+    id: String,
+    span: &AttemptSpan,
+    now: Timestamp,
+) -> Result<OutRequest, Failure> {
+    let mut request = request.with_credentials(destination.credentials.as_ref());
     for (name, value) in &destination.headers {
         request.headers.insert(name.clone(), value.clone());
     }
-    let id = planned.id.to_string();
     match &destination.signer {
         Some(signer) => signer.sign(&mut request.headers, &id, now, &request.body).map_err(|error| Failure {
             party: Party::Gateway,
@@ -255,7 +318,6 @@ fn prepare(planned: &Planned, span: &AttemptSpan, now: Timestamp) -> Result<OutR
         request.headers.insert("traceparent", value);
     }
     request.gzip = destination.gzip;
-    request.credentials.clone_from(&destination.credentials);
     Ok(request)
 }
 
@@ -277,29 +339,23 @@ pub(super) fn unsent(failure: Failure) -> Sent {
 fn tell(shared: &Shared, planned: &Planned, span: AttemptSpan, attempt: &Attempt, row: &DeliveryRecord) {
     let party = attempt.failure.as_ref().map(|failure| failure.party);
     shared.metrics.attempt(attempt.status, party, Duration::from_micros(attempt.took_us));
-    let settled = match &row.state {
-        DeliveryState::Scheduled { due } => Settled::Scheduled { due: *due },
-        DeliveryState::DeadLettered { reason } => Settled::DeadLettered { reason },
-        _ => Settled::Delivered,
-    };
     let target = &planned.connection.destination.target;
     let peer = Peer { host: target.host(), port: target.port(), scheme: target.scheme() };
-    let of = AttemptOf {
-        id: planned.id,
-        event: planned.event,
-        tenant: planned.tenant,
-        connection: planned.connection.id,
-        destination: planned.connection.destination.id,
-        accepted_at: planned.accepted_at,
-        method: &planned.request.method,
-        bytes: planned.request.body.len(),
-        trace: planned.trace,
-    };
-    shared.spans.attempt(span, of, peer, attempt, settled);
+    shared.spans.attempt(span, planned.of(), peer, attempt, settled(&row.state).unwrap_or(Settled::Delivered));
+}
+
+/// Where a delivery stands, as spans tell it; none if it only waits.
+pub(super) fn settled(state: &DeliveryState) -> Option<Settled<'_>> {
+    match state {
+        DeliveryState::Scheduled { due } => Some(Settled::Scheduled { due: *due }),
+        DeliveryState::DeadLettered { reason } => Some(Settled::DeadLettered { reason }),
+        DeliveryState::Parked { .. } => None,
+        _ => Some(Settled::Delivered),
+    }
 }
 
 /// What follows from the answer, for the delivery and for what is thought of its destination.
-fn decide<'a>(planned: &Planned, past: Past, sent: &'a Sent, now: Timestamp) -> (DeliveryRecord, Answer<'a>) {
+pub(super) fn decide<'a>(planned: &Planned, past: Past, sent: &'a Sent, now: Timestamp) -> (DeliveryRecord, Answer<'a>) {
     let Some(failure) = &sent.failure else {
         return (planned.row(DeliveryState::Delivered, now), Answer::Taken);
     };
@@ -309,13 +365,7 @@ fn decide<'a>(planned: &Planned, past: Past, sent: &'a Sent, now: Timestamp) -> 
     let history = History { attempts: past.spent, since: past.since };
     let outcome = Outcome::Failed { failure, status: sent.status, not_before: sent.retry_after };
     let next = planned.connection.retry.next(history, outcome, now, &mut rand::rng());
-    let answer = match next {
-        _ if failure.party == Party::Gateway => Answer::Nothing,
-        Next::DeadLetter(Reason::Gone) => Answer::Gone(failure),
-        // Its policy knows this status: it is about the delivery, not about the destination.
-        Next::Done | Next::DeadLetter(Reason::Ruled) => Answer::Taken,
-        Next::RetryAt(_) | Next::DeadLetter(_) => Answer::Failed(failure),
-    };
+    let answer = answer_of(&next, failure);
     let row = match next {
         Next::Done => planned.row(DeliveryState::Delivered, now),
         Next::RetryAt(due) => planned.going_on(DeliveryState::Scheduled { due }, past, now),
@@ -324,7 +374,19 @@ fn decide<'a>(planned: &Planned, past: Past, sent: &'a Sent, now: Timestamp) -> 
     (row, answer)
 }
 
-fn attempt_of(number: u32, started_at: Timestamp, sent: &Sent) -> Attempt {
+/// What a failed attempt says about its destination.
+pub(super) fn answer_of<'a>(next: &Next, failure: &'a Failure) -> Answer<'a> {
+    match next {
+        _ if failure.party == Party::Gateway => Answer::Nothing,
+        Next::DeadLetter(Reason::Gone) => Answer::Gone(failure),
+        // Its policy knows this status: it is about the delivery, not about the destination.
+        Next::Done | Next::DeadLetter(Reason::Ruled) => Answer::Taken,
+        Next::DeadLetter(_) if failure.code == Failure::MESSAGE_TOO_LARGE => Answer::Taken,
+        Next::RetryAt(_) | Next::DeadLetter(_) => Answer::Failed(failure),
+    }
+}
+
+pub(super) fn attempt_of(number: u32, started_at: Timestamp, sent: &Sent) -> Attempt {
     Attempt {
         number,
         started_at,
@@ -333,5 +395,6 @@ fn attempt_of(number: u32, started_at: Timestamp, sent: &Sent) -> Attempt {
         response: sent.response.clone(),
         response_cut: sent.response_cut,
         failure: sent.failure.clone(),
+        batch: None,
     }
 }

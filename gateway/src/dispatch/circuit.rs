@@ -174,6 +174,13 @@ impl Circuit {
         Some(true)
     }
 
+    /// Notes a probe that was not used, or says nothing: another may be.
+    pub fn unused(&mut self) {
+        if let State::HalfOpen { let_in, passed, .. } = &mut self.state {
+            *let_in = let_in.saturating_sub(1).max(*passed);
+        }
+    }
+
     /// Notes an attempt that failed.
     pub fn failed(&mut self, breaker: &Breaker, is_probe: bool, reason: &Failure, now: Timestamp) -> Change {
         let (since, count) = self.failing.unwrap_or((now, 0));

@@ -6,6 +6,8 @@
 //! It only decides. It never waits for a plugin, a destination or a write of outcomes, so that one slow tenant can't stop the others.
 
 mod fresh;
+mod launch;
+mod left;
 mod older;
 
 use std::collections::HashSet;
@@ -24,11 +26,12 @@ use super::Shared;
 use super::budget::{Amount, Class, Grant, Use};
 use super::diversion::Diversions;
 use super::gate::{self, Pass};
+use super::order;
 use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
 use super::wait::{self, Wait, is_paused as is_paused_connection};
 use super::window::{Limit, Windows};
-use super::work::{Item, Worker, crashed, tenant_of};
+use super::work::{Item, Worker, source_of, tenant_of};
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot};
 use crate::event::{Lane, TenantId};
@@ -76,11 +79,16 @@ pub(super) struct ShardLoop {
     tasks: TaskTracker,
     /// Held from the claim of new entries until they stand in the table: what is claimed and does not stand there is reclaimed.
     claiming: tokio::sync::Mutex<()>,
+    /// Whether a claim ended in an error: what it may have taken all the same comes before all that is new.
+    is_torn: AtomicBool,
     /// Told after each round over what is new.
     stirred: Notify,
     /// Whether the last of these rounds found nothing.
     is_quiet: AtomicBool,
     pub(super) diversions: Diversions,
+    /// Held from the moment that work no longer waits before others until it stands in its lines, so that none of what comes later gets there
+    /// before it.
+    pub(super) lining: tokio::sync::Mutex<()>,
 }
 
 /// One of the two rounds.
@@ -116,9 +124,11 @@ impl ShardLoop {
             table: Arc::new(table),
             tasks: TaskTracker::new(),
             claiming: tokio::sync::Mutex::new(()),
+            is_torn: AtomicBool::new(false),
             stirred: Notify::new(),
             is_quiet: AtomicBool::new(true),
             diversions: Diversions::default(),
+            lining: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -205,8 +215,11 @@ impl ShardLoop {
         let snapshot = self.shared.snapshots.load();
         let tenant = tenant_of(&job.work);
         let traffic = &snapshot.traffic;
-        let place = if traffic.diverted.get(&Diverted::Tenant(tenant)) == Some(&Diversion::Held) {
+        let held_source = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
+        let place = if is_held(&snapshot, Diverted::Tenant(tenant)) {
             Err((QueueKey::Tenant(tenant), Wait::Held))
+        } else if let Some(source) = held_source {
+            Err((QueueKey::Source(tenant, source), Wait::Held))
         } else if job.attempts > 0 && traffic.retries != Percent::ALL {
             Err((QueueKey::Retries(tenant), Wait::RetriesPaused))
         } else {
@@ -215,7 +228,7 @@ impl ShardLoop {
         };
         drop(snapshot);
         match place {
-            Ok(permit) => self.spawn(item_of(job, Held::of(grant, Some(permit)), Wait::Turn)),
+            Ok(permit) => self.launch(item_of(job, Held::of(grant, Some(permit)), Wait::Turn)).await,
             Err((queue, wait)) => {
                 let item = item_of(job, Held::of(grant, None), wait);
                 self.park(item, queue, wait).await;
@@ -232,7 +245,7 @@ impl ShardLoop {
         throttled: &mut bool,
     ) -> Result<Vec<(Claimed, Grant)>, StoreError> {
         let Some(mut grant) = self.take(class, most, BATCH_BYTES, throttled) else { return Ok(Vec::new()) };
-        let claimed = self.shared.store.claim(&self.hold.lease, lane, budget(&grant)).await?;
+        let claimed = self.claim_of(lane, budget(&grant)).await?;
         let with_grant = |claimed: Claimed| {
             let grant = grant.split(claimed.event.request.size());
             (claimed, grant)
@@ -248,6 +261,7 @@ impl ShardLoop {
     }
 
     pub(super) async fn start_all(&self, claimed: Vec<(Claimed, Grant)>) {
+        let _lining = self.lining.lock().await;
         for (claimed, grant) in claimed {
             self.start(claimed, grant).await;
         }
@@ -261,14 +275,18 @@ impl ShardLoop {
         let (own, of_source) = (QueueKey::Tenant(tenant), QueueKey::Source(tenant, source));
         let diversion = snapshot.traffic.diversion(tenant, source, self.hold.lease.shard);
         let place = if diversion == Some(Diversion::Held) {
-            Err(if is_held(&snapshot, Diverted::Tenant(tenant)) { own } else { of_source })
+            // What waits in the tenant's queue is older. It goes to the source's when its turn comes.
+            let stays_behind = self.windows.is_waiting(own) || is_held(&snapshot, Diverted::Tenant(tenant));
+            Err(if stays_behind { own } else { of_source })
         } else {
             let limit = self.limit_of(&snapshot, own);
             self.windows.enter(tenant, &[of_source], limit, claimed.event.request.size())
         };
         drop(snapshot);
         match place {
-            Ok(permit) => self.spawn(entry(claimed, Held::of(grant, Some(permit)))),
+            Ok(permit) => self.launch(entry(claimed, Held::of(grant, Some(permit)))).await,
+            // Parked as a whole it would be planned anew, and what of it is delivered be delivered again.
+            Err(_) if !claimed.progress.is_empty() => self.launch(entry(claimed, Held::of(grant, None))).await,
             Err(queue) => {
                 let is_held = diversion == Some(Diversion::Held) || queue == of_source;
                 let wait = if is_held { Wait::Held } else { Wait::TenantWindow };
@@ -284,29 +302,14 @@ impl ShardLoop {
     }
 
     async fn park(&self, item: Item, queue: QueueKey, wait: Wait) {
-        self.windows.park(queue, item.since);
         let state = DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) };
-        self.worker.send(wait::moved(item, state, self.shared.clock.now())).await;
-    }
-
-    async fn give_up(&self, claimed: Claimed, grant: Grant) {
-        let (event, claims) = (claimed.event.id, claimed.claims);
-        tracing::error!(%event, claims, "event given up: each gateway that worked on it went away");
-        let item = entry(self.noted(claimed), Held::of(grant, None));
-        let state = DeliveryState::DeadLettered { reason: crashed(claims) };
-        self.worker.send(wait::moved(item, state, self.shared.clock.now())).await;
-    }
-
-    /// Runs a suspect with nothing else beside it, so that a crash tells which event it was.
-    async fn run_alone(&self, claimed: Claimed, grant: Grant) {
-        tracing::warn!(event = %claimed.event.id, claims = claimed.claims, "event runs alone: gateways that worked on it went away");
-        self.tasks.close();
-        self.tasks.wait().await;
-        self.tasks.reopen();
-        self.start(claimed, grant).await;
-        self.tasks.close();
-        self.tasks.wait().await;
-        self.tasks.reopen();
+        let since = item.since;
+        let done = match item.progress.is_empty() {
+            true => wait::moved(item, state, self.shared.clock.now()),
+            false => order::apart(&self.shared, item, &state),
+        };
+        done.record.deliveries.iter().for_each(|_| self.windows.park(queue, since));
+        self.worker.send(done).await;
     }
 
     pub(super) fn spawn(&self, item: Item) {
@@ -343,13 +346,22 @@ fn limit(worker: &Worker, snapshot: &Snapshot, idle: Amount, queue: QueueKey) ->
             let events = if is_paused(Diverted::Tenant(tenant)) { 0 } else { window.min(of_idle(idle.events)).max(1) };
             Limit { events, bytes: of_idle(idle.bytes).max(1), turn: TURN.saturating_mul(weight).min(BATCH) }
         }
-        QueueKey::Destination(tenant, destination) => {
+        QueueKey::Destination(tenant, destination) | QueueKey::Ordered(tenant, destination) => {
             let known = snapshot.destinations.get(&destination).zip(snapshot.tenants.get(&tenant));
             let Some((destination, tenant)) = known else { return most(shared.config.default_window) };
             let now = shared.clock.now();
-            let is_shut = worker.admission.is_shut(destination, now);
-            let events = if is_shut { 0 } else { tenant.shards.part(destination.in_flight) };
-            Limit { turn: worker.admission.room(destination, now).min(BATCH), ..most(events) }
+            let order = destination.order.as_ref().filter(|_| matches!(queue, QueueKey::Ordered(..)));
+            let tries = order.map_or(usize::MAX, |order| order::tries(shared, snapshot, order, now));
+            let plugins = order.filter(|order| order.runs_plugins);
+            let chains = plugins.map_or(usize::MAX, |_| worker.gates.chains(snapshot, tenant.id, now));
+            let is_shut = tries == 0 || chains == 0 || worker.admission.is_shut(destination, now);
+            let events = if is_shut { 0 } else { destination.window(tenant) };
+            let mut room = worker.admission.room(destination, now);
+            if destination.batch.is_some() {
+                // What has left the queue and waits for its batch has its turn yet to take.
+                room = room.saturating_sub(worker.batches.waiting(destination.id));
+            }
+            Limit { turn: room.min(chains).min(tries).min(BATCH), ..most(events) }
         }
         QueueKey::Source(_, source) => most(if is_paused(Diverted::Source(source)) { 0 } else { usize::MAX }),
         QueueKey::Retries(_) => most(if snapshot.traffic.retries == Percent::NONE { 0 } else { usize::MAX }),
@@ -380,6 +392,7 @@ fn class_of(snapshot: &Snapshot, queue: QueueKey) -> Class {
         | QueueKey::Plugins(tenant)
         | QueueKey::Connection(tenant, _)
         | QueueKey::Paused(tenant, _)
+        | QueueKey::Ordered(tenant, _)
             if tenant_is_held(tenant) =>
         {
             Class::Held
@@ -396,6 +409,14 @@ pub(super) fn wait_of(worker: &Worker, snapshot: &Snapshot, queue: QueueKey) -> 
         QueueKey::Destination(_, destination) => {
             let destination = snapshot.destinations.get(&destination);
             destination.map_or(Wait::DestinationWindow, |one| worker.admission.wait_of(one, worker.shared.clock.now()))
+        }
+        QueueKey::Ordered(_, destination) => {
+            let Some(destination) = snapshot.destinations.get(&destination) else { return Wait::Order };
+            let now = worker.shared.clock.now();
+            match worker.admission.wait_of(destination, now) {
+                Wait::DestinationWindow => order::wait_of(worker, snapshot, destination, now),
+                wait => wait,
+            }
         }
         QueueKey::Source(..) => Wait::Held,
         QueueKey::Retries(_) => Wait::RetriesPaused,
@@ -435,7 +456,7 @@ impl Written for TableWriter {
     }
 }
 
-fn budget(grant: &Grant) -> Budget {
+pub(super) fn budget(grant: &Grant) -> Budget {
     Budget { count: grant.events(), bytes: grant.bytes() }
 }
 
@@ -445,12 +466,13 @@ pub(super) fn entry(claimed: Claimed, held: Held) -> Item {
     // What has begun waits for nothing any more.
     let wait = if ticket.lane == Lane::Low && progress.is_empty() { Wait::LowLane } else { Wait::Turn };
     let work = Work::Plan { event: Box::new(event), connection: None };
-    Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, wait, pass: Pass::None }
+    Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, wait, pass: Pass::None, line: None }
 }
 
 pub(super) fn item_of(job: Job, held: Held, wait: Wait) -> Item {
-    let Job { id, attempts, spent, since, work } = job;
-    Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, wait, pass: Pass::None }
+    let Job { id, attempts, spent, since, work, line } = job;
+    let held = Held { line: line.map(|line| (QueueKey::Ordered(tenant_of(&work), line.destination), line.due)), ..held };
+    Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, wait, pass: Pass::None, line }
 }
 
 pub(super) fn size(job: &Job) -> usize {

@@ -8,14 +8,15 @@
 //! the normal lane, while other shards may still have something to return.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::budget::Class;
-use super::claim::{BATCH, BATCH_BYTES, ShardLoop, entry, item_of, size, wait_of};
+use super::claim::{BATCH, BATCH_BYTES, ShardLoop, budget, entry, item_of, size, wait_of};
+use super::order;
 use super::record::Held;
 use super::wait::{self, Wait};
 use super::work::tenant_of;
@@ -35,12 +36,23 @@ const FRONTS: usize = 256;
 /// What one shard knows of who is diverted.
 #[derive(Debug, Default)]
 pub(super) struct Diversions {
-    fronts: Mutex<Fronts>,
+    front: Mutex<Front>,
+    /// The fronts of queues that are not served, for the sake of their age; at most [`FRONTS`]. They leave with their queues' next turns.
+    fronts: StdMutex<HashMap<QueueKey, Job>>,
     /// Milliseconds since the Unix epoch.
     read_until: AtomicU64,
 }
 
 impl Diversions {
+    /// The front of a queue, if it is in hand.
+    pub(super) fn front_of(&self, queue: QueueKey) -> Option<Job> {
+        self.fronts().remove(&queue)
+    }
+
+    fn fronts(&self) -> MutexGuard<'_, HashMap<QueueKey, Job>> {
+        self.fronts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read_until(&self) -> Timestamp {
         Timestamp(self.read_until.load(Ordering::Relaxed))
     }
@@ -50,13 +62,10 @@ impl Diversions {
     }
 }
 
-/// What is in hand for the sake of its age.
+/// The front of the held lane, in hand for the sake of its age.
 #[derive(Debug, Default)]
-struct Fronts {
-    /// The front of the held lane.
+struct Front {
     lane: VecDeque<Claimed>,
-    /// The fronts of queues that are not served; at most [`FRONTS`].
-    queues: HashMap<QueueKey, Job>,
     looked_at: Timestamp,
 }
 
@@ -85,11 +94,11 @@ impl ShardLoop {
             false => Class::Held,
         };
         let mut count = 0;
-        let mut fronts = self.diversions.fronts.lock().await;
-        while let Some(front) = fronts.lane.front() {
+        let mut held = self.diversions.front.lock().await;
+        while let Some(front) = held.lane.front() {
             let bytes = front.event.request.size();
             let Some(mut grant) = self.take(class, 1, bytes, throttled) else { return Ok(count) };
-            let Some(front) = fronts.lane.pop_front() else { break };
+            let Some(front) = held.lane.pop_front() else { break };
             self.start_all(vec![(front, grant.split(bytes))]).await;
             count += 1;
         }
@@ -111,29 +120,29 @@ impl ShardLoop {
 
     /// What is held is not delivered, and given up in the end. Returns how much was.
     pub(super) async fn held(&self, now: Timestamp, throttled: &mut bool) -> Result<usize, StoreError> {
-        let mut fronts = self.diversions.fronts.lock().await;
-        if now.since(fronts.looked_at) < LOOK {
+        let mut front = self.diversions.front.lock().await;
+        if now.since(front.looked_at) < LOOK {
             return Ok(0);
         }
         let mut is_short = false;
-        let mut given_up = self.front_of_lane(&mut fronts, now, &mut is_short).await?;
-        given_up += self.fronts_of_queues(&mut fronts, now, &mut is_short).await?;
+        let mut given_up = self.front_of_lane(&mut front, now, &mut is_short).await?;
+        given_up += self.fronts_of_queues(now, &mut is_short).await?;
         // Behind what was given up there may be more that is as old, and for some there was no room.
-        fronts.looked_at = if given_up > 0 || is_short { Timestamp::default() } else { now };
+        front.looked_at = if given_up > 0 || is_short { Timestamp::default() } else { now };
         *throttled |= is_short;
         Ok(given_up)
     }
 
-    async fn front_of_lane(&self, fronts: &mut Fronts, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
-        if fronts.lane.is_empty() {
+    async fn front_of_lane(&self, held: &mut Front, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
+        if held.lane.is_empty() {
             let one = Budget { count: 1, bytes: BATCH_BYTES };
-            let claimed = self.shared.store.claim(&self.hold.lease, Lane::Held, one).await?;
+            let claimed = self.claim_of(Lane::Held, one).await?;
             for claimed in claimed {
                 let claimed = self.noted(claimed);
-                fronts.lane.push_back(claimed);
+                held.lane.push_back(claimed);
             }
         }
-        let Some(front) = fronts.lane.front() else { return Ok(0) };
+        let Some(front) = held.lane.front() else { return Ok(0) };
         let over = Wait::Held.over(&self.shared, front.event.accepted_at, now);
         let reason = over.or_else(|| wait::deleted(&self.shared, front.event.tenant));
         let Some(reason) = reason else {
@@ -145,76 +154,95 @@ impl ShardLoop {
             return Ok(0);
         };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, front.event.request.size(), is_short) else { return Ok(0) };
-        let Some(front) = fronts.lane.pop_front() else { return Ok(0) };
+        let Some(front) = held.lane.pop_front() else { return Ok(0) };
         let item = entry(front, Held::of(grant.split(BATCH_BYTES), None));
         self.worker.send(wait::given_up(&self.shared, item, reason)).await;
         Ok(1)
     }
 
-    /// Queues that are not served for as long as an operator says so: looks whether their fronts are too old.
-    async fn fronts_of_queues(&self, fronts: &mut Fronts, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
+    /// Queues that are not served for as long as an operator says so: looks whether their fronts are too old. Returns how many were given up.
+    async fn fronts_of_queues(&self, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
         let snapshot = self.shared.snapshots.current();
-        self.let_go(fronts, &snapshot, now, is_short).await;
+        let mut given_up = self.old_fronts(&snapshot, now, is_short).await;
         let cutoff = now.before(self.shared.config.max_wait);
-        let mut given_up = 0;
         for queue in self.windows.waiting_since(cutoff) {
-            let has_room = fronts.queues.len() < FRONTS && given_up < BATCH;
-            if !has_room || fronts.queues.contains_key(&queue) || self.is_served(&snapshot, queue) {
+            if given_up >= BATCH || self.is_served(&snapshot, queue) {
                 continue;
             }
-            let one = Budget { count: 1, bytes: BATCH_BYTES };
-            let jobs = self.shared.store.unpark(&self.hold.lease, queue, one).await?;
-            self.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
-            for job in jobs {
-                // Newcomers stay behind it.
-                self.windows.park(queue, job.since);
-                fronts.queues.insert(queue, job);
-                given_up += self.let_go(fronts, &snapshot, now, is_short).await;
+            if matches!(queue, QueueKey::Ordered(..)) {
+                given_up += self.first_of_line(&snapshot, queue, is_short).await?;
+                continue;
+            }
+            let has_room = {
+                let fronts = self.diversions.fronts();
+                fronts.len() < FRONTS && !fronts.contains_key(&queue)
+            };
+            if has_room {
+                let one = Budget { count: 1, bytes: BATCH_BYTES };
+                let jobs = self.shared.store.unpark(&self.hold.lease, queue, one).await?;
+                // It still counts as the first of its queue: newcomers stay behind it, and the next turn begins with it.
+                self.windows.front(queue, jobs.first().map(|job| job.since));
+                self.diversions.fronts().extend(jobs.into_iter().map(|job| (queue, job)));
+                given_up += self.old_fronts(&snapshot, now, is_short).await;
             }
         }
         Ok(given_up)
     }
 
-    /// Gives up the fronts that are too old, and starts those whose queue is served again. Returns how many were given up.
-    async fn let_go(&self, fronts: &mut Fronts, snapshot: &Snapshot, now: Timestamp, is_short: &mut bool) -> usize {
+    /// Gives up the fronts that are too old.
+    async fn old_fronts(&self, snapshot: &Snapshot, now: Timestamp, is_short: &mut bool) -> usize {
+        let is_over = |(queue, job): (&QueueKey, &Job)| {
+            let over = self.kept_by(snapshot, *queue).over(&self.shared, job.since, now);
+            over.or_else(|| wait::deleted(&self.shared, tenant_of(&job.work))).map(|reason| (*queue, size(job), reason))
+        };
+        let old: Vec<_> = self.diversions.fronts().iter().filter_map(is_over).collect();
         let mut given_up = 0;
-        let queues: Vec<QueueKey> = fronts.queues.keys().copied().collect();
-        for queue in queues {
-            let Some(job) = fronts.queues.get(&queue) else { continue };
-            let wait = match queue {
-                QueueKey::Retries(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..) => {
-                    wait_of(&self.worker, snapshot, queue)
-                }
-                QueueKey::Destination(..) => match wait_of(&self.worker, snapshot, queue) {
-                    wait @ (Wait::CircuitOpen | Wait::DestinationDisabled) => wait,
-                    _ => Wait::Held,
-                },
-                QueueKey::Tenant(_) | QueueKey::Source(..) => Wait::Held,
-            };
-            let over = wait.over(&self.shared, job.since, now).or_else(|| wait::deleted(&self.shared, tenant_of(&job.work)));
-            if over.is_none() && !self.is_served(snapshot, queue) {
-                continue;
-            }
-            let bytes = size(job);
+        for (queue, bytes, reason) in old {
             let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes, is_short) else { continue };
-            let Some(job) = fronts.queues.remove(&queue) else { continue };
-            self.windows.gone(queue);
-            // Out of these queues it does not go behind what came later.
-            let then = match queue {
-                QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..) => wait,
-                QueueKey::Destination(..) => Wait::DestinationWindow,
-                _ => Wait::Turn,
-            };
-            let item = item_of(job, Held::of(grant.split(bytes), None), then);
-            match over {
-                Some(reason) => {
-                    given_up += 1;
-                    self.worker.send(wait::given_up(&self.shared, item, reason)).await;
-                }
-                None => self.spawn(item),
-            }
+            let Some(job) = self.diversions.front_of(queue) else { continue };
+            self.windows.unparked(queue, 1, Some(job.since));
+            let item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
+            self.worker.send(wait::given_up(&self.shared, item, reason)).await;
+            given_up += 1;
         }
         given_up
+    }
+
+    /// The first of a line goes back to its place, or is given up. Returns whether it was.
+    async fn first_of_line(&self, snapshot: &Snapshot, queue: QueueKey, is_short: &mut bool) -> Result<usize, StoreError> {
+        let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
+        let (jobs, lining) = self.unpark(queue, budget(&grant)).await?;
+        drop(lining);
+        let mut given_up = 0;
+        for job in jobs {
+            let Some(line) = job.line else { continue };
+            let item = item_of(job, Held::of(grant.split(BATCH_BYTES), None), Wait::Turn);
+            let done = match wait::deleted(&self.shared, tenant_of(&item.work)) {
+                Some(reason) => wait::given_up(&self.shared, item, reason),
+                None => order::stays(&self.shared, item, line, self.kept_by(snapshot, queue)),
+            };
+            given_up += usize::from(done.record.deliveries.iter().all(|row| row.state.is_terminal()));
+            self.worker.send(done).await;
+        }
+        Ok(given_up)
+    }
+
+    /// What keeps a queue that is not served.
+    fn kept_by(&self, snapshot: &Snapshot, queue: QueueKey) -> Wait {
+        let wait = wait_of(&self.worker, snapshot, queue);
+        match (queue, wait) {
+            (QueueKey::Retries(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..), _)
+            | (
+                QueueKey::Destination(..) | QueueKey::Ordered(..),
+                Wait::CircuitOpen
+                | Wait::DestinationDisabled
+                | Wait::Handshake
+                | Wait::ConnectionPaused
+                | Wait::PluginPoisoned
+                | Wait::PluginFuel,
+            ) => wait,
+            _ => Wait::Held,
+        }
     }
 
     fn is_served(&self, snapshot: &Snapshot, queue: QueueKey) -> bool {

@@ -50,6 +50,8 @@ pub(super) struct Gate<'a> {
     pub(super) windows: &'a Windows,
     /// What the work waited for before.
     pub(super) wait: Wait,
+    /// Whether it is the first of its line: it keeps that place, and goes behind nothing else.
+    pub(super) in_line: bool,
     pub(super) pass: &'a Pass,
     pub(super) tenant: TenantId,
     pub(super) since: Timestamp,
@@ -239,18 +241,30 @@ impl Gate<'_> {
     pub(super) fn enter(&self, connection: &Connection) -> Result<Option<Reserved>, Stay> {
         let rate = self.gates.rate(self.shared, self.tenant)?;
         let poisoned = QueueKey::Connection(self.tenant, connection.id);
-        if self.wait != Wait::PluginPoisoned && self.windows.is_waiting(poisoned) {
+        if self.goes_behind(Wait::PluginPoisoned) && self.windows.is_waiting(poisoned) {
             return Err(Stay::In(poisoned, Wait::PluginPoisoned));
         }
         if matches!(self.pass, Pass::Fuel { .. }) {
             return Ok(None);
         }
-        self.gates.begin(self.shared, self.windows, (self.tenant, rate), self.wait).map(Some)
+        let wait = if self.in_line { Wait::PluginFuel } else { self.wait };
+        self.gates.begin(self.shared, self.windows, (self.tenant, rate), wait).map(Some)
+    }
+
+    /// Whether newcomers go behind what waits for this already, and the work is one.
+    pub(super) fn goes_behind(&self, wait: Wait) -> bool {
+        self.wait != wait && !self.in_line
     }
 
     /// Learns from a chain that ended.
-    pub(super) fn learn(&self, runs: &[PluginRun]) {
-        self.gates.fuel.learn(self.tenant, runs.iter().fold(0, |sum, run| sum.saturating_add(run.fuel)));
+    pub(super) fn learn(&self, price: u64) {
+        self.gates.fuel.learn(self.tenant, price);
+    }
+
+    /// Pays for a run.
+    pub(super) fn pay(&self, price: u64) {
+        let rate = rate(&self.shared.snapshots.load(), self.tenant);
+        self.gates.fuel.pay(self.tenant, rate, price, self.shared.clock.now());
     }
 
     /// What a stage does that would run this version, the one that its event is pinned to. If that one is poisoned, the version that the
@@ -294,8 +308,6 @@ impl Gate<'_> {
         error: Option<&CallError>,
     ) -> Option<Stay> {
         let now = self.shared.clock.now();
-        let rate = rate(&self.shared.snapshots.load(), self.tenant);
-        self.gates.fuel.pay(self.tenant, rate, run.fuel, now);
         let (circuits, stage) = (self.shared.plugins.circuits(), &connection.chain[position]);
         let place = place(connection, position, run.version);
         let failure = match (error, &run.outcome) {

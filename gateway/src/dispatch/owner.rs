@@ -46,6 +46,11 @@ impl Hold {
         debug_assert!(valid.is_ok(), "the sender is our own");
     }
 
+    /// Whether this node may act as the owner now, by its own clock.
+    pub(super) fn is_valid(&self) -> bool {
+        !self.lost.is_cancelled() && monotonic() < *self.valid_until.borrow()
+    }
+
     /// Ends the hold: all work under it stops and records nothing more.
     pub(super) fn lose(&self) {
         self.lost.cancel();
@@ -87,6 +92,7 @@ pub(super) async fn keep_owning(shared: Arc<Shared>, shard: Shard, stop: Cancell
         if owning.await.is_err() {
             tracing::error!(shard = shard.0, "the shard's work broke; another owner takes it over");
             shared.share.ended(shard);
+            shared.standings.ended(shard);
             shared.metrics.queue_gone(shard);
             // Its lease runs out meanwhile, for whoever takes it over.
             let _stopped = tokio::time::timeout(shared.config.lease_ttl, stop.cancelled()).await;
@@ -144,6 +150,7 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
         }
     }
     shared.metrics.queue_gone(shard);
+    shared.standings.ended(shard);
     shared.plugins.set_fuel_waits(shard, Vec::new());
     hold.lose();
     match result {

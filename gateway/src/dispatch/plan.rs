@@ -6,6 +6,7 @@ use super::Shared;
 use super::attempt::{Past, Planned};
 use super::filter::View;
 use super::gate::{Gate, Run, Stay, Turn};
+use super::order;
 use super::output::Made;
 use super::schedule::{History, Next, Outcome};
 use super::wait::Wait;
@@ -35,18 +36,20 @@ impl Plan {
     }
 }
 
-/// Plans an event on one connection, or on all of its source. What stands in `recorded` is skipped: it has happened.
+/// Plans an event on one connection, where its first delivery has this id, or on all of its source. What stands in `recorded` is skipped:
+/// it has happened.
 pub(super) async fn plan(
     gate: Gate<'_>,
     event: Arc<Event>,
-    only: Option<ConnectionId>,
+    only: Option<(ConnectionId, DeliveryId)>,
     recorded: &[DeliveryRecord],
     past: Past,
 ) -> Plan {
     let shared = gate.shared;
     let snapshot = shared.snapshots.at_least(event.revision).await;
-    let planner = Planner { shared, gate, event: &event, past, now: shared.clock.now() };
-    let connections = match planner.connections(&snapshot, only) {
+    let first = only.map(|(_, first)| first);
+    let planner = Planner { shared, gate, event: &event, first, past, now: shared.clock.now() };
+    let connections = match planner.connections(&snapshot, only.map(|(connection, _)| connection)) {
         Ok(connections) => connections,
         Err(settled) => {
             planner.tell_dead(std::slice::from_ref(&*settled));
@@ -61,7 +64,7 @@ pub(super) async fn plan(
     let view = View::new(&event.request);
     for connection in connections {
         // A connection's outcomes are recorded under its first delivery's id at least, so that id tells whether it was planned.
-        let first = DeliveryId::derive(event.id, connection.id, 0);
+        let first = planner.first(connection.id);
         if !recorded.iter().any(|row| row.id == first) {
             planner.connect(&connection, &view, &mut plan).await;
         }
@@ -99,6 +102,8 @@ struct Planner<'a> {
     shared: &'a Shared,
     gate: Gate<'a>,
     event: &'a Arc<Event>,
+    /// The id of the first delivery, where the plan is of one connection.
+    first: Option<DeliveryId>,
     past: Past,
     now: Timestamp,
 }
@@ -116,19 +121,28 @@ enum Chained {
 struct Ran {
     runs: Vec<PluginRun>,
     used_table: bool,
+    /// Of all runs together.
+    price: u64,
 }
 
 impl Planner<'_> {
+    fn first(&self, connection: ConnectionId) -> DeliveryId {
+        self.first.unwrap_or_else(|| DeliveryId::derive(self.event.id, connection, 0))
+    }
+
     fn connections(&self, snapshot: &Snapshot, only: Option<ConnectionId>) -> Result<Vec<Arc<Connection>>, Box<DeliveryRecord>> {
         if let Some(id) = only {
-            let first = DeliveryId::derive(self.event.id, id, 0);
+            let first = self.first(id);
             return match snapshot.connections.get(&id) {
                 Some(connection) => Ok(vec![connection.clone()]),
                 None => Err(Box::new(self.dead(first, Some(id), unknown("connection", &id)))),
             };
         }
         match snapshot.sources.get(&self.event.source) {
-            Some(source) => Ok(source.connections.clone()),
+            Some(source) => Ok(match self.event.only() {
+                None => source.connections.clone(),
+                Some(only) => source.connections.iter().filter(|connection| connection.id == only).cloned().collect(),
+            }),
             None => Err(Box::new(self.dead(DeliveryId::of_event(self.event.id), None, unknown("source", &self.event.source)))),
         }
     }
@@ -146,7 +160,7 @@ impl Planner<'_> {
 
     /// Adds what becomes of the event on one connection; tells how many requests that is, or why there are none.
     async fn outcome(&self, connection: &Arc<Connection>, view: &View<'_>, plan: &mut Plan) -> Result<u32, Failure> {
-        let first = DeliveryId::derive(self.event.id, connection.id, 0);
+        let first = self.first(connection.id);
         match connection.filter.as_ref().map_or(Ok(true), |filter| filter.matches(view)) {
             Ok(true) => {}
             Ok(false) => {
@@ -160,9 +174,19 @@ impl Planner<'_> {
                 return Err(reason);
             }
         }
+        // The shard's loop puts events into their lines; this one it could not know yet.
+        if self.past.line.is_none()
+            && let Some(line) = order::end_of_line(connection, view, &self.event.request, self.now)
+        {
+            let past = Past { line: Some(line), ..self.past };
+            let (state, _) = order::stay(self.shared, self.event.tenant, line, past, Wait::Order);
+            let job = Some(Box::new(past.job(first, self.work(Some(connection.id)))));
+            plan.settled.push(DeliveryRecord { job, ..self.row(first, Some(connection.id), state) });
+            return Ok(0);
+        }
         let mut ran = Ran::default();
         let chained = self.entered(connection, &mut ran, &mut plan.made).await;
-        let Ran { runs, used_table } = ran;
+        let Ran { runs, used_table, .. } = ran;
         match chained {
             Chained::Outputs(outputs) => {
                 let count = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
@@ -175,6 +199,13 @@ impl Planner<'_> {
                 Ok(0)
             }
             Chained::Stays(Stay::In(queue, wait)) => {
+                if let Some(line) = self.past.line {
+                    let (state, line) = order::stay(self.shared, self.event.tenant, line, self.past, wait);
+                    let past = Past { line: Some(line), ..self.past };
+                    let job = Some(Box::new(past.job(first, self.work(Some(connection.id)))));
+                    plan.settled.push(DeliveryRecord { runs, job, ..self.row(first, Some(connection.id), state) });
+                    return Ok(0);
+                }
                 self.gate.park(queue, wait);
                 let state = DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) };
                 let job = Some(Box::new(self.past.job(first, self.work(Some(connection.id)))));
@@ -205,7 +236,8 @@ impl Planner<'_> {
         let stored_first = outputs.len() > 1 || used_table;
         let mut runs = Some(runs);
         for (output, request) in (0..).zip(outputs) {
-            let mut planned = Planned::new(self.event, connection.clone(), output, request);
+            let id = self.first(connection.id).output(self.event.id, connection.id, output);
+            let mut planned = Planned::new(self.event, connection.clone(), (id, output), request);
             planned.runs = runs.take().unwrap_or_default();
             if stored_first {
                 plan.settled.push(planned.scheduled(self.past, self.now));
@@ -219,7 +251,7 @@ impl Planner<'_> {
     async fn entered(&self, connection: &Connection, ran: &mut Ran, made: &mut Made) -> Chained {
         let paused = QueueKey::Paused(self.event.tenant, connection.id);
         // Newcomers go behind what waits already.
-        if connection.paused || (self.gate.wait != Wait::ConnectionPaused && self.gate.windows.is_waiting(paused)) {
+        if connection.paused || (self.gate.goes_behind(Wait::ConnectionPaused) && self.gate.windows.is_waiting(paused)) {
             return Chained::Stays(Stay::In(paused, Wait::ConnectionPaused));
         }
         if connection.chain.is_empty() {
@@ -230,7 +262,7 @@ impl Planner<'_> {
             Err(stay) => return Chained::Stays(stay),
         };
         let chained = self.chain(connection, ran, made).await;
-        self.gate.learn(&ran.runs);
+        self.gate.learn(ran.price);
         chained
     }
 
@@ -306,7 +338,10 @@ impl Planner<'_> {
         // What is planned again was compared the first time, and a shadow is compared with the alias' own version.
         let split = stage.split.as_ref().filter(|_| self.past.attempts == 0 && !stage.is_canary(version));
         let shadow = split.and_then(|split| Some((split, split.shadow_for(self.event.id)?, call.clone())));
-        let Report { result, run, used_table, .. } = self.shared.plugins.ask(kind, call).await;
+        let report = self.shared.plugins.ask(kind, call).await;
+        let price = report.price();
+        let Report { result, run, used_table, .. } = report;
+        self.gate.pay(price);
         let stay = self.gate.ran(connection, position, is_try, &run, result.as_ref().err());
         let result = result.map_err(|error| error.to_failure());
         if let Some((split, portion, call)) = shadow {
@@ -317,12 +352,13 @@ impl Planner<'_> {
         self.shared.spans.plugin_run(self.event, connection.id, &stage.name, started_at, &run);
         ran.runs.push(run);
         ran.used_table |= used_table;
+        ran.price = ran.price.saturating_add(price);
         (result, stay)
     }
 
     /// The outcome of a connection whose plugin failed.
     fn failed(&self, connection: &Connection, failure: Failure, policy: OnFailure) -> DeliveryRecord {
-        let first = DeliveryId::derive(self.event.id, connection.id, 0);
+        let first = self.first(connection.id);
         if policy != OnFailure::Retry {
             return self.dead(first, Some(connection.id), failure);
         }
@@ -362,7 +398,7 @@ impl Planner<'_> {
         DeliveryRecord {
             id,
             connection,
-            destination: None,
+            destination: self.past.line.map(|line| line.destination),
             output: 0,
             at: self.now,
             state,
@@ -376,7 +412,7 @@ impl Planner<'_> {
 impl Past {
     /// The job that goes on from here.
     pub(super) fn job(self, id: DeliveryId, work: Work) -> Job {
-        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work }
+        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work, line: self.line }
     }
 
     /// The same with one more attempt made.

@@ -70,8 +70,8 @@ impl Unit {
     }
 }
 
-/// How slots follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How slots follow each other; the slower one is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pace {
     /// Between two slots, nanoseconds.
     interval: u64,

@@ -1,4 +1,4 @@
-//! Works on jobs that try dead letters again ([`crate::control::recovery::job`] says how they are kept, and how they survive a crash).
+//! Works on jobs that try dead letters again, or replay events ([`crate::control::recovery::job`] says how they are kept, and how they survive a crash).
 //!
 //! A job is worked on by the owner of its tenant's home shard, whichever of the tenant's shards its dead letters are in: so by one node at
 //! a time, as sure as a shard has one owner. An owner that stalls may put a batch back that its successor has put back already, which
@@ -7,6 +7,8 @@
 //! It must not become the next incident: it goes at its own rate, no faster than what is parked may go while the node has too much to do,
 //! and stops while retries are paused or half of what its tenant may have queued is queued. Of dead letters it holds a page at a time, whose
 //! length follows their size.
+
+mod replay;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -161,7 +163,7 @@ impl<'a> Work<'a> {
 
     /// Goes on to the end, and tells which.
     async fn go(&mut self) -> Result<JobState, StoreError> {
-        if !self.progress.batch.is_empty() {
+        if self.progress.in_batch() > 0 {
             self.put_back(true).await?;
         }
         loop {
@@ -177,6 +179,7 @@ impl<'a> Work<'a> {
             let tenant = snapshot.tenants.get(&self.tenant).filter(|tenant| tenant.deleting.is_none()).cloned();
             drop(snapshot);
             let Some(tenant) = tenant else { return Ok(JobState::Cancelled) };
+            self.check_connection().await?;
             let Some(shard) = tenant.shards.iter().nth(self.progress.shard) else { return Ok(JobState::Done) };
             let home = Home { tenant: self.tenant, shard };
             let most = match self.most(&tenant, home).await? {
@@ -189,8 +192,11 @@ impl<'a> Work<'a> {
                 }
             };
             self.progress.held_up_by = None;
-            self.choose(home, most).await?;
-            if !self.progress.batch.is_empty() {
+            match self.order.replay.clone() {
+                Some(replay) => self.choose_events(home, most, &replay).await?,
+                None => self.choose(home, most).await?,
+            }
+            if self.progress.in_batch() > 0 {
                 self.note().await?;
                 self.put_back(false).await?;
                 // Where the next note is far away this one is made, for who watches.
@@ -281,13 +287,16 @@ impl<'a> Work<'a> {
         drop(snapshot);
         let Some(shard) = shard else { return Ok(()) };
         let home = Home { tenant: self.tenant, shard };
-        let now = self.shared.clock.now();
-        let moved = self.shared.store.retry(home, &self.progress.batch, now).await?;
-        let all = self.progress.batch.len() as u64;
+        let all = self.progress.in_batch() as u64;
+        let moved = match self.order.replay.clone() {
+            Some(replay) => self.replay(home, &replay).await?,
+            None => self.shared.store.retry(home, &self.progress.batch, self.shared.clock.now()).await?,
+        };
         let moved = if again { all } else { moved };
         self.progress.retried += moved;
         self.progress.gone += all - moved;
         self.progress.batch.clear();
+        self.progress.events.clear();
         let pause = Duration::from_secs_f64(all as f64 / f64::from(self.order.rate.max(1)));
         self.not_before = self.not_before.max(monotonic()) + pause;
         Ok(())

@@ -191,7 +191,7 @@ impl RetryPolicy {
             Outcome::Delivered => return Next::Done,
             Outcome::Failed { failure, status, not_before } => (failure, status, not_before),
         };
-        match status.and_then(|status| self.rule(status)) {
+        match status.and_then(|status| self.ruling(status)) {
             Some(Then::Deliver) => return Next::Done,
             Some(Then::DeadLetter) => return Next::DeadLetter(Reason::Ruled),
             Some(Then::Retry) => {}
@@ -210,6 +210,11 @@ impl RetryPolicy {
         Next::RetryAt(wanted.min(oldest))
     }
 
+    /// What its rules say of a status.
+    pub fn ruling(&self, status: u16) -> Option<Then> {
+        self.rules.iter().find(|rule| (rule.from..=rule.to).contains(&status)).map(|rule| rule.then)
+    }
+
     fn wanted(&self, attempts: u32, not_before: Option<Timestamp>, now: Timestamp, rng: &mut impl Rng) -> Timestamp {
         let ceiling = self.ceiling_ms(attempts);
         let jittered = now.after(Duration::from_millis(rng.random_range(self.floor_ms(ceiling)..=ceiling)));
@@ -218,10 +223,6 @@ impl RetryPolicy {
             Some(asked) if asked >= jittered => asked.after(Duration::from_millis(rng.random_range(0..=self.spread_ms()))),
             _ => jittered,
         }
-    }
-
-    fn rule(&self, status: u16) -> Option<Then> {
-        self.rules.iter().find(|rule| (rule.from..=rule.to).contains(&status)).map(|rule| rule.then)
     }
 
     /// Attempts altogether, as far as there are delays between them.

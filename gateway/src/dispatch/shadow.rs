@@ -166,7 +166,7 @@ async fn compare(shared: &Shared, run: Run) {
     let Run { split, portion, call, live, fuel, _room } = run;
     let (event, tenant, input) = (call.event, call.tenant, call.request.clone());
     let report = shared.plugins.ask(portion.kind, call).await;
-    fuel.pay(tenant, gate::rate(&shared.snapshots.load(), tenant), report.run.fuel, shared.clock.now());
+    fuel.pay(tenant, gate::rate(&shared.snapshots.load(), tenant), report.price(), shared.clock.now());
     shared.metrics.plugin_run(PluginOutcome { track: Track::Shadow, ..(&report.run).into() });
     let shadow: Answer = report.result.map_err(|error| error.to_failure());
     let comparison = Comparison::of(&requests(&live, &input), &requests(&shadow, &input));

@@ -41,8 +41,9 @@ impl<'a> Visits<'a> {
         }
         let (shared, tenant) = (&worker.shared, planned.tenant);
         let rate = worker.gates.rate(shared, tenant)?;
-        let fuel =
-            if past.fuelled { None } else { Some(worker.gates.begin(shared, &worker.windows, (tenant, rate), Wait::Turn)?) };
+        // The first of a line goes behind nothing else.
+        let wait = if past.line.is_some() { Wait::PluginFuel } else { Wait::Turn };
+        let fuel = if past.fuelled { None } else { Some(worker.gates.begin(shared, &worker.windows, (tenant, rate), wait)?) };
         Ok(Some(Self { worker, planned, rate, _fuel: fuel }))
     }
 

@@ -6,7 +6,7 @@ use super::Shared;
 use super::record::Done;
 use super::work::Item;
 use crate::clock::Timestamp;
-use crate::control::snapshot::Snapshot;
+use crate::control::snapshot::{Destination, Snapshot};
 use crate::event::{ConnectionId, DeliveryId, Failure, Party, TenantId};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, QueueKey, Record, Work};
 
@@ -27,6 +27,8 @@ pub(super) enum Wait {
     DestinationWindow,
     /// Its destination, which is disabled.
     DestinationDisabled,
+    /// Its destination, which has not agreed to be sent to.
+    Handshake,
     /// Fuel for its tenant's plugins.
     PluginFuel,
     /// A plugin that is poisoned.
@@ -39,9 +41,16 @@ pub(super) enum Wait {
     CircuitOpen,
     /// Its connection, which is paused.
     ConnectionPaused,
+    /// What is before it in its line.
+    Order,
 }
 
 impl Wait {
+    /// For what deliveries wait to a destination that is not enabled.
+    pub(super) fn of_disabled(destination: &Destination) -> Self {
+        if destination.awaits.is_some() { Self::Handshake } else { Self::DestinationDisabled }
+    }
+
     /// The name of it in states and reasons.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -52,12 +61,14 @@ impl Wait {
             Self::TenantWindow => "tenant_window",
             Self::DestinationWindow => "destination_window",
             Self::DestinationDisabled => "destination_disabled",
+            Self::Handshake => "destination_handshake",
             Self::PluginFuel => "plugin_fuel",
             Self::PluginPoisoned => "plugin_poisoned",
             Self::RateLimit => "rate_limit",
             Self::DeliveryRate => "delivery_rate",
             Self::CircuitOpen => "circuit_open",
             Self::ConnectionPaused => "connection_paused",
+            Self::Order => "order",
         }
     }
 
@@ -65,7 +76,13 @@ impl Wait {
     pub(super) fn is_for_destination(self) -> bool {
         matches!(
             self,
-            Self::DestinationWindow | Self::DestinationDisabled | Self::RateLimit | Self::DeliveryRate | Self::CircuitOpen
+            Self::DestinationWindow
+                | Self::DestinationDisabled
+                | Self::Handshake
+                | Self::RateLimit
+                | Self::DeliveryRate
+                | Self::CircuitOpen
+                | Self::Order
         )
     }
 
@@ -95,6 +112,7 @@ impl Wait {
                 | Self::PluginFuel
                 | Self::RateLimit
                 | Self::DeliveryRate
+                | Self::Order
         );
         self.over(shared, since, now).filter(|_| spent == 0 || !is_turn)
     }
@@ -108,12 +126,14 @@ impl Wait {
             Self::TenantWindow => "the tenant's window was full, and the event waited",
             Self::DestinationWindow => "the destination's window was full, and the delivery waited",
             Self::DestinationDisabled => "the destination was disabled",
+            Self::Handshake => "the destination did not agree to be sent to",
             Self::PluginFuel => "the tenant's plugins had used up their fuel, `plan.plugin_fuel`, and the event waited",
             Self::PluginPoisoned => "a plugin was stopped again and again, and the event was held",
             Self::RateLimit => "the destination's `rate` was used up, and the delivery waited",
             Self::DeliveryRate => "the tenant's `plan.delivery_rate` was used up, and the delivery waited",
             Self::CircuitOpen => "the destination failed again and again, and its circuit was open",
             Self::ConnectionPaused => "the connection was paused",
+            Self::Order => "the destination keeps an order, and the delivery waited behind others",
         }
     }
 }
@@ -162,11 +182,11 @@ fn id_of(item: &Item) -> DeliveryId {
 /// Moves a whole piece of work elsewhere, unattempted.
 pub(super) fn moved(item: Item, state: DeliveryState, at: Timestamp) -> Done {
     let id = id_of(&item);
-    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _, pass: _ } = item;
-    let job = Job { id, attempts, spent, since, work };
+    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _, pass: _, line } = item;
+    let job = Job { id, attempts, spent, since, work, line };
     let (connection, destination, output) = match &job.work {
         Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output),
-        Work::Plan { connection, .. } => (*connection, None, 0),
+        Work::Plan { connection, .. } => (*connection, line.map(|line| line.destination), 0),
     };
     let (event, tenant) = (job.event(), job.tenant());
     let row = DeliveryRecord {
@@ -180,5 +200,5 @@ pub(super) fn moved(item: Item, state: DeliveryState, at: Timestamp) -> Done {
         runs: Vec::new(),
         job: Some(Box::new(job)),
     };
-    Done { record: Record { origin, event, tenant, finished: true, deliveries: vec![row] }, held: Some(held) }
+    Done::new(Record { origin, event, tenant, finished: true, deliveries: vec![row] }, Some(held))
 }

@@ -5,7 +5,10 @@
 //! (a lane, the schedule, a sub-queue), it counts against its tenant for as long as it is in flight, so that a tenant with slow
 //! destinations has no more of the node's time than others.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +39,8 @@ struct State {
     ring: VecDeque<TenantId>,
     /// Tenants whose turn came to nothing, for lack of room.
     waiting: HashSet<TenantId>,
+    /// When the next line of an ordered queue is due, one for each queue in which none is now.
+    alarms: BTreeSet<(Timestamp, QueueKey)>,
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +61,9 @@ struct Queue {
     next: VecDeque<oneshot::Sender<Permit>>,
     /// Jobs that were put into the queue, or are on their way there: newcomers go behind them.
     waiting: u64,
-    /// Those of them that the store has.
+    /// Those of them that the store has. Of an ordered queue, how many may be first of their lines: all, or none until somebody stirs.
     readable: u64,
+    alarm: Option<Timestamp>,
     /// Since when the front of the queue waits, or earlier: what was last taken stood before it.
     front: Option<Timestamp>,
     listed: bool,
@@ -90,13 +96,13 @@ pub(super) struct Permit {
 }
 
 impl Windows {
-    /// A place for work of a tenant that is not parked, or the queue that it goes to: one of these, the first that older work waits in,
-    /// or the tenant's own if its window is full.
+    /// A place for work of a tenant that is not parked, or the queue that it goes to: the tenant's own if older work waits there or its
+    /// window is full, or one of these, the first that older work waits in.
     pub(super) fn enter(&self, tenant: TenantId, behind: &[QueueKey], limit: Limit, bytes: usize) -> Result<Permit, QueueKey> {
         let mut state = self.state();
         let own = QueueKey::Tenant(tenant);
         let older = |queue: &&QueueKey| state.queues.get(queue).is_some_and(|queue| queue.waiting > 0);
-        if let Some(queue) = behind.iter().chain([&own]).find(older) {
+        if let Some(queue) = [&own].into_iter().chain(behind).find(older) {
             return Err(*queue);
         }
         let slot = state.tenants.entry(tenant).or_default();
@@ -160,12 +166,7 @@ impl Windows {
                 state.wait(tenant);
                 continue;
             };
-            let permit = |_| Permit {
-                windows: self.clone(),
-                tenant: Some(tenant),
-                bytes: 0,
-                destination: matches!(turn.queue, QueueKey::Destination(..)).then_some(turn.queue),
-            };
+            let permit = |_| Permit { windows: self.clone(), tenant: Some(tenant), bytes: 0, destination: window_of(turn.queue) };
             return Some(Turn { queue: turn.queue, permits: (0..turn.room).map(permit).collect(), bytes: turn.bytes });
         }
         None
@@ -192,6 +193,50 @@ impl Windows {
         state.forget(key.tenant(), Some(key));
     }
 
+    /// Notes that work which goes into lines of an ordered queue, noted by [`Windows::park`], is in the store now; it is due at `due` or later.
+    pub(super) fn lined(&self, key: QueueKey, due: Timestamp, now: Timestamp) {
+        if due <= now {
+            return self.stir(key);
+        }
+        self.state().set_alarm(key, due);
+        self.0.ready.notify_one();
+    }
+
+    /// Notes that a line of an ordered queue may have another first job.
+    pub(super) fn stir(&self, key: QueueKey) {
+        let mut state = self.state();
+        state.stir(key);
+        self.0.ready.notify_one();
+    }
+
+    /// Notes that `count` jobs were taken out of an ordered queue, the last of which waited since `last`, and that the next is due at `next`.
+    pub(super) fn took(&self, key: QueueKey, count: u64, last: Option<Timestamp>, next: Option<Timestamp>, now: Timestamp) {
+        let mut state = self.state();
+        if let Some(slot) = state.queues.get_mut(&key) {
+            slot.waiting = slot.waiting.saturating_sub(count);
+            slot.front = if slot.waiting == 0 { None } else { last.or(slot.front) };
+        }
+        match next {
+            Some(next) if next <= now => state.stir(key),
+            Some(next) => state.set_alarm(key, next),
+            None => {}
+        }
+        state.forget(key.tenant(), Some(key));
+    }
+
+    /// Stirs the ordered queues of which a line is due by now. Answers when the next is.
+    pub(super) fn ring(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut state = self.state();
+        while let Some((due, key)) = state.alarms.first().copied() {
+            if due > now {
+                return Some(due);
+            }
+            state.alarms.pop_first();
+            state.stir(key);
+        }
+        None
+    }
+
     /// Notes that a turn came to nothing: the queue waits until [`Windows::look_again`].
     pub(super) fn put_back(&self, turn: Turn) {
         let (key, tenant) = (turn.queue, turn.queue.tenant());
@@ -200,6 +245,9 @@ impl Windows {
             // Whoever waits for room need not hear of it.
             state.leave(&permit);
             (permit.tenant, permit.destination) = (None, None);
+        }
+        if let (QueueKey::Ordered(..), Some(slot)) = (key, state.queues.get_mut(&key)) {
+            slot.readable = slot.waiting;
         }
         state.waiting.remove(&tenant);
         if let Some(at) = state.ring.iter().rposition(|listed| *listed == tenant) {
@@ -212,18 +260,22 @@ impl Windows {
         }
     }
 
-    /// Notes that a job, noted by [`Windows::park`], did not go into the queue after all.
-    pub(super) fn gone(&self, key: QueueKey) {
-        let mut state = self.state();
-        if let Some(slot) = state.queues.get_mut(&key) {
-            slot.waiting = slot.waiting.saturating_sub(1);
+    /// Notes since when the front of a queue waits; none means that it is empty after all.
+    pub(super) fn front(&self, key: QueueKey, since: Option<Timestamp>) {
+        let Some(since) = since else { return self.unparked(key, 0, None) };
+        if let Some(slot) = self.state().queues.get_mut(&key) {
+            slot.front = Some(since);
         }
-        state.forget(key.tenant(), Some(key));
     }
 
     /// Whether anything waits in the queue, or is on its way there.
     pub(super) fn is_waiting(&self, key: QueueKey) -> bool {
-        self.state().queues.get(&key).is_some_and(|queue| queue.waiting > 0)
+        self.waiting(key) > 0
+    }
+
+    /// How much waits in the queue, or is on its way there.
+    pub(super) fn waiting(&self, key: QueueKey) -> u64 {
+        self.state().queues.get(&key).map_or(0, |queue| queue.waiting)
     }
 
     /// Since when the oldest of all that is parked waits, as far as is known: of a queue that an earlier owner left, from its first
@@ -267,19 +319,24 @@ impl State {
         }
         for _ in 0..slot.line.len() {
             let Some(key) = slot.line.pop_front() else { break };
+            let window = window_of(key);
+            let in_flight = window.and_then(|window| self.queues.get(&window)).map_or(0, |window| window.in_flight);
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             let readable = usize::try_from(queue.readable).unwrap_or(usize::MAX);
             let own = if matches!(key, QueueKey::Tenant(_)) { Limit { events: usize::MAX, ..limit } } else { limits(key) };
             let (of_queue, turn) = (own.events, limit.turn.min(own.turn));
-            let room = of_tenant.min(readable).min(turn).min(of_queue.saturating_sub(queue.in_flight));
+            let room = of_tenant.min(readable).min(turn).min(of_queue.saturating_sub(in_flight));
             if room == 0 {
                 slot.line.push_back(key);
                 continue;
             }
             queue.listed = false;
+            if matches!(key, QueueKey::Ordered(..)) {
+                queue.readable = 0;
+            }
             slot.in_flight += room;
-            if matches!(key, QueueKey::Destination(..)) {
-                queue.in_flight += room;
+            if let Some(window) = window {
+                self.queues.entry(window).or_default().in_flight += room;
             }
             slot.listed = !slot.line.is_empty();
             if slot.listed {
@@ -324,11 +381,36 @@ impl State {
         }
     }
 
+    /// All of an ordered queue may be first of their lines.
+    fn stir(&mut self, key: QueueKey) {
+        if let Some(slot) = self.queues.get_mut(&key) {
+            slot.readable = slot.waiting;
+        }
+        self.drop_alarm(key);
+        self.list(key);
+    }
+
+    fn set_alarm(&mut self, key: QueueKey, due: Timestamp) {
+        let Some(slot) = self.queues.get_mut(&key) else { return };
+        if slot.alarm.is_none_or(|set| due < set) {
+            self.drop_alarm(key);
+            self.alarms.insert((due, key));
+            self.queues.entry(key).or_default().alarm = Some(due);
+        }
+    }
+
+    fn drop_alarm(&mut self, key: QueueKey) {
+        if let Some(due) = self.queues.get_mut(&key).and_then(|slot| slot.alarm.take()) {
+            self.alarms.remove(&(due, key));
+        }
+    }
+
     /// Forgets who has nothing in flight and nothing that waits.
     fn forget(&mut self, tenant: TenantId, queue: Option<QueueKey>) {
         if let Some(key) = queue
             && self.queues.get(&key).is_some_and(|queue| queue.in_flight == 0 && queue.waiting == 0 && !queue.listed)
         {
+            self.drop_alarm(key);
             self.queues.remove(&key);
         }
         if self.tenants.get(&tenant).is_some_and(|slot| slot.in_flight == 0 && slot.line.is_empty() && !slot.listed) {
@@ -351,14 +433,22 @@ impl State {
         }
         let Some(tenant) = permit.tenant.or(permit.destination.map(QueueKey::tenant)) else { return false };
         let has_work = self.tenants.get(&tenant).is_some_and(|slot| !slot.line.is_empty());
-        if has_work {
-            if self.waiting.remove(&tenant) {
-                self.ring.push_back(tenant);
-            }
-        } else {
+        if has_work && self.waiting.remove(&tenant) {
+            self.ring.push_back(tenant);
+        }
+        if !has_work || permit.destination.is_some() {
             self.forget(tenant, permit.destination);
         }
         has_work
+    }
+}
+
+/// The queue that counts what a queue's jobs have in flight, if their destination's window is theirs.
+fn window_of(key: QueueKey) -> Option<QueueKey> {
+    match key {
+        QueueKey::Destination(..) => Some(key),
+        QueueKey::Ordered(tenant, destination) => Some(QueueKey::Destination(tenant, destination)),
+        _ => None,
     }
 }
 
@@ -397,170 +487,5 @@ impl Drop for Permit {
         if has_work {
             self.windows.0.ready.notify_one();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-    use crate::event::{DestinationId, SourceId};
-
-    const A: TenantId = TenantId(1);
-    const B: TenantId = TenantId(2);
-    const OWN: QueueKey = QueueKey::Tenant(A);
-
-    fn limit(events: usize) -> Limit {
-        Limit { events, bytes: 1000, turn: 1 }
-    }
-
-    fn all(events: usize) -> impl Fn(QueueKey) -> Limit {
-        move |_| limit(events)
-    }
-
-    fn enter(windows: &Windows, tenant: TenantId, events: usize) -> Result<Permit, QueueKey> {
-        windows.enter(tenant, &[], limit(events), 1)
-    }
-
-    #[test]
-    fn newcomers_queue_up_behind_parked_work() {
-        let windows = Windows::default();
-        let first = enter(&windows, A, 1).expect("room");
-        assert_eq!(enter(&windows, A, 1).err(), Some(OWN), "full");
-        windows.park(OWN, Timestamp(7));
-        windows.park(OWN, Timestamp(8));
-        assert_eq!(windows.oldest(), Some(Timestamp(7)));
-        drop(first);
-        assert!(enter(&windows, A, 1).is_err(), "older work is on its way to the store");
-        assert!(windows.next(&all(1)).is_none(), "and cannot be read yet");
-        assert!(enter(&windows, B, 1).is_ok(), "others never feel it");
-        windows.parked(OWN, 2);
-        let Turn { queue, permits, .. } = windows.next(&all(1)).expect("ready");
-        assert_eq!((queue, permits.len()), (OWN, 1));
-        windows.unparked(OWN, 1, Some(Timestamp(7)));
-        assert_eq!(windows.oldest(), Some(Timestamp(7)), "what is left is no older");
-        assert!(windows.next(&all(1)).is_none(), "full");
-        drop(permits);
-        let Turn { permits, .. } = windows.next(&all(1)).expect("ready");
-        windows.unparked(OWN, 1, Some(Timestamp(8)));
-        assert_eq!(windows.oldest(), None);
-        drop(permits);
-        assert!(enter(&windows, A, 1).is_ok());
-    }
-
-    #[test]
-    fn tenants_are_served_in_turn_whatever_the_number_of_their_queues() {
-        let windows = Windows::default();
-        for destination in 0..5 {
-            windows.found(QueueKey::Destination(A, DestinationId(destination)), 2);
-        }
-        windows.found(QueueKey::Tenant(B), 3);
-        let mut order = Vec::new();
-        while let Some(turn) = windows.next(&all(8)) {
-            order.push(turn.queue.tenant());
-            windows.unparked(turn.queue, turn.permits.len() as u64, None);
-        }
-        assert_eq!(order[..7], [A, B, A, B, A, B, A]);
-        assert_eq!(order.len(), 13);
-    }
-
-    #[test]
-    fn a_turn_is_as_long_as_the_weight_says() {
-        let windows = Windows::default();
-        windows.found(QueueKey::Tenant(A), 9);
-        windows.found(QueueKey::Tenant(B), 9);
-        let weighted = |key: QueueKey| Limit { turn: if key.tenant() == A { 3 } else { 1 }, ..limit(100) };
-        let mut taken = Vec::new();
-        for _ in 0..4 {
-            let turn = windows.next(&weighted).expect("work");
-            taken.push((turn.queue.tenant(), turn.permits.len()));
-            windows.unparked(turn.queue, turn.permits.len() as u64, None);
-        }
-        assert_eq!(taken, [(A, 3), (B, 1), (A, 3), (B, 1)]);
-    }
-
-    #[test]
-    fn a_full_destination_waits_for_its_own_room_and_holds_up_no_other() {
-        let windows = Windows::default();
-        let (full, free) = (QueueKey::Destination(A, DestinationId(1)), QueueKey::Destination(A, DestinationId(2)));
-        windows.found(full, 1);
-        windows.found(free, 1);
-        let limits = |key| limit(if key == full { 1 } else { 8 });
-        let one = windows.next(&limits).expect("ready");
-        assert_eq!(one.queue, full);
-        windows.unparked(full, 1, None);
-        windows.found(full, 5);
-        let other = windows.next(&limits).expect("ready");
-        assert_eq!(other.queue, free);
-        windows.unparked(free, 1, None);
-        assert!(windows.next(&limits).is_none(), "full");
-        assert_eq!(windows.enter_destination(full, 8).now_or_never().map(|place| place.is_none()), Some(true), "older work waits");
-        drop(one.permits);
-        assert_eq!(windows.next(&limits).map(|turn| turn.queue), Some(full));
-    }
-
-    #[tokio::test]
-    async fn a_place_goes_from_one_attempt_to_the_next() {
-        let windows = Windows::default();
-        let queue = QueueKey::Destination(A, DestinationId(1));
-        let first = windows.enter_destination(queue, 1).await.expect("room");
-        let mut second = Box::pin(windows.enter_destination(queue, 1));
-        assert!(second.as_mut().now_or_never().is_none());
-        assert!(windows.enter_destination(queue, 1).await.is_none(), "it stays full");
-        let mut third = Box::pin(windows.enter_destination(queue, 1));
-        assert!(third.as_mut().now_or_never().is_none());
-        // The second gave up meanwhile, as its time was over too.
-        drop(second);
-        drop(first);
-        let third = third.await.expect("its turn");
-        assert!(windows.enter_destination(queue, 1).await.is_none(), "there is one place only");
-        drop(third);
-        assert!(windows.state().queues.is_empty());
-    }
-
-    #[test]
-    fn a_tenant_is_bounded_in_bytes_too_but_for_a_single_large_one() {
-        let windows = Windows::default();
-        let large = windows.enter(A, &[], limit(9), 5000).expect("alone");
-        assert!(windows.enter(A, &[], limit(9), 1).is_err());
-        windows.found(OWN, 1);
-        assert!(windows.next(&all(9)).is_none());
-        drop(large);
-        let mut turn = windows.next(&all(9)).expect("ready");
-        windows.unparked(turn.queue, 1, None);
-        turn.permits[0].weigh(800);
-        assert!(windows.enter(A, &[], limit(9), 300).is_err());
-        assert!(windows.enter(A, &[], limit(9), 200).is_ok());
-    }
-
-    #[test]
-    fn who_is_allowed_nothing_waits_until_somebody_looks_again() {
-        let windows = Windows::default();
-        let source = QueueKey::Source(A, SourceId(7));
-        windows.found(source, 2);
-        let held = |key| limit(if key == source { 0 } else { 9 });
-        assert!(windows.next(&held).is_none());
-        assert!(windows.next(&all(9)).is_none(), "nobody looked again");
-        assert_eq!(windows.waiting_since(Timestamp(0)), [source], "how old it is is not known");
-        windows.look_again();
-        assert_eq!(windows.enter(A, &[source], limit(9), 1).err(), Some(source));
-        assert!(enter(&windows, A, 9).is_ok(), "what came in elsewhere is not held");
-        let turn = windows.next(&all(9)).expect("ready");
-        windows.unparked(source, turn.permits.len() as u64, None);
-        assert_eq!(windows.enter(A, &[source], limit(9), 1).err(), Some(source), "one is left");
-    }
-
-    #[test]
-    fn a_queue_that_turns_out_empty_is_forgotten() {
-        let windows = Windows::default();
-        windows.found(OWN, 3);
-        let turn = windows.next(&all(8)).expect("ready");
-        windows.unparked(OWN, 0, None);
-        drop(turn.permits);
-        assert!(windows.next(&all(8)).is_none());
-        assert!(enter(&windows, A, 1).is_ok());
-        let state = windows.state();
-        assert!(state.queues.is_empty(), "{:?}", state.queues);
     }
 }

@@ -3,7 +3,7 @@
 pub(super) mod exchange;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,18 +16,22 @@ use hyper_util::client::proxy::matcher::Matcher;
 use tokio::sync::Semaphore;
 
 use super::auth::Credentials;
+use super::broker::{self, Labels, Sessions};
 use super::connect::Tls;
 use super::fault::{Fault, refusal};
 use super::policy::AddressPolicy;
 use super::pool::{Limits, Pool};
 use super::resolver::Resolver;
-use super::target::Target;
+use super::target::{Speaks, Target};
 use crate::clock::{Clock, Timestamp, monotonic};
 use crate::event::Failure;
 use exchange::{Exchange, Stage};
 
 /// Bytes of a response's head.
 pub const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+
+/// Proofs of passwords that are worked out at once.
+const PROOFS_AT_ONCE: usize = 2;
 
 /// How the gateway reaches out.
 #[derive(Clone, Debug)]
@@ -36,13 +40,15 @@ pub struct EgressConfig {
     pub policy: AddressPolicy,
     /// Names that are not asked for in the DNS. The policy judges their addresses all the same.
     pub hosts: HashMap<String, Vec<IpAddr>>,
+    /// DNS servers to ask instead of those that the machine's configuration names.
+    pub name_servers: Vec<SocketAddr>,
     /// Certificates, in PEM, that are trusted besides the system's.
     pub extra_ca_pem: Vec<String>,
     /// What is kept of a response's body, in bytes.
     pub max_response: usize,
     /// The same for all responses together, until nobody holds them any more; what does not fit is cut.
     pub response_bytes: usize,
-    /// Open connections altogether.
+    /// Open connections altogether. Requests of one tenant use at most half of them at once; more wait, and fail with `no_capacity`.
     pub max_connections: usize,
     /// Requests at once to one destination.
     pub max_requests_per_target: usize,
@@ -71,6 +77,7 @@ impl Default for EgressConfig {
         Self {
             policy: AddressPolicy::default(),
             hosts: HashMap::new(),
+            name_servers: Vec::new(),
             extra_ca_pem: Vec::new(),
             max_response: 16 * 1024,
             response_bytes: 32 << 20,
@@ -115,6 +122,10 @@ pub struct OutRequest {
     pub credentials: Option<Arc<Credentials>>,
     /// Whether the response's headers are wanted.
     pub wants_headers: bool,
+    /// How many bytes of the response's body are read at least: for what its meaning depends on.
+    pub reads: Option<usize>,
+    /// What it is about; brokers and buckets are told.
+    pub labels: Option<Labels>,
 }
 
 /// How a request ended.
@@ -132,7 +143,8 @@ pub struct Sent {
     pub response_cut: bool,
     /// How long all of it took.
     pub took: Duration,
-    /// Whether a kept connection turned out to be closed before anything was written, and the request went out on a new one.
+    /// Whether the request went out a second time on a new connection, because a kept one turned out to be closed before anything was
+    /// written, or the server said that it did nothing with it.
     pub resent: bool,
     /// Whether the destination answered 401 to a token that earlier requests had too. The next one gets a new one.
     pub token_ended: bool,
@@ -147,16 +159,19 @@ pub struct Egress {
 }
 
 pub(super) struct Inner {
-    resolver: Resolver,
-    tls: Tls,
-    pool: Arc<Pool>,
-    connect_timeout: Duration,
-    proxies: Option<Matcher>,
+    pub(super) resolver: Resolver,
+    pub(super) tls: Tls,
+    pub(super) pool: Arc<Pool>,
+    pub(super) brokers: Arc<Sessions>,
+    pub(super) connect_timeout: Duration,
+    pub(super) proxies: Option<Matcher>,
     /// Whether proxies of the environment are asked for names.
-    names_at_proxy: bool,
-    max_response: usize,
-    responses: Arc<Semaphore>,
+    pub(super) names_at_proxy: bool,
+    pub(super) max_response: usize,
+    pub(super) responses: Arc<Semaphore>,
     sweeping: AtomicBool,
+    /// Turns to work out what proves a password to a broker: a server says how much work that is.
+    pub(super) proofs: Arc<Semaphore>,
 }
 
 impl Egress {
@@ -164,30 +179,43 @@ impl Egress {
     pub fn new(config: EgressConfig) -> Result<Self, EgressError> {
         let limits = Limits {
             requests_per_key: config.max_requests_per_target.max(1),
+            requests_per_tenant: (config.max_connections / 2).max(1),
             connections: config.max_connections.max(1),
             idle_timeout: config.idle_timeout,
         };
         Ok(Self {
             inner: Arc::new(Inner {
                 tls: Tls::new(&config.extra_ca_pem)?,
-                resolver: Resolver::new(config.policy, config.hosts),
+                resolver: Resolver::new(config.policy, config.hosts, &config.name_servers),
                 pool: Arc::new(Pool::new(limits)),
+                brokers: Arc::new(Sessions::new(config.idle_timeout, limits.connections)),
                 connect_timeout: config.connect_timeout,
                 proxies: (config.proxies != Proxies::None).then(Matcher::from_env),
                 names_at_proxy: config.proxies == Proxies::EnvironmentAndNames,
                 max_response: config.max_response,
                 responses: Arc::new(Semaphore::new(config.response_bytes.min(Semaphore::MAX_PERMITS))),
                 sweeping: AtomicBool::new(false),
+                proofs: Arc::new(Semaphore::new(PROOFS_AT_ONCE)),
             }),
         })
     }
 
-    /// Makes exactly one HTTP request. Dropping the future closes its connection.
+    /// What is kept of a response's body, in bytes.
+    pub fn max_response(&self) -> usize {
+        self.inner.max_response
+    }
+
+    /// Makes exactly one HTTP request, or publishes one message. Dropping the future closes its connection.
     pub async fn send(&self, request: OutRequest, clock: &Clock) -> Sent {
         let started = monotonic();
         self.inner.sweep_in_background();
+        if matches!(request.target.speaks, Speaks::Broker(_)) {
+            // On the heap: most requests are HTTP, and all would carry its room along.
+            return Box::pin(broker::deliver(&self.inner, request, started)).await;
+        }
         let deadline = request.deadline;
-        let mut exchange = Exchange::new(&self.inner, request, clock, self.inner.max_response);
+        let max_response = request.reads.unwrap_or_default().max(self.inner.max_response);
+        let mut exchange = Exchange::new(&self.inner, request, clock, max_response);
         let fault = match tokio::time::timeout(deadline, exchange.run()).await {
             Ok(Ok(())) => None,
             Ok(Err(fault)) => Some(fault),
@@ -203,15 +231,16 @@ impl Inner {
         if self.sweeping.swap(true, Ordering::Relaxed) {
             return;
         }
-        let pool = Arc::downgrade(&self.pool);
+        let (pool, brokers) = (Arc::downgrade(&self.pool), Arc::downgrade(&self.brokers));
         let every = (self.pool.idle_timeout() / 4).clamp(Duration::from_millis(10), Duration::from_secs(15));
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(every);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let Some(pool) = pool.upgrade() else { return };
+                let (Some(pool), Some(brokers)) = (pool.upgrade(), brokers.upgrade()) else { return };
                 pool.sweep(monotonic());
+                brokers.sweep(monotonic());
             }
         });
     }

@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::client::EgressError;
 use super::fault::Fault;
-use super::target::{Target, certificates};
+use super::target::{Speaks, Target, certificates};
 
 /// The next address is tried this long after the last one, if that has neither answered nor failed (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -79,7 +79,11 @@ impl Tls {
                 roots.add(certificate).map_err(|error| EgressError::Certificates(error.to_string()))?;
             }
         }
-        Ok(Self { with_http2: config(roots.clone(), true, None)?, without_http2: config(roots.clone(), false, None)?, roots })
+        Ok(Self {
+            with_http2: config(roots.clone(), Protocols::Http2, None)?,
+            without_http2: config(roots.clone(), Protocols::Http1, None)?,
+            roots,
+        })
     }
 
     /// Speaks TLS over a stream. Also returns whether HTTP/2 was agreed on.
@@ -98,7 +102,8 @@ impl Tls {
     }
 
     fn config_for(&self, target: &Target) -> Result<Arc<ClientConfig>, Fault> {
-        if target.extra_roots.is_empty() && target.client.is_none() {
+        let is_http = !matches!(target.speaks, Speaks::Broker(_));
+        if is_http && target.extra_roots.is_empty() && target.client.is_none() {
             return Ok(Arc::clone(if target.http2 { &self.with_http2 } else { &self.without_http2 }));
         }
         if let Some(config) = target.own_tls.get() {
@@ -114,13 +119,26 @@ impl Tls {
         for certificate in &target.extra_roots {
             roots.add(certificate.clone()).map_err(|error| EgressError::Certificates(error.to_string()))?;
         }
-        config(roots, target.http2, target.client.clone())
+        let protocols = match target.speaks {
+            // Brokers agree on no protocol in TLS; some refuse those of HTTP.
+            Speaks::Broker(_) => Protocols::None,
+            _ if target.http2 => Protocols::Http2,
+            _ => Protocols::Http1,
+        };
+        config(roots, protocols, target.client.clone())
     }
 }
 
 const H2: &[u8] = b"h2";
 
-fn config(roots: RootCertStore, http2: bool, client: Option<Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>, EgressError> {
+/// What is offered in the handshake to be spoken behind it.
+enum Protocols {
+    None,
+    Http1,
+    Http2,
+}
+
+fn config(roots: RootCertStore, protocols: Protocols, client: Option<Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>, EgressError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -130,6 +148,10 @@ fn config(roots: RootCertStore, http2: bool, client: Option<Arc<CertifiedKey>>) 
         Some(client) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = if http2 { vec![H2.to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+    config.alpn_protocols = match protocols {
+        Protocols::None => Vec::new(),
+        Protocols::Http1 => vec![b"http/1.1".to_vec()],
+        Protocols::Http2 => vec![H2.to_vec(), b"http/1.1".to_vec()],
+    };
     Ok(Arc::new(config))
 }

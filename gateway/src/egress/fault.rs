@@ -28,6 +28,8 @@ pub(super) enum Fault {
     TlsTimeout,
     #[error("the connection was closed before a response came")]
     Reset,
+    #[error("the destination ended the request: {0}")]
+    Ended(h2::Reason),
     #[error("no response came in time")]
     ResponseTimeout,
     #[error("the response is not HTTP: {0}")]
@@ -42,9 +44,18 @@ pub(super) enum Fault {
     TokenTimeout,
     #[error("the request could not be signed: {0}")]
     NotSigned(String),
+    #[error("the broker's answer makes no sense: {0}")]
+    BadReply(&'static str),
+    #[error("{detail}")]
+    Broker { code: &'static str, detail: String, retryable: bool },
 }
 
 impl Fault {
+    /// A broker did not take a message, and may take it later.
+    pub(super) fn broker(code: &'static str, detail: String) -> Self {
+        Self::Broker { code, detail, retryable: true }
+    }
+
     fn code(&self) -> &'static str {
         match self {
             Self::NoCapacity => "no_capacity",
@@ -56,26 +67,31 @@ impl Fault {
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsFailed(_) => "tls_failed",
             Self::TlsTimeout => "tls_timeout",
-            Self::Reset => "reset",
+            Self::Reset | Self::Ended(_) => "reset",
             Self::ResponseTimeout => "response_timeout",
-            Self::BadResponse(_) => "bad_response",
+            Self::BadResponse(_) | Self::BadReply(_) => "bad_response",
             Self::HeadTooLarge => "response_head_too_large",
             Self::ProxyFailed(_) => "proxy_failed",
             Self::NoToken(_) => "no_token",
             Self::TokenTimeout => "token_timeout",
             Self::NotSigned(_) => "not_signed",
+            Self::Broker { code, .. } => code,
         }
     }
 
-    /// All of them can pass: names, addresses and certificates are repaired like servers are. A name that leads to a refused address is no
+    /// All of them but a broker's last word can pass: names, addresses and certificates are repaired like servers are. A name that leads to a refused address is no
     /// exception, because resolvers answer so while they are ill; each attempt is judged afresh.
     pub(super) fn failure(&self) -> Failure {
         let party = match self {
             Self::NoCapacity | Self::NotSigned(_) => Party::Gateway,
-            Self::BadResponse(_) | Self::HeadTooLarge | Self::NoToken(_) | Self::TokenTimeout => Party::Destination,
+            Self::BadResponse(_) | Self::BadReply(_) | Self::HeadTooLarge | Self::NoToken(_) | Self::TokenTimeout => {
+                Party::Destination
+            }
+            Self::Broker { .. } => Party::Destination,
             _ => Party::Network,
         };
-        Failure { party, code: self.code().to_owned(), detail: self.to_string(), retryable: true }
+        let retryable = !matches!(self, Self::Broker { retryable: false, .. });
+        Failure { party, code: self.code().to_owned(), detail: self.to_string(), retryable }
     }
 }
 
@@ -93,6 +109,12 @@ impl From<&hyper::Error> for Fault {
     fn from(error: &hyper::Error) -> Self {
         if exceeds_allowance(error) || error.is_parse_too_large() {
             Self::HeadTooLarge
+        } else if let Some(error) = http2(error) {
+            match error.reason() {
+                Some(reason) if error.is_remote() => Self::Ended(reason),
+                _ if error.is_library() => Self::BadResponse("its HTTP/2 is malformed"),
+                _ => Self::Reset,
+            }
         } else if error.is_parse_status() {
             Self::BadResponse("its status is malformed")
         } else if error.is_parse() {
@@ -101,6 +123,21 @@ impl From<&hyper::Error> for Fault {
             Self::Reset
         }
     }
+}
+
+/// Whether a destination said that it did nothing with a request (RFC 9113, section 8.7) and would take it on another connection. One that ends
+/// its connections for another reason, such as too many requests, is not to get the same at once.
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    http2(error).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // Only streams above the last that it names end with its GOAWAY.
+        let going_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (refused || going_away)
+    })
+}
+
+fn http2(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 fn exceeds_allowance(error: &hyper::Error) -> bool {

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,22 +12,42 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// How many bytes may still be read.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Allowance(Arc<AtomicUsize>);
+pub(super) struct Allowance(Arc<Left>);
+
+#[derive(Debug, Default)]
+struct Left {
+    bytes: AtomicUsize,
+    is_used_up: AtomicBool,
+}
 
 impl Allowance {
     /// Starts afresh: one response at a time on this connection.
     pub(super) fn set(&self, bytes: usize) {
-        self.0.store(bytes, Ordering::Relaxed);
+        self.0.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Adds to what is left: several responses at once on this connection.
     pub(super) fn add(&self, bytes: usize) {
         // Wrapping is out of reach: it would take a lifetime of requests without a byte read.
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes away what is over: what earlier responses did not need is not for later ones.
+    pub(super) fn cap(&self, bytes: usize) {
+        self.0.bytes.fetch_min(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether more came than was allowed, which has ended the connection. HTTP/2 does not pass the error on.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.0.is_used_up.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: usize) -> bool {
-        self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+        let taken = self.0.bytes.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok();
+        if !taken {
+            self.0.is_used_up.store(true, Ordering::Relaxed);
+        }
+        taken
     }
 }
 

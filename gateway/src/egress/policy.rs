@@ -2,10 +2,13 @@
 //!
 //! Everything that is not plainly the public internet is refused, for IPv4 and IPv6 alike. An address that carries another one
 //! inside (mapped, NAT64, ISATAP) is refused when any of them is. An operator's allow-list opens networks; the addresses where clouds
-//! keep machine credentials are opened only by an entry that names that one address, so that `169.254.0.0/16` never does.
+//! keep machine credentials are opened only by an entry that names that one address, so that `169.254.0.0/16` never does. Nothing opens the
+//! servers of the gateway's own store.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// What an operator lets destinations reach.
@@ -15,7 +18,14 @@ pub struct AddressPolicy {
     pub allow: Vec<IpNet>,
     /// Ports that may be dialled; empty means every port.
     pub ports: Vec<u16>,
+    /// Servers that stay closed, whatever is allowed.
+    pub closed: Closed,
 }
+
+/// Servers that no destination leads to: the gateway's own store, as far as it is known where that is. Clones share what is known, which may
+/// change.
+#[derive(Clone, Debug, Default)]
+pub struct Closed(Arc<ArcSwap<Vec<SocketAddr>>>);
 
 /// Why an address or port may not be dialled. It names a kind, never the address: what an internal name resolves to is nothing
 /// that a tenant should learn.
@@ -51,6 +61,9 @@ pub enum Refusal {
     /// All else that is not assigned to the public internet.
     #[error("a reserved address")]
     Reserved,
+    /// A server of the gateway's own store, which no allow-list opens.
+    #[error("the gateway's own store")]
+    Own,
     /// Port 0, or a port that is not on the operator's list.
     #[error("a port that is not allowed")]
     Port,
@@ -60,7 +73,7 @@ impl AddressPolicy {
     /// Everything but where clouds keep machine credentials: for what the operator names.
     pub(super) fn open() -> Self {
         let all = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
-        Self { allow: all.into(), ports: Vec::new() }
+        Self { allow: all.into(), ..Self::default() }
     }
 
     /// Whether this address may be dialled.
@@ -72,6 +85,15 @@ impl AddressPolicy {
             Some(v4) => self.check_one(IpAddr::V4(v4)),
             None => Ok(()),
         }
+    }
+
+    /// Whether this address may be dialled at this port.
+    pub fn check_place(&self, place: SocketAddr) -> Result<(), Refusal> {
+        let address = place.ip().to_canonical();
+        self.check(address)?;
+        let inner = if let IpAddr::V6(v6) = address { embedded_v4(v6).map(IpAddr::V4) } else { None };
+        let is_closed = |address| self.closed.hold(address, place.port());
+        if is_closed(address) || inner.is_some_and(is_closed) { Err(Refusal::Own) } else { Ok(()) }
     }
 
     /// Whether this port may be dialled.
@@ -92,6 +114,28 @@ impl AddressPolicy {
         if self.allow.iter().any(|net| net.contains(&address)) { Ok(()) } else { Err(refusal) }
     }
 }
+
+impl Closed {
+    /// These servers.
+    pub fn new(servers: Arc<ArcSwap<Vec<SocketAddr>>>) -> Self {
+        Self(servers)
+    }
+
+    fn hold(&self, address: IpAddr, port: u16) -> bool {
+        // All of these lead to this machine, whatever one of them a server was named by.
+        let is_here = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+        let is_at = |own: IpAddr| own == address || is_here(own) && is_here(address);
+        self.0.load().iter().any(|own| own.port() == port && is_at(own.ip().to_canonical()))
+    }
+}
+
+impl PartialEq for Closed {
+    fn eq(&self, other: &Self) -> bool {
+        *self.0.load() == *other.0.load()
+    }
+}
+
+impl Eq for Closed {}
 
 fn is_single(net: &IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()

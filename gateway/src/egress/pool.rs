@@ -2,6 +2,8 @@
 //!
 //! # What is bounded
 //! - requests at once for each key (and with them its HTTP/1.1 connections): a permit is taken before the work;
+//! - requests at once of each tenant, brokers' messages among them: half of the connections that there are, so that one whose destinations all
+//!   hang leaves the other half to others;
 //! - open connections altogether: each holds a permit for as long as its driver runs; when there is none, the connection that has been idle
 //!   longest, whoever's it is, makes room;
 //! - idle time.
@@ -23,11 +25,16 @@ use tokio::task::AbortHandle;
 use super::metered::Allowance;
 use super::target::PoolKey;
 use crate::clock::monotonic;
+use crate::event::TenantId;
+
+/// What the server of an HTTP/2 connection may still send when all requests have ended: the rest of bodies that were cut.
+const H2_AT_REST: usize = 16 << 20;
 
 /// The pool's limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) requests_per_key: usize,
+    pub(super) requests_per_tenant: usize,
     pub(super) connections: usize,
     pub(super) idle_timeout: Duration,
 }
@@ -56,12 +63,18 @@ pub(super) struct Http2 {
     serial: u64,
 }
 
-/// The task that moves a connection's bytes; ends with this.
-pub(super) struct Driver(pub(super) AbortHandle);
+/// The tasks that move a connection's bytes; they end with this.
+pub(super) struct Driver(Vec<AbortHandle>);
+
+impl Driver {
+    pub(super) fn new(tasks: impl IntoIterator<Item = AbortHandle>) -> Self {
+        Self(tasks.into_iter().collect())
+    }
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -76,8 +89,8 @@ pub(super) enum Spoken {
 
 /// Leave to make one request.
 pub(super) struct Admission {
-    /// Held until the request has ended.
-    pub(super) permit: OwnedSemaphorePermit,
+    /// Held until the request has ended: its key's and its tenant's.
+    pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) spoken: Spoken,
     /// Held by whoever opens a connection that others may be able to share.
     pub(super) gate: Arc<tokio::sync::Mutex<()>>,
@@ -95,6 +108,8 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct State {
     entries: HashMap<PoolKey, Entry>,
+    /// Places for requests of each tenant.
+    tenants: HashMap<TenantId, Arc<Semaphore>>,
     /// Idle connections by the order in which they became idle.
     idle: BTreeMap<u64, (PoolKey, Instant)>,
     next_serial: u64,
@@ -105,6 +120,7 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     requests: Arc<Semaphore>,
+    tenant: Arc<Semaphore>,
     gate: Arc<tokio::sync::Mutex<()>>,
     spoken: Spoken,
     http1: Vec<(u64, Http1)>,
@@ -132,22 +148,30 @@ impl Pool {
 
     /// Waits until a request for this key may be made, and looks for an idle connection.
     pub(super) async fn admit(self: &Arc<Self>, key: PoolKey) -> Admission {
-        let requests = {
+        let (requests, tenant) = {
             let mut state = self.state();
             let entry = state.entry(key, &self.limits);
-            match Arc::clone(&entry.requests).try_acquire_owned() {
-                Ok(permit) => return self.admission(&mut state, key, permit),
-                Err(_) => Arc::clone(&entry.requests),
+            let places = [&entry.requests, &entry.tenant].map(|places| Arc::clone(places).try_acquire_owned());
+            match places {
+                [Ok(request), Ok(turn)] => return self.admission(&mut state, key, [request, turn]),
+                _ => (Arc::clone(&entry.requests), Arc::clone(&entry.tenant)),
             }
         };
-        let permit = requests.acquire_owned().await.expect("the semaphore is never closed");
-        self.admission(&mut self.state(), key, permit)
+        let request = requests.acquire_owned().await.expect("the semaphore is never closed");
+        let turn = tenant.acquire_owned().await.expect("the semaphore is never closed");
+        self.admission(&mut self.state(), key, [request, turn])
     }
 
-    fn admission(self: &Arc<Self>, state: &mut State, key: PoolKey, permit: OwnedSemaphorePermit) -> Admission {
+    /// Waits until a tenant may use another connection that is not one of the pool's.
+    pub(super) async fn turn(&self, tenant: TenantId) -> OwnedSemaphorePermit {
+        let places = self.state().tenant(tenant, &self.limits);
+        places.acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    fn admission(self: &Arc<Self>, state: &mut State, key: PoolKey, permits: [OwnedSemaphorePermit; 2]) -> Admission {
         let connection = self.take(state, key);
         let entry = state.entry(key, &self.limits);
-        Admission { permit, spoken: entry.spoken, gate: Arc::clone(&entry.gate), connection }
+        Admission { permits, spoken: entry.spoken, gate: Arc::clone(&entry.gate), connection }
     }
 
     /// An idle connection, if there is one.
@@ -241,6 +265,7 @@ impl Pool {
             closed.extend(state.close_oldest());
         }
         state.entries.retain(|_, entry| entry.is_used());
+        state.tenants.retain(|_, places| Arc::strong_count(places) > 1);
         drop(state);
         drop(closed);
     }
@@ -269,13 +294,17 @@ impl Drop for Waiting<'_> {
 
 impl State {
     fn entry(&mut self, key: PoolKey, limits: &Limits) -> &mut Entry {
-        self.entries.entry(key).or_insert_with(|| Entry {
-            requests: Arc::new(Semaphore::new(limits.requests_per_key.min(Semaphore::MAX_PERMITS))),
-            gate: Arc::default(),
-            spoken: Spoken::Unknown,
-            http1: Vec::new(),
-            http2: None,
-        })
+        if !self.entries.contains_key(&key) {
+            let tenant = self.tenant(key.tenant, limits);
+            let requests = places(limits.requests_per_key);
+            let entry = Entry { requests, tenant, gate: Arc::default(), spoken: Spoken::Unknown, http1: Vec::new(), http2: None };
+            self.entries.insert(key, entry);
+        }
+        self.entries.get_mut(&key).expect("it is there or was just made")
+    }
+
+    fn tenant(&mut self, tenant: TenantId, limits: &Limits) -> Arc<Semaphore> {
+        Arc::clone(self.tenants.entry(tenant).or_insert_with(|| places(limits.requests_per_tenant)))
     }
 
     fn idle_from(&mut self, key: PoolKey) -> u64 {
@@ -300,6 +329,10 @@ impl State {
         let index = entry.http1.iter().position(|(own, _)| *own == serial)?;
         Some(Closed::Http1(entry.http1.remove(index).1))
     }
+}
+
+fn places(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
 }
 
 #[allow(dead_code, reason = "held only to be dropped outside the lock")]
@@ -337,6 +370,7 @@ impl Drop for Http2 {
         }
         shared.in_flight -= 1;
         if shared.in_flight == 0 {
+            shared.allowance.cap(H2_AT_REST);
             *next_serial += 1;
             idle.insert(*next_serial, (self.key, monotonic()));
             shared.idle = Some(*next_serial);

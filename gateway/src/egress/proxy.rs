@@ -1,4 +1,4 @@
-//! Ways through a proxy: tunnels that it is asked for by `CONNECT` (RFC 9110, section 9.3.6), for `http` and `https` alike.
+//! Ways through a proxy: tunnels that it is asked for by `CONNECT` (RFC 9110, section 9.3.6), for `http`, `https` and brokers alike.
 //!
 //! The proxy is asked for an address that the policy has checked, so that a name cannot lead elsewhere behind it, unless the operator leaves
 //! names to the proxy because the gateway cannot resolve them. The operator's own proxies may be anywhere; a tenant's only where its
@@ -12,14 +12,16 @@ use http::{HeaderValue, Request, Uri};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::upgrade::{Upgraded, on};
-use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::client::Inner;
+use super::client::exchange::Stage;
+use super::connect;
 use super::fault::Fault;
 use super::policy::AddressPolicy;
 use super::pool::Driver;
-use super::target::{Target, TargetConfig, TargetError, TlsOptions};
+use super::target::{Speaks, Target, TargetConfig, TargetError, TlsOptions};
 use crate::event::{DestinationId, Revision, TenantId};
 use crate::secret::Secret;
 
@@ -29,9 +31,9 @@ const MAX_HEAD: usize = 8 * 1024;
 /// A proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    pub(super) target: Box<Target>,
+    target: Box<Target>,
     /// Whether it may be anywhere.
-    pub(super) is_operators: bool,
+    is_operators: bool,
     authorization: Option<HeaderValue>,
 }
 
@@ -54,9 +56,14 @@ impl Proxy {
         Ok(Self { target: Box::new(Target::new(config, policy)?), is_operators: false, authorization })
     }
 
-    /// The operator's proxy for a target, if `HTTPS_PROXY` and its like name one.
-    pub(super) fn of_environment(environment: &Matcher, target: &Target) -> Result<Option<Self>, Fault> {
-        let uri: Uri = target.origin().parse().map_err(|_| failed("the destination's origin is no URI"))?;
+    /// The operator's proxy for a target, if `HTTPS_PROXY` and its like name one and are to be followed. Brokers have the one for HTTPS.
+    pub(super) fn of_environment(inner: &Inner, target: &Target) -> Result<Option<Self>, Fault> {
+        let Some(environment) = &inner.proxies else { return Ok(None) };
+        let origin = match target.speaks {
+            Speaks::Broker(_) => format!("https://{}", target.place()),
+            Speaks::Http | Speaks::Objects(_) => target.origin(),
+        };
+        let uri: Uri = origin.parse().map_err(|_| failed("the destination's origin is no URI"))?;
         let Some(found) = environment.intercept(&uri) else { return Ok(None) };
         let config = TargetConfig {
             tenant: TenantId(0),
@@ -66,13 +73,47 @@ impl Proxy {
             append_path: false,
             append_query: false,
             tls: TlsOptions { http2: false, ..TlsOptions::default() },
+            speaks: Speaks::Http,
         };
         let target = Target::new(&config, &AddressPolicy::open()).map_err(|error| failed(format!("its URL: {error}")))?;
         Ok(Some(Self { target: Box::new(target), is_operators: true, authorization: found.basic_auth().cloned().map(sensitive) }))
     }
 
+    /// A tunnel to one of the target's addresses.
+    pub(super) async fn lead(&self, inner: &Inner, target: &Target, stage: &mut Stage) -> Result<TokioIo<Upgraded>, Fault> {
+        // A destination that is an address has no name to be left to the proxy.
+        let places: Vec<String> = if inner.names_at_proxy && self.is_operators && target.is_named() {
+            vec![target.place()]
+        } else {
+            inner.resolver.resolve(target).await?.iter().map(ToString::to_string).collect()
+        };
+        let found = if self.is_operators {
+            inner.resolver.resolve_by(&self.target, &AddressPolicy::open()).await
+        } else {
+            inner.resolver.resolve(&self.target).await
+        };
+        let unreachable = |fault: Fault| failed(fault.to_string());
+        let addresses = found.map_err(unreachable)?;
+        *stage = Stage::Connect;
+        let mut fault = None;
+        for place in places {
+            let stream = connect::tcp(&addresses).await.map_err(unreachable)?;
+            let tunnel = if self.target.is_tls() {
+                let (stream, _) = inner.tls.connect(&self.target, stream).await.map_err(unreachable)?;
+                self.tunnel(stream, &place).await
+            } else {
+                self.tunnel(stream, &place).await
+            };
+            match tunnel {
+                Ok(tunnel) => return Ok(tunnel),
+                Err(error) => fault = Some(error),
+            }
+        }
+        Err(fault.unwrap_or_else(|| failed("the destination has no address")))
+    }
+
     /// Asks for a tunnel to `place`, an address or name with its port, on a connection to the proxy.
-    pub(super) async fn tunnel<T>(&self, stream: T, place: &str) -> Result<TokioIo<Upgraded>, Fault>
+    async fn tunnel<T>(&self, stream: T, place: &str) -> Result<TokioIo<Upgraded>, Fault>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -85,7 +126,7 @@ impl Proxy {
                 tracing::debug!(%error, "a connection to a proxy ended");
             }
         });
-        let _driver = Driver(driver.abort_handle());
+        let _driver = Driver::new([driver.abort_handle()]);
         let mut request = Request::connect(place).header(HOST, place);
         if let Some(authorization) = &self.authorization {
             request = request.header(PROXY_AUTHORIZATION, authorization);
@@ -104,6 +145,6 @@ fn sensitive(mut value: HeaderValue) -> HeaderValue {
     value
 }
 
-pub(super) fn failed(problem: impl Into<String>) -> Fault {
+fn failed(problem: impl Into<String>) -> Fault {
     Fault::ProxyFailed(problem.into())
 }

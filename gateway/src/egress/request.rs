@@ -18,8 +18,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::percent_decode;
 
+use super::auth::{Aws, Credentials};
+use super::broker::Labels;
 use super::client::OutRequest;
-use super::target::Target;
+use super::target::{Speaks, Target};
 use crate::event::{Failure, Header, Party, Request};
 
 /// Headers of one outgoing request, before the gateway's own.
@@ -79,7 +81,32 @@ impl OutRequest {
             gzip: false,
             credentials: None,
             wants_headers: false,
+            reads: None,
+            labels: None,
         })
+    }
+
+    /// Says what it is about; makes the request for an object, if the target is a bucket.
+    pub fn labelled(mut self, labels: Labels) -> Result<Self, RequestError> {
+        self.labels = Some(labels);
+        let target = Arc::clone(&self.target);
+        if let Speaks::Objects(objects) = &target.speaks {
+            objects.address(&mut self, labels)?;
+        }
+        Ok(self)
+    }
+
+    /// Gives it credentials that are made when it is sent. What these vouch for is the destination's owner's to say, so headers of the event
+    /// that they would sign are left out; of a bucket they are metadata by now.
+    pub fn with_credentials(mut self, credentials: Option<&Arc<Credentials>>) -> Self {
+        if let (Some(Credentials::Aws(_)), Speaks::Http) = (credentials.map(Arc::as_ref), &self.target.speaks) {
+            let signed: Vec<HeaderName> = self.headers.keys().filter(|name| Aws::orders(name)).cloned().collect();
+            for name in signed {
+                self.headers.remove(name);
+            }
+        }
+        self.credentials = credentials.cloned();
+        self
     }
 }
 

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 use super::fault::Fault;
 use super::policy::AddressPolicy;
@@ -31,8 +32,9 @@ pub(super) struct Resolver {
 
 impl Resolver {
     /// A machine without a usable resolver configuration can still reach addresses and `hosts`; names fail one by one.
-    pub(super) fn new(policy: AddressPolicy, hosts: HashMap<String, Vec<IpAddr>>) -> Self {
-        Self { policy, hosts: hosts.into_iter().map(|(name, addresses)| (normal(&name), addresses)).collect(), dns: dns() }
+    pub(super) fn new(policy: AddressPolicy, hosts: HashMap<String, Vec<IpAddr>>, name_servers: &[SocketAddr]) -> Self {
+        let hosts = hosts.into_iter().map(|(name, addresses)| (normal(&name), addresses)).collect();
+        Self { policy, hosts, dns: dns(name_servers) }
     }
 
     /// The addresses of a target that may be dialled, IPv6 and IPv4 by turns; at least one.
@@ -52,6 +54,11 @@ impl Resolver {
         judge(found, target.port, policy)
     }
 
+    /// Whether a port may be dialled that no URL of a destination names.
+    pub(super) fn check_port(&self, port: u16) -> Result<(), Fault> {
+        self.policy.check_port(port).map_err(Fault::AddressRefused)
+    }
+
     async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, Fault> {
         let dns = self.dns.as_ref().map_err(|problem| Fault::DnsFailed(problem.clone()))?;
         let answer = dns.lookup_ip(name).await.map_err(|error| {
@@ -64,15 +71,16 @@ impl Resolver {
 
 fn judge(found: Vec<IpAddr>, port: u16, policy: &AddressPolicy) -> Result<Vec<SocketAddr>, Fault> {
     let mut refusal = None;
-    let open = found.into_iter().map(|address| address.to_canonical()).filter(|address| match policy.check(*address) {
+    let places = found.into_iter().map(|address| SocketAddr::new(address.to_canonical(), port));
+    let open = places.filter(|place| match policy.check_place(*place) {
         Ok(()) => true,
         Err(refused) => {
             refusal = Some(refused);
             false
         }
     });
-    let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = open.partition(IpAddr::is_ipv6);
-    let addresses: Vec<SocketAddr> = by_turns(v6, v4).take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, port)).collect();
+    let (v6, v4): (Vec<SocketAddr>, Vec<SocketAddr>) = open.partition(SocketAddr::is_ipv6);
+    let addresses: Vec<SocketAddr> = by_turns(v6, v4).take(MAX_ADDRESSES).collect();
     match refusal {
         Some(refused) if addresses.is_empty() => Err(Fault::AddressRefused(refused)),
         _ if addresses.is_empty() => Err(Fault::DnsFailed("it has no addresses".to_owned())),
@@ -80,22 +88,36 @@ fn judge(found: Vec<IpAddr>, port: u16, policy: &AddressPolicy) -> Result<Vec<So
     }
 }
 
-fn dns() -> Result<TokioResolver, String> {
-    let mut builder =
-        TokioResolver::builder_tokio().map_err(|error| format!("this machine's resolver configuration is unusable: {error}"))?;
+/// Asks these servers, or those that the machine's configuration names.
+fn dns(name_servers: &[SocketAddr]) -> Result<TokioResolver, String> {
+    let unusable = |error| format!("this machine's resolver configuration is unusable: {error}");
+    let mut builder = if name_servers.is_empty() {
+        TokioResolver::builder_tokio().map_err(unusable)?
+    } else {
+        let servers = name_servers.iter().map(|address| name_server(*address)).collect();
+        TokioResolver::builder_with_config(ResolverConfig::from_name_servers(servers), TokioRuntimeProvider::default())
+    };
     let options = builder.options_mut();
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.cache_size = 8192;
     options.positive_max_ttl = Some(MAX_TTL);
     options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
-    builder.build().map_err(|error| format!("this machine's resolver configuration is unusable: {error}"))
+    builder.build().map_err(unusable)
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
 }
 
 fn normal(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 
-fn by_turns(first: Vec<IpAddr>, second: Vec<IpAddr>) -> impl Iterator<Item = IpAddr> {
+fn by_turns(first: Vec<SocketAddr>, second: Vec<SocketAddr>) -> impl Iterator<Item = SocketAddr> {
     let mut sides = [first.into_iter(), second.into_iter()];
     let mut turn = 0;
     std::iter::from_fn(move || {

@@ -1,6 +1,6 @@
 //! Where requests go: a destination's URL, checked once per destination revision. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
@@ -12,6 +12,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use url::{Host, Url};
 
+use super::broker::Broker;
+use super::objects::Objects;
 use super::policy::{AddressPolicy, Refusal};
 use super::proxy::Proxy;
 use crate::event::{DestinationId, Revision, TenantId};
@@ -34,6 +36,20 @@ pub struct TargetConfig {
     pub append_query: bool,
     /// TLS.
     pub tls: TlsOptions,
+    /// What is behind the URL.
+    pub speaks: Speaks,
+}
+
+/// What is behind a target's URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Speaks {
+    /// A receiver of HTTP requests.
+    #[default]
+    Http,
+    /// A store of objects, by HTTP.
+    Objects(Objects),
+    /// A message broker; its schemes stand in the URL.
+    Broker(Broker),
 }
 
 /// How a destination is spoken to.
@@ -71,9 +87,12 @@ pub enum TargetError {
     /// Longer than [`MAX_URL`].
     #[error("the URL is longer than {MAX_URL} bytes")]
     TooLong,
-    /// Something other than `http` and `https`.
-    #[error("the URL's scheme must be http or https")]
-    Scheme,
+    /// Something other than what its kind has.
+    #[error("the URL's scheme must be {0} or {1}")]
+    Scheme(&'static str, &'static str),
+    /// A broker's URL is an address and nothing more.
+    #[error("the URL must not have a path or query: what is behind the address has fields of its own")]
+    PathOfBroker,
     /// Credentials do not belong in a URL, which is shown and logged.
     #[error("the URL must not hold a user or password")]
     Userinfo,
@@ -113,13 +132,18 @@ pub struct Target {
     pub(super) extra_roots: Vec<CertificateDer<'static>>,
     pub(super) client: Option<Arc<CertifiedKey>>,
     pub(super) proxy: Option<Proxy>,
+    pub(super) speaks: Speaks,
+    is_tls: bool,
     /// Made by the client at the first connection, when it has certificates of its own.
     pub(super) own_tls: OnceLock<Arc<ClientConfig>>,
 }
 
-/// Which connections may be used for a target: a hash over tenant, destination, revision, origin and TLS options.
+/// Which connections may be used for a target: whose it is, and a hash over tenant, destination, revision, origin and TLS options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct PoolKey(pub(super) u128);
+pub(super) struct PoolKey {
+    pub(super) tenant: TenantId,
+    hash: u128,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TargetHost {
@@ -127,31 +151,39 @@ pub(super) enum TargetHost {
     Name(String),
 }
 
+impl TargetHost {
+    /// What its certificate has to be for.
+    fn server_name(&self) -> Option<ServerName<'static>> {
+        match self {
+            Self::Address(address) => Some(ServerName::IpAddress((*address).into())),
+            // A name may end in the root's dot, but a certificate's never does.
+            Self::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()).ok(),
+        }
+    }
+}
+
+fn host_of(url: &Url) -> Option<TargetHost> {
+    Some(match url.host()? {
+        Host::Domain(name) => TargetHost::Name(name.to_owned()),
+        Host::Ipv4(address) => TargetHost::Address(address.into()),
+        Host::Ipv6(address) => TargetHost::Address(address.into()),
+    })
+}
+
 impl Target {
     /// Checks the URL. A host that is an address, in whatever spelling, is judged here; a name when it has been resolved.
     pub fn new(config: &TargetConfig, policy: &AddressPolicy) -> Result<Self, TargetError> {
-        let url = parse(&config.url)?;
-        let scheme = if url.scheme() == "https" { Scheme::HTTPS } else { Scheme::HTTP };
-        let port = url.port_or_known_default().unwrap_or_default();
+        let Parsed { url, scheme, is_tls, port } = parse(&config.url, &config.speaks)?;
         policy.check_port(port)?;
         let malformed = |problem: &str| TargetError::Malformed(problem.to_owned());
-        let host = match url.host().ok_or_else(|| malformed("it has no host"))? {
-            Host::Domain(name) => TargetHost::Name(name.to_owned()),
-            Host::Ipv4(address) => TargetHost::Address(address.into()),
-            Host::Ipv6(address) => TargetHost::Address(address.into()),
-        };
+        let host = host_of(&url).ok_or_else(|| malformed("it has no host"))?;
         if let TargetHost::Address(address) = host {
-            policy.check(address)?;
+            policy.check_place(SocketAddr::new(address, port))?;
         }
         let text = url.host_str().unwrap_or_default();
-        let text = url.port().map_or_else(|| text.to_owned(), |port| format!("{text}:{port}"));
-        let server_name = match &host {
-            TargetHost::Address(address) => ServerName::IpAddress((*address).into()),
-            // A name may end in the root's dot, but a certificate's never does.
-            TargetHost::Name(name) => {
-                ServerName::try_from(name.trim_end_matches('.').to_owned()).map_err(|_| malformed("its host is no name"))?
-            }
-        };
+        let shows_port = url.port().is_some() || matches!(config.speaks, Speaks::Broker(_));
+        let text = if shows_port { format!("{text}:{port}") } else { text.to_owned() };
+        let server_name = host.server_name().ok_or_else(|| malformed("its host is no name"))?;
         Ok(Self {
             key: PoolKey::of(config, &scheme, &text),
             authority: text.parse().map_err(|_| malformed("its host or port cannot be used"))?,
@@ -168,8 +200,53 @@ impl Target {
             extra_roots: config.tls.ca_pem.as_deref().map_or(Ok(vec![]), certificates)?,
             client: config.tls.client.as_ref().map(certified).transpose()?,
             proxy: None,
+            speaks: config.speaks.clone(),
+            is_tls,
             own_tls: OnceLock::new(),
         })
+    }
+
+    /// The same on another server of the broker, which the first one has named.
+    pub(super) fn elsewhere(&self, host: &str, port: u16) -> Result<Self, TargetError> {
+        let malformed = || TargetError::Malformed("its host is no name".to_owned());
+        let host = if host.contains(':') { format!("[{}]", host.trim_matches(['[', ']'])) } else { host.to_owned() };
+        let Parsed { url, .. } = parse(&format!("{}://{host}:{port}", self.scheme), &self.speaks)?;
+        let host = host_of(&url).ok_or_else(malformed)?;
+        let text = format!("{}:{port}", url.host_str().unwrap_or_default());
+        Ok(Self {
+            key: self.key,
+            authority: text.parse().map_err(|_| malformed())?,
+            host_header: HeaderValue::try_from(text).map_err(|_| malformed())?,
+            scheme: self.scheme.clone(),
+            server_name: host.server_name().ok_or_else(malformed)?,
+            host,
+            port,
+            path: String::new(),
+            query: None,
+            append_path: false,
+            append_query: false,
+            http2: self.http2,
+            extra_roots: self.extra_roots.clone(),
+            client: self.client.clone(),
+            proxy: None,
+            speaks: self.speaks.clone(),
+            is_tls: self.is_tls,
+            own_tls: self.own_tls.clone(),
+        })
+    }
+
+    /// Whether it has to be resolved.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.host, TargetHost::Name(_))
+    }
+
+    /// Whether this is where it leads to.
+    pub(super) fn is_at(&self, host: &str, port: u16) -> bool {
+        let own = match &self.host {
+            TargetHost::Address(address) => address.to_string(),
+            TargetHost::Name(name) => name.clone(),
+        };
+        self.port == port && own.eq_ignore_ascii_case(host)
     }
 
     /// Reached through this proxy.
@@ -209,17 +286,50 @@ impl Target {
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        self.scheme == Scheme::HTTPS
+        self.is_tls
     }
 }
 
-fn parse(text: &str) -> Result<Url, TargetError> {
+/// A URL, read as one of HTTP's whatever its scheme: only of those are hosts read in all spellings of an address.
+struct Parsed {
+    url: Url,
+    scheme: Scheme,
+    is_tls: bool,
+    port: u16,
+}
+
+fn parse(text: &str, speaks: &Speaks) -> Result<Parsed, TargetError> {
     if text.len() > MAX_URL {
         return Err(TargetError::TooLong);
     }
+    let malformed = |error: url::ParseError| TargetError::Malformed(error.to_string());
+    let Speaks::Broker(broker) = speaks else {
+        let url = read(text, ("http", "https"))?;
+        let is_tls = url.scheme() == "https";
+        let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
+        let port = url.port_or_known_default().unwrap_or_default();
+        return Ok(Parsed { url, scheme, is_tls, port });
+    };
+    let [(plain, _), (over_tls, _)] = broker.protocol.schemes();
+    let given = Url::parse(text).map_err(malformed)?;
+    let found = broker.protocol.schemes().into_iter().enumerate().find(|(_, (scheme, _))| given.scheme() == *scheme);
+    let (index, (scheme, default_port)) = found.ok_or(TargetError::Scheme(plain, over_tls))?;
+    let rest = text.trim_ascii_start().get(scheme.len()..).unwrap_or_default();
+    // Each of HTTP's schemes hides its own default port.
+    let url = read(&format!("http{rest}"), ("http", "https"))?;
+    let twin = read(&format!("https{rest}"), ("http", "https"))?;
+    if !matches!(url.path(), "" | "/") || url.query().is_some() {
+        return Err(TargetError::PathOfBroker);
+    }
+    let port = url.port().or(twin.port()).unwrap_or(default_port);
+    let scheme = Scheme::try_from(scheme).map_err(|error| TargetError::Malformed(error.to_string()))?;
+    Ok(Parsed { url, scheme, is_tls: index == 1, port })
+}
+
+fn read(text: &str, schemes: (&'static str, &'static str)) -> Result<Url, TargetError> {
     let url = Url::parse(text).map_err(|error| TargetError::Malformed(error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(TargetError::Scheme);
+    if url.scheme() != schemes.0 && url.scheme() != schemes.1 {
+        return Err(TargetError::Scheme(schemes.0, schemes.1));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(TargetError::Userinfo);
@@ -264,7 +374,7 @@ impl PoolKey {
         }
         let mut first = [0; 16];
         first.copy_from_slice(&context.finish().as_ref()[..16]);
-        Self(u128::from_be_bytes(first))
+        Self { tenant: config.tenant, hash: u128::from_be_bytes(first) }
     }
 }
 

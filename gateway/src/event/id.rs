@@ -102,6 +102,8 @@ ids! {
     DeliveryId = "dlv_", "a delivery";
     /// A job over many dead letters.
     JobId = "job_", "a job";
+    /// A batch: several deliveries in one request.
+    BatchId = "bat_", "a batch";
 }
 
 impl EventId {
@@ -124,6 +126,51 @@ impl DeliveryId {
         context.update(&event.0.to_be_bytes());
         context.update(&connection.0.to_be_bytes());
         context.update(&output.to_be_bytes());
+        Self::first_of(context)
+    }
+
+    /// The id of the first output when `job` replays the event on a connection: the same each time the job does.
+    pub fn replay(job: JobId, event: EventId, connection: ConnectionId) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"tidegate replay 1");
+        context.update(&job.0.to_be_bytes());
+        context.update(&event.0.to_be_bytes());
+        context.update(&connection.0.to_be_bytes());
+        Self::first_of(context)
+    }
+
+    /// The id of another output of the plan whose first one has this id: as [`DeliveryId::derive`] makes it, or of a replay.
+    pub fn output(self, event: EventId, connection: ConnectionId, output: u32) -> Self {
+        if output == 0 {
+            return self;
+        }
+        if self == Self::derive(event, connection, 0) {
+            return Self::derive(event, connection, output);
+        }
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"tidegate output 1");
+        context.update(&self.0.to_be_bytes());
+        context.update(&output.to_be_bytes());
+        Self::first_of(context)
+    }
+
+    fn first_of(context: digest::Context) -> Self {
+        let mut first = [0; 16];
+        first.copy_from_slice(&context.finish().as_ref()[..16]);
+        Self(u128::from_be_bytes(first))
+    }
+}
+
+impl BatchId {
+    /// The id of a request of these deliveries: the same whenever the same ones go out together, in whatever order.
+    pub fn of(deliveries: impl IntoIterator<Item = DeliveryId>) -> Self {
+        let mut deliveries: Vec<_> = deliveries.into_iter().collect();
+        deliveries.sort_unstable();
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"tidegate batch 1");
+        for delivery in deliveries {
+            context.update(&delivery.0.to_be_bytes());
+        }
         let mut first = [0; 16];
         first.copy_from_slice(&context.finish().as_ref()[..16]);
         Self(u128::from_be_bytes(first))
@@ -215,5 +262,29 @@ mod tests {
         let connection = ConnectionId(9);
         assert_eq!(DeliveryId::derive(event, connection, 1), DeliveryId::derive(event, connection, 1));
         assert_ne!(DeliveryId::derive(event, connection, 0), DeliveryId::derive(event, connection, 1));
+    }
+
+    #[test]
+    fn a_batch_is_known_by_what_is_in_it() {
+        let id = |deliveries: &[u128]| BatchId::of(deliveries.iter().map(|id| DeliveryId(*id)));
+        assert_eq!(id(&[1, 2, 3]), id(&[3, 1, 2]));
+        assert_ne!(id(&[1, 2, 3]), id(&[1, 2]));
+        assert_ne!(id(&[1]).0, 1);
+    }
+
+    #[test]
+    fn replays_have_ids_of_their_own_for_each_job_and_output() {
+        let (event, connection) = (EventId(7), ConnectionId(9));
+        let own = DeliveryId::derive(event, connection, 0);
+        assert_eq!(own.output(event, connection, 3), DeliveryId::derive(event, connection, 3));
+        let replayed = |job| DeliveryId::replay(JobId(job), event, connection);
+        assert_eq!(replayed(1), replayed(1));
+        let mut all: Vec<_> = [own, replayed(1), replayed(2)]
+            .into_iter()
+            .flat_map(|first| [0, 1, 2].map(|output| first.output(event, connection, output)))
+            .collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 9);
     }
 }

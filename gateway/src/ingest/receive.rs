@@ -13,9 +13,11 @@
 
 mod answer;
 mod body;
+mod cloud_event;
 mod connection;
 mod dedup;
 mod gate;
+mod handshake;
 mod io;
 mod request;
 mod shares;

@@ -29,6 +29,11 @@ impl VerifiedEvent {
         &self.0
     }
 
+    /// An event made of the request of an earlier one, out of the store: that was verified when it came in, and its credentials were taken out.
+    pub fn again(event: Event) -> Self {
+        Self(event)
+    }
+
     /// The event, no longer marked as verified.
     pub fn into_event(self) -> Event {
         self.0
@@ -46,6 +51,7 @@ enum Kind {
     Basic(credentials::Basic),
     Hmac(hmac::Hmac),
     Plugin,
+    Notices,
 }
 
 /// What a plugin of the source says of a request. Somebody else asks it.
@@ -105,6 +111,9 @@ pub enum VerifyError {
     /// A plugin is to say, and nobody asked it.
     #[error("the source's plugin was not asked")]
     NotAsked,
+    /// The source is for the gateway's own notices.
+    #[error("the source takes the gateway's own notices alone")]
+    OnlyNotices,
 }
 
 /// Signatures in one header that are looked at.
@@ -127,6 +136,16 @@ impl Verifier {
     /// Takes the requests that a plugin accepts: see [`Verifier::verify_by`].
     pub fn plugin() -> Self {
         Self(Kind::Plugin)
+    }
+
+    /// Whether the source is for the gateway's own notices, and for nothing that is sent to it.
+    pub fn takes_notices(&self) -> bool {
+        matches!(self.0, Kind::Notices)
+    }
+
+    /// A notice of the gateway's own, which needs no proof; none where the source is not for them.
+    pub fn notice(&self, event: Event) -> Option<VerifiedEvent> {
+        self.takes_notices().then_some(VerifiedEvent(event))
     }
 
     /// Headers, in lower case, that carry the scheme's own signature and its time. They stay in the event, where they can be looked
@@ -154,6 +173,7 @@ impl Verifier {
                 Some(Verdict::Reject) => return Err(VerifyError::Rejected),
                 None => return Err(VerifyError::NotAsked),
             },
+            Kind::Notices => return Err(VerifyError::OnlyNotices),
         }
         request.headers.retain(|header| !CREDENTIAL_HEADERS.contains(&header.name.as_str()));
         Ok(VerifiedEvent(event))
@@ -179,6 +199,7 @@ impl VerifyError {
             Self::WrongPassword => "wrong_password",
             Self::Rejected => "rejected_by_plugin",
             Self::NotAsked => "plugin_not_asked",
+            Self::OnlyNotices => "only_notices",
         }
     }
 }

@@ -9,9 +9,10 @@ use super::bindings::types::{
     AttributeParam, Event as GuestEvent, Failure as GuestFailure, HeaderParam, Request as GuestRequest, Retry,
 };
 use super::bindings::{filter, transform};
+use super::cost::Costs;
 use super::error::{CallError, LoadError, Refusal, Stop};
 use super::host::{Secrets, State, one_line};
-use super::limits::{EPOCH, HANDLES, Limits, MAX_FRAMES};
+use super::limits::{BYTES_PER_FUEL, EPOCH, HANDLES, Limits, MAX_FRAMES};
 use super::output;
 use super::reuse::{Instances, Kept, Reuse};
 use super::table::{Table, TableOp};
@@ -55,6 +56,8 @@ pub struct Report<T> {
     pub backtrace: Vec<Frame>,
     /// Whether it used its table: run again, it may find something else there.
     pub used_table: bool,
+    /// What it costs beside its run's fuel: the memory that it grew by, and its operations on its table.
+    pub(super) beside: u64,
     /// What it was stopped for: it is to run again with the answer.
     pub(super) asked: Option<TableOp>,
     /// Whether it ran in an instance that an earlier call had left.
@@ -65,18 +68,23 @@ impl<T> Report<T> {
     /// Of a call that never ran.
     pub fn failed(version: VersionHash, error: CallError) -> Self {
         let run = PluginRun { version, fuel: 0, memory: 0, took_us: 0, outcome: Err(error.to_failure()), logs: Vec::new() };
-        Self { result: Err(error), run, backtrace: Vec::new(), used_table: false, asked: None, reused: false }
+        Self { result: Err(error), run, backtrace: Vec::new(), used_table: false, beside: 0, asked: None, reused: false }
+    }
+
+    /// What its tenant pays for it, out of its fuel a second.
+    pub fn price(&self) -> u64 {
+        self.run.fuel.saturating_add(self.beside)
     }
 
     /// Of a call with this answer.
     pub fn answered(answer: T, run: PluginRun) -> Self {
-        Self { result: Ok(answer), run, backtrace: Vec::new(), used_table: false, asked: None, reused: false }
+        Self { result: Ok(answer), run, backtrace: Vec::new(), used_table: false, beside: 0, asked: None, reused: false }
     }
 
     /// With what `make` makes of the answer.
     pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Report<U> {
-        let Self { result, run, backtrace, used_table, asked, reused } = self;
-        Report { result: result.map(make), run, backtrace, used_table, asked, reused }
+        let Self { result, run, backtrace, used_table, beside, asked, reused } = self;
+        Report { result: result.map(make), run, backtrace, used_table, beside, asked, reused }
     }
 }
 
@@ -95,6 +103,7 @@ pub(super) struct Ready {
     pub(super) offers: Offers,
     /// Those of its instances that wait for another call.
     pub(super) instances: Instances,
+    pub(super) costs: Costs,
 }
 
 /// What it exports.
@@ -180,13 +189,13 @@ pub(super) fn wrong_type(interface: &str, error: &wasmtime::Error) -> wasmtime::
 impl<T> Report<T> {
     /// Makes something else of the answer; `count` is what is recorded of it.
     pub(super) fn and_then<U>(self, make: impl FnOnce(T) -> Result<U, Stop>, count: impl FnOnce(&U) -> usize) -> Report<U> {
-        let Self { result, run, backtrace, used_table, asked, reused } = self;
+        let Self { result, run, backtrace, used_table, beside, asked, reused } = self;
         let result = result.and_then(|answer| Ok(make(answer)?));
         let outcome = match &result {
             Ok(made) => Ok(u32::try_from(count(made)).unwrap_or(u32::MAX)),
             Err(error) => Err(error.to_failure()),
         };
-        Report { result, run: PluginRun { outcome, ..run }, backtrace, used_table, asked, reused }
+        Report { result, run: PluginRun { outcome, ..run }, backtrace, used_table, beside, asked, reused }
     }
 }
 
@@ -252,7 +261,8 @@ pub(super) fn run<T>(
     };
     let fuel = call.limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
     let state = store.data_mut();
-    let (memory, logs, asked) = (state.usage.memory, std::mem::take(&mut state.log).into_lines(), state.table.asked.take());
+    let (memory, grown) = (state.usage.memory, state.usage.grown);
+    let (logs, asked) = (std::mem::take(&mut state.log).into_lines(), state.table.asked.take());
     match instance {
         Some(instance) => ready.instances.give(call, Kept { store, instance, runs: runs.saturating_add(1) }),
         None => drop(store),
@@ -266,13 +276,14 @@ pub(super) fn run<T>(
         logs,
     };
     let used_table = !call.table.answers.is_empty();
-    Report { result, run, backtrace, used_table, asked, reused }
+    Report { result, run, backtrace, used_table, beside: grown as u64 / BYTES_PER_FUEL, asked, reused }
 }
 
 fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {
     let mut store = Store::try_new(ready.pre.engine(), State::new(call))?;
     store.limiter(|state| &mut state.usage);
     store.set_max_component_handles(HANDLES);
+    store.epoch_deadline_callback(|mut store| Ok(store.data_mut().epoch()));
     // Before instantiation: start functions count.
     allow(&mut store, &call.limits)?;
     Ok(store)
@@ -287,7 +298,8 @@ fn again(store: &mut Store<State>, call: &Call) -> wasmtime::Result<()> {
 /// What one call may take.
 fn allow(store: &mut Store<State>, limits: &Limits) -> wasmtime::Result<()> {
     store.set_fuel(limits.fuel)?;
-    store.set_epoch_deadline(u64::try_from(limits.wall.as_millis() / EPOCH.as_millis()).unwrap_or(u64::MAX).max(1) + 1);
+    store.data_mut().epochs = u64::try_from(limits.wall.as_millis() / EPOCH.as_millis()).unwrap_or(u64::MAX).max(1);
+    store.set_epoch_deadline(1);
     // For each value that the host takes from the guest; its default is 128 MiB.
     store.set_hostcall_fuel(limits.output_bytes.saturating_add(1 << 20));
     Ok(())

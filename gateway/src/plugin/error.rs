@@ -219,6 +219,9 @@ pub enum Stop {
     /// `table_ops`.
     #[error("used its table more than {0} times")]
     TableOps(u32),
+    /// `table_traffic`.
+    #[error("moved more than {0} bytes to and from its table")]
+    TableTraffic(usize),
     /// It waits for an answer of its table. Seen by nobody: the call goes on with it.
     #[error("waits for its table")]
     Asks,
@@ -275,6 +278,7 @@ impl Stop {
             Self::Tables(_) => "table_limit",
             Self::HostCalls(_) => "host_call_flood",
             Self::TableOps(_) => "table_flood",
+            Self::TableTraffic(_) => "table_traffic",
             Self::Asks => "table_asked",
             Self::LogFlood(_) => "log_flood",
             Self::Random(_) => "random_request_too_large",

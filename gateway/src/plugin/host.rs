@@ -10,11 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ring::{digest, hmac};
 use wasmtime::component::{ComponentType, Lift, Linker, WasmList, WasmStr};
-use wasmtime::{Engine, ResourceLimiter, StoreContextMut};
+use wasmtime::{Engine, ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use super::call::Call;
 use super::error::Stop;
 use super::limits::{CORE_INSTANCES, HOST_CALL_FUEL, Limits, MEMORIES, RANDOM_BYTES, TABLES};
+use super::pool;
 use crate::clock::Timestamp;
 use crate::event::EventId;
 
@@ -96,6 +97,8 @@ pub(super) struct State {
     pub(super) usage: Usage,
     pub(super) log: Log,
     pub(super) table: kv::Asking,
+    /// For how many more of them the call may run.
+    pub(super) epochs: u64,
     host_calls: u32,
     random: Random,
 }
@@ -111,6 +114,7 @@ impl State {
             usage: Usage::new(limits),
             log: Log::default(),
             table: kv::Asking::new(table),
+            epochs: 0,
             host_calls: 0,
             random: Random { event: *event, block: 0, left: Vec::new() },
         }
@@ -122,6 +126,14 @@ impl State {
         *self = Self { usage: Usage { memory, tables, ..Usage::new(&call.limits) }, ..Self::new(call) };
     }
 
+    /// Another [`EPOCH`](super::limits::EPOCH) has begun while the call runs.
+    pub(super) fn epoch(&mut self) -> UpdateDeadline {
+        let Some(left) = self.epochs.checked_sub(1) else { return UpdateDeadline::Interrupt };
+        self.epochs = left;
+        pool::still_running();
+        UpdateDeadline::Continue(1)
+    }
+
     /// Lets go of what a call that has ended no longer needs.
     pub(super) fn rest(&mut self) {
         self.random.left = Vec::new();
@@ -131,6 +143,8 @@ impl State {
 /// Memory and tables, summed over all of the instance. Neither shrinks while an instance lives: the sum is the peak.
 pub(super) struct Usage {
     pub(super) memory: usize,
+    /// What memories took that was not there from the start.
+    pub(super) grown: usize,
     max_memory: usize,
     tables: usize,
     max_tables: usize,
@@ -138,7 +152,7 @@ pub(super) struct Usage {
 
 impl Usage {
     fn new(limits: &Limits) -> Self {
-        Self { memory: 0, max_memory: limits.memory, tables: 0, max_tables: limits.table_elements }
+        Self { memory: 0, grown: 0, max_memory: limits.memory, tables: 0, max_tables: limits.table_elements }
     }
 
     /// What the instance takes at the most.
@@ -154,6 +168,9 @@ impl ResourceLimiter for Usage {
             return Err(Stop::Memory(self.max_memory).into());
         }
         self.memory = memory;
+        if current > 0 {
+            self.grown = self.grown.saturating_add(desired.saturating_sub(current));
+        }
         Ok(true)
     }
 
@@ -460,7 +477,7 @@ mod tests {
 
     #[test]
     fn memory_and_tables_are_summed_over_the_instance() {
-        let mut usage = Usage { memory: 0, max_memory: 100, tables: 0, max_tables: 10 };
+        let mut usage = Usage { memory: 0, grown: 0, max_memory: 100, tables: 0, max_tables: 10 };
         assert!(usage.memory_growing(0, 60, None).unwrap());
         assert!(usage.memory_growing(0, 40, None).unwrap(), "a second memory");
         let stop = usage.memory_growing(40, 41, None).unwrap_err();

@@ -12,6 +12,7 @@
 //! | `log_flood`: lines written by one call, kept or not | 1,024 | `log_flood` |
 //! | `host_calls`: calls of host functions in one call | 10,000 | `host_call_flood` |
 //! | `table_ops`: operations on the plugin's table in one call | 32 | `table_flood` |
+//! | `table_traffic`: bytes of the keys and values that it writes there and of the values that it reads, in one call | 512 KiB | `table_traffic` |
 //! | [`MAX_KEY`](super::table::MAX_KEY), [`MAX_VALUE`](super::table::MAX_VALUE): of an entry of the table | 256, 64 KiB | none: the guest is told `too-large` |
 //! | [`RESPONSE_BYTES`]: of a handshake's answer or a signature's headers | 64 KiB | `output_too_large` |
 //! | [`RANDOM_BYTES`]: of one request for random bytes | 4,096 | `random_request_too_large` |
@@ -19,12 +20,15 @@
 //! | [`HANDLES`]: component handles in one call | 1,024 | `trap` |
 //! | [`MAX_INVOCATIONS`](super::reuse::MAX_INVOCATIONS): runs of an instance that is used again; its memory, its table entries and its handles are limited for all of them together | 10,000 | none: a fresh one follows |
 //!
+//! What all runs of a tenant may use in a second is its plan's `plugin_fuel`; [`TABLE_FUEL`], [`TABLE_BYTE_FUEL`] and
+//! [`BYTES_PER_FUEL`] count towards it too.
+//!
 //! What may be uploaded is limited by [`CompileLimits`]; each of its limits is a [`Refusal`](super::Refusal) of its own.
 
 use std::time::Duration;
 
 /// How often the wall clock of running plugins is looked at.
-pub const EPOCH: Duration = Duration::from_millis(10);
+pub const EPOCH: Duration = Duration::from_millis(5);
 /// A guest's call stack.
 pub const STACK: usize = 256 * 1024;
 /// Component handles that one call may hold.
@@ -41,6 +45,17 @@ pub const MEMORIES: u32 = 8;
 pub const TABLES: u32 = 64;
 /// Frames of a trap's backtrace, innermost first; the rest is not kept.
 pub const MAX_FRAMES: usize = 32;
+/// What each operation on a table costs of its tenant's fuel a second, beside the run's own fuel: the store is shared by all tenants.
+pub const TABLE_FUEL: u64 = 1_000_000;
+/// The same for each byte of its key, of the value that is written, and of the value that is read.
+pub const TABLE_BYTE_FUEL: u64 = 1_000;
+/// Bytes that a run's memories may grow by for each unit of its tenant's fuel a second, beside the run's own fuel: each page costs the host a
+/// fault and a clearing, about a microsecond for 4 KiB.
+pub const BYTES_PER_FUEL: u64 = 4;
+/// Calls of one node that may use tables at once, and of one tenant there. Who has no turn waits.
+pub const TABLE_CALLS: usize = 64;
+/// See [`TABLE_CALLS`].
+pub const TENANT_TABLE_CALLS: usize = 8;
 /// Fuel that any host call costs, beside one unit for each byte that it moves.
 pub const HOST_CALL_FUEL: u64 = 500;
 
@@ -69,6 +84,8 @@ pub struct Limits {
     pub host_calls: u32,
     /// Operations on the plugin's table.
     pub table_ops: u32,
+    /// Bytes that these move.
+    pub table_traffic: usize,
 }
 
 impl Default for Limits {
@@ -85,6 +102,7 @@ impl Default for Limits {
             log_flood: 1024,
             host_calls: 10_000,
             table_ops: 32,
+            table_traffic: 512 << 10,
         }
     }
 }

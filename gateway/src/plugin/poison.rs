@@ -158,20 +158,29 @@ impl Circuits {
 
     /// What is poisoned of a tenant, in the order of connections and stages.
     pub fn poisoned(&self, tenant: TenantId) -> Vec<Poisoned> {
+        let mut found = self.poisoned_where(|place| place.tenant == tenant);
+        found.sort_unstable_by_key(|poisoned| poisoned.place);
+        found
+    }
+
+    /// What is poisoned of all tenants, in no order.
+    pub fn all(&self) -> Vec<Poisoned> {
+        self.poisoned_where(|_| true)
+    }
+
+    fn poisoned_where(&self, is_meant: impl Fn(&Place) -> bool) -> Vec<Poisoned> {
         if self.is_empty() {
             return Vec::new();
         }
         let circuits = self.lock();
-        let of_tenant = circuits.iter().filter(|(place, _)| place.tenant == tenant);
-        let mut found: Vec<Poisoned> = of_tenant
+        let meant = circuits.iter().filter(|(place, _)| is_meant(place));
+        meant
             .filter_map(|(place, circuit)| {
                 let open = circuit.open.as_ref()?;
                 let reason = open.reason.clone();
                 Some(Poisoned { place: *place, since: open.since, stops: circuit.stops, reason, next_try: open.next_try })
             })
-            .collect();
-        found.sort_unstable_by_key(|poisoned| poisoned.place);
-        found
+            .collect()
     }
 
     /// How many are open.

@@ -6,20 +6,23 @@
 //!   that no thread is idle while another has a pile. It is woken once the runtime has nothing else to do right now, when all that
 //!   becomes ready together is queued; and it tells of many calls at once, so that the runtime is woken once for all of them.
 //! - Calls that are known to be long have threads of their own, which the operating system preempts; short calls never wait
-//!   behind them.
-//! - Room in a queue is an owned permit that is taken before the call is queued and goes when it is done: first the tenant's,
-//!   then the pool's. Who has no room waits; nothing grows.
+//!   behind them. A call that turns out to be long leaves its thread's place among the short ones to a new thread, which takes what
+//!   was to follow, and has the place of a long call until it ends.
+//! - [`Room`] in a queue is taken before the call is queued and goes when it is done. Who has no room waits; nothing grows.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
-use crate::clock::monotonic;
+use super::cost::{Cost, LONG_US};
+use super::room::{Held, Room};
+use crate::clock::{monotonic, thread_cpu};
 use crate::event::TenantId;
 
 /// Stack of a worker. Must exceed the guest's and the host's frames below it, or a guest's recursion ends the process.
@@ -33,8 +36,13 @@ const TELL_AFTER: Duration = Duration::from_micros(200);
 const WORTH_A_THREAD_US: u64 = 100;
 /// What a tenant is given in each round.
 const QUANTUM_US: u64 = 200;
-/// A version whose calls take longer than this on average is long.
-pub(super) const LONG_US: u64 = 5_000;
+/// A call that has taken so much of the processor when it is looked at gives way to what follows it.
+const GIVE_WAY: Duration = Duration::from_millis(2);
+
+/// How many calls at once may have given way to those of a lane with so many threads: one more than it takes to hold up all of them.
+pub(super) fn may_give_way(threads: usize) -> usize {
+    threads + 1
+}
 
 /// How large the pool is.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +59,7 @@ pub(super) struct Size {
 pub(super) struct Pool {
     short: Arc<Lane>,
     long: Arc<Lane>,
-    room: Arc<Semaphore>,
-    tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
-    tenant_queue: usize,
+    room: Room,
     least_us: u64,
 }
 
@@ -67,17 +73,24 @@ pub(super) trait Work: Send {
 }
 
 struct Job {
+    tenant: TenantId,
+    /// What it was expected to take when it was queued.
     cost_us: u64,
+    cost: Arc<Cost>,
     work: Box<dyn Work>,
-    _room: [OwnedSemaphorePermit; 2],
+    _room: Held,
 }
 
 struct Lane {
+    name: &'static str,
     queues: Mutex<Queues>,
     wake: Condvar,
     /// Set when a thread has to be woken.
     called: Notify,
     threads: usize,
+    done: mpsc::Sender<Vec<Job>>,
+    /// Where calls go on that turn out to be long.
+    long: Option<Arc<Lane>>,
 }
 
 #[derive(Default)]
@@ -88,6 +101,8 @@ struct Queues {
     waiting: usize,
     waiting_us: u64,
     idle_threads: usize,
+    /// Calls of another lane that have the place of one of this lane's.
+    guests: usize,
     closed: bool,
 }
 
@@ -100,33 +115,20 @@ struct Queue {
 impl Pool {
     /// Needs a runtime around it.
     pub(super) fn start(size: Size) -> io::Result<Self> {
+        let long = Lane::start("plugin-long", size.long_threads, size.queue, None)?;
         Ok(Self {
-            short: Lane::start("plugin", size.threads, size.queue)?,
-            long: Lane::start("plugin-long", size.long_threads, size.queue)?,
-            room: Arc::new(Semaphore::new(size.queue)),
-            tenants: Mutex::default(),
-            tenant_queue: size.tenant_queue,
+            short: Lane::start("plugin", size.threads, size.queue, Some(Arc::clone(&long)))?,
+            long,
+            room: Room::new(size.queue, size.tenant_queue),
             least_us: size.least_us,
         })
     }
 
-    /// Queues work for a tenant once there is room. `cost_us` is what such work cost so far.
-    pub(super) async fn submit(&self, tenant: TenantId, cost_us: u64, work: Box<dyn Work>) {
-        let own = self.tenant(tenant).acquire_owned().await;
-        let common = Arc::clone(&self.room).acquire_owned().await;
-        // The semaphores are never closed.
-        let (Ok(own), Ok(common)) = (own, common) else { return };
-        let lane = if cost_us > LONG_US { &self.long } else { &self.short };
-        lane.push(tenant, Job { cost_us: cost_us.max(self.least_us), work, _room: [own, common] });
-    }
-
-    fn tenant(&self, tenant: TenantId) -> Arc<Semaphore> {
-        let mut tenants = lock(&self.tenants);
-        if tenants.len() > 1024 {
-            // Nobody holds, and so nobody waits for, what only the map knows.
-            tenants.retain(|_, room| Arc::strong_count(room) > 1);
-        }
-        Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(self.tenant_queue))))
+    /// Queues work for a tenant once there is room. `cost` is what such work took so far.
+    pub(super) async fn submit(&self, tenant: TenantId, cost: Arc<Cost>, work: Box<dyn Work>) {
+        let room = self.room.take(tenant).await;
+        let job = Job { tenant, cost_us: cost.us().max(self.least_us), cost, work, _room: room };
+        if job.cost.is_long() { self.long.push_long(job) } else { self.short.push(job) }
     }
 }
 
@@ -142,22 +144,34 @@ impl Drop for Pool {
 
 impl Lane {
     /// `calls` is how many may wait or run.
-    fn start(name: &str, threads: usize, calls: usize) -> io::Result<Arc<Self>> {
-        let lane = Arc::new(Self { queues: Mutex::default(), wake: Condvar::new(), called: Notify::new(), threads });
+    fn start(name: &'static str, threads: usize, calls: usize, long: Option<Arc<Lane>>) -> io::Result<Arc<Self>> {
         // Room for all that are under way, so that a thread never waits here.
         let (done, finished) = mpsc::channel(calls);
-        for number in 0..threads {
-            let (lane, done) = (Arc::clone(&lane), done.clone());
-            thread::Builder::new().name(format!("{name}-{number}")).stack_size(THREAD_STACK).spawn(move || lane.work(&done))?;
+        let lane = Self { name, queues: Mutex::default(), wake: Condvar::new(), called: Notify::new(), threads, done, long };
+        let lane = Arc::new(lane);
+        for _ in 0..threads {
+            lane.thread()?;
         }
         tokio::spawn(Arc::clone(&lane).wake_threads());
         tokio::spawn(tell(finished));
         Ok(lane)
     }
 
-    fn push(&self, tenant: TenantId, job: Job) {
+    fn thread(self: &Arc<Self>) -> io::Result<()> {
+        let lane = Arc::clone(self);
+        thread::Builder::new().name(self.name.into()).stack_size(THREAD_STACK).spawn(move || lane.work())?;
+        Ok(())
+    }
+
+    /// A call that is long, whatever it was expected to take: no thread has two at once.
+    fn push_long(&self, job: Job) {
+        let cost_us = job.cost.us().max(job.cost_us).max(LONG_US);
+        self.push(Job { cost_us, ..job });
+    }
+
+    fn push(&self, job: Job) {
         let mut queues = lock(&self.queues);
-        queues.push(tenant, job);
+        queues.push(job);
         let is_thread_idle = queues.idle_threads > 0;
         drop(queues);
         if is_thread_idle {
@@ -184,38 +198,147 @@ impl Lane {
         }
     }
 
-    fn work(&self, done: &mpsc::Sender<Vec<Job>>) {
+    fn work(self: Arc<Self>) {
         while let Some(jobs) = self.next_jobs() {
-            let mut finished = Vec::with_capacity(jobs.len());
-            let mut since = monotonic();
-            for mut job in jobs {
+            let now = monotonic();
+            let lane = Arc::clone(&self);
+            let cost = Arc::default();
+            let used = thread_cpu();
+            POST.set(Some(Post { lane, jobs, finished: Vec::new(), cost, told: now, used, has_left: false }));
+            while let Some(mut job) = at_post(Post::next) {
                 // Whoever waits for the answer learns of a panic; the thread is needed for the next call.
                 let _ = catch_unwind(AssertUnwindSafe(|| job.work.run()));
-                finished.push(job);
-                if since.elapsed() > TELL_AFTER {
-                    // Fails when the runtime is gone, and with it who waits.
-                    let _ = done.blocking_send(std::mem::take(&mut finished));
-                    since = monotonic();
-                }
+                at_post(|post| {
+                    post.finished(job);
+                    Some(())
+                });
             }
-            if !finished.is_empty() {
-                let _ = done.blocking_send(finished);
+            let Some(mut post) = POST.take() else { return };
+            post.tell();
+            if post.has_left {
+                return self.long.iter().for_each(|long| long.leave());
             }
         }
     }
 
-    /// What a thread does next, once there is something; none at the end.
-    fn next_jobs(&self) -> Option<Vec<Job>> {
+    /// Gives a call of another lane the place of one of this lane's, though at first it is one more. No more than `most` have one.
+    fn enter(&self, most: usize) -> bool {
         let mut queues = lock(&self.queues);
-        while queues.waiting == 0 {
-            if queues.closed {
-                return None;
+        let has_room = queues.guests < most && !queues.closed;
+        queues.guests += usize::from(has_room);
+        has_room
+    }
+
+    fn leave(&self) {
+        lock(&self.queues).guests -= 1;
+        self.wake.notify_one();
+    }
+
+    /// What a thread does next, once there is something; none at the end.
+    fn next_jobs(&self) -> Option<VecDeque<Job>> {
+        loop {
+            let mut queues = lock(&self.queues);
+            while queues.waiting == 0 || queues.guests.min(self.threads - 1) > queues.idle_threads {
+                if queues.closed && queues.waiting == 0 {
+                    return None;
+                }
+                queues.idle_threads += 1;
+                queues = self.wake.wait(queues).unwrap_or_else(PoisonError::into_inner);
+                queues.idle_threads -= 1;
             }
-            queues.idle_threads += 1;
-            queues = self.wake.wait(queues).unwrap_or_else(PoisonError::into_inner);
-            queues.idle_threads -= 1;
+            let mut jobs = queues.hand_off(self.threads);
+            drop(queues);
+            if let Some(long) = &self.long {
+                // Their version has had a long call since they were queued.
+                jobs.extract_if(.., |job| job.cost.is_long()).for_each(|job| long.push_long(job));
+            }
+            if !jobs.is_empty() {
+                return Some(jobs.into());
+            }
         }
-        Some(queues.hand_off(self.threads))
+    }
+}
+
+/// What a thread has in hand.
+struct Post {
+    lane: Arc<Lane>,
+    /// What follows.
+    jobs: VecDeque<Job>,
+    /// What is done, and not told yet.
+    finished: Vec<Job>,
+    /// What calls like the one at hand take.
+    cost: Arc<Cost>,
+    /// Since when it keeps that to itself.
+    told: Instant,
+    /// What the thread had taken of the processor when the call at hand began.
+    used: Duration,
+    /// Another thread has its place in the lane.
+    has_left: bool,
+}
+
+thread_local! {
+    static POST: RefCell<Option<Post>> = const { RefCell::new(None) };
+}
+
+/// Tells that the call on this thread is still running; to be called now and then while it does.
+pub(super) fn still_running() {
+    at_post(|post| {
+        // Who was kept waiting for the processor is not long by that.
+        if thread_cpu().saturating_sub(post.used) >= GIVE_WAY {
+            // First, so that what follows of its kind goes to the long ones.
+            post.cost.is_taking_long();
+            post.leave();
+        }
+        Some(())
+    });
+}
+
+/// Nothing on a thread that is none of a pool's.
+fn at_post<T>(act: impl FnOnce(&mut Post) -> Option<T>) -> Option<T> {
+    POST.with_borrow_mut(|post| post.as_mut().and_then(act))
+}
+
+impl Post {
+    fn next(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front()?;
+        self.cost = Arc::clone(&job.cost);
+        Some(job)
+    }
+
+    fn finished(&mut self, job: Job) {
+        let used = thread_cpu();
+        job.cost.took(u64::try_from(used.saturating_sub(self.used).as_micros()).unwrap_or(u64::MAX));
+        self.used = used;
+        self.finished.push(job);
+        let now = monotonic();
+        if now.saturating_duration_since(self.told) > TELL_AFTER {
+            self.tell();
+            self.told = now;
+        }
+    }
+
+    fn tell(&mut self) {
+        if !self.finished.is_empty() {
+            // Fails when the runtime is gone, and with it who waits.
+            let _ = self.lane.done.blocking_send(std::mem::take(&mut self.finished));
+        }
+    }
+
+    /// Has another thread go on with what follows, if there is room for one.
+    fn leave(&mut self) {
+        let Some(long) = self.lane.long.clone().filter(|long| !self.has_left && long.enter(may_give_way(self.lane.threads))) else {
+            return;
+        };
+        self.has_left = true;
+        self.tell();
+        lock(&self.lane.queues).push_back(std::mem::take(&mut self.jobs));
+        self.lane.called.notify_one();
+        if let Err(error) = self.lane.thread() {
+            // The others of the lane do its work; this one comes back to it.
+            tracing::warn!(%error, "no thread in the place of one that runs a long call");
+            self.has_left = false;
+            long.leave();
+        }
     }
 }
 
@@ -229,14 +352,28 @@ async fn tell(mut finished: mpsc::Receiver<Vec<Job>>) {
 }
 
 impl Queues {
-    fn push(&mut self, tenant: TenantId, job: Job) {
-        let queue = self.tenants.entry(tenant).or_default();
-        if queue.jobs.is_empty() {
-            self.ring.push_back(tenant);
+    fn push(&mut self, job: Job) {
+        self.queue(&job).jobs.push_back(job);
+    }
+
+    /// Takes back what was handed off, and not begun.
+    fn push_back(&mut self, jobs: VecDeque<Job>) {
+        for job in jobs.into_iter().rev() {
+            let queue = self.queue(&job);
+            queue.deficit_us = queue.deficit_us.saturating_add(job.cost_us.max(1));
+            queue.jobs.push_front(job);
         }
+    }
+
+    /// The queue that this job is about to be in.
+    fn queue(&mut self, job: &Job) -> &mut Queue {
         self.waiting += 1;
         self.waiting_us += job.cost_us.max(1);
-        queue.jobs.push_back(job);
+        let queue = self.tenants.entry(job.tenant).or_default();
+        if queue.jobs.is_empty() {
+            self.ring.push_back(job.tenant);
+        }
+        queue
     }
 
     /// What one of `threads` takes now: its share of what waits, up to the cost of a hand-off.

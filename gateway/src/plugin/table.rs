@@ -70,6 +70,17 @@ pub struct TableOp {
     pub action: TableAction,
 }
 
+impl TableOp {
+    /// Bytes that it hands over.
+    pub(super) fn bytes(&self) -> usize {
+        let value = match &self.action {
+            TableAction::Set { value, .. } | TableAction::Add { value, .. } => value.len(),
+            TableAction::Get | TableAction::Delete | TableAction::Increment { .. } => 0,
+        };
+        self.key.len().saturating_add(value)
+    }
+}
+
 /// What is done to an entry. Values have at most [`MAX_VALUE`] bytes; times to live are in seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableAction {
@@ -111,6 +122,16 @@ pub enum TableAnswer {
     Changed(bool),
     /// Of `Increment`: the sum.
     Number(i64),
+}
+
+impl TableAnswer {
+    /// Bytes that it brings back.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Value(value) => value.as_ref().map_or(0, Bytes::len),
+            Self::Done | Self::Changed(_) | Self::Number(_) => 0,
+        }
+    }
 }
 
 /// Why an operation was not done: the plugin's affair.

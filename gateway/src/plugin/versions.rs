@@ -2,7 +2,6 @@
 
 mod cache;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use super::Components;
 use super::artifact::{Artifacts, Found};
 use super::call::{Offers, Ready};
 use super::compile::Compiler;
+use super::cost::Costs;
 use super::engine::Filling;
 use super::error::{LoadError, Refusal};
 use super::host::{State, one_line};
@@ -37,21 +37,6 @@ const BESIDE_CODE: u64 = 128 << 10;
 pub(super) struct Version {
     pub(super) ready: Ready,
     pub(super) bytes: u64,
-    /// Moving average of what a call takes.
-    cost_us: AtomicU64,
-}
-
-impl Version {
-    /// What a call is expected to take.
-    pub(super) fn cost_us(&self) -> u64 {
-        self.cost_us.load(Ordering::Relaxed)
-    }
-
-    /// Learns from one call. Concurrent calls may lose one another's measurement, which an average bears.
-    pub(super) fn took(&self, us: u64) {
-        let average = self.cost_us();
-        self.cost_us.store(average - average / 8 + us / 8, Ordering::Relaxed);
-    }
 }
 
 type Slot = Arc<OnceCell<Result<Arc<Version>, (Refusal, Instant)>>>;
@@ -105,8 +90,8 @@ impl Side {
         let pre = self.linker.instantiate_pre(component).map_err(|error| wrong("an import", error))?;
         let offers = Offers::of(&pre, offers)?;
         let instances = Instances::new(Arc::clone(&self.idle), &pre);
-        let ready = Ready { pre, offers, instances };
-        Ok(Arc::new(Version { ready, bytes, cost_us: AtomicU64::new(0) }))
+        let ready = Ready { pre, offers, instances, costs: Costs::default() };
+        Ok(Arc::new(Version { ready, bytes }))
     }
 }
 

@@ -12,7 +12,7 @@
 //! # Who does what
 //! - **The committer** (one thread) writes everything: it puts what has arrived from all callers into one unit, commits it with one
 //!   fsync, and answers. Callers encode their records themselves.
-//! - **The owner's reads** (claim, due, unpark) run on blocking threads, one at a time for each shard, and read what is committed.
+//! - **The owner's reads** (claim, due, unpark, heads) run on blocking threads, one at a time for each shard, and read what is committed.
 //!   They go on from a cursor in memory and never wade through what was removed before it.
 //! - **Listings** read what is committed.
 //!
@@ -29,6 +29,8 @@
 //! | index | `p` shard, delivery | a job but for its request: place, attempts, bytes |
 //! | index | `s` shard, due, delivery | the schedule |
 //! | index | `q` shard, queue, n | a parked delivery |
+//! | index | `l` shard, queue, line, place, delivery; `h` shard, queue, line; `a` shard, queue, due, line | a place in a line; the first of it; which line is due first |
+//! | index | `x` shard, delivery | how often a job in a line was handed out |
 //! | index | `d` shard, tenant, time, delivery; `o` shard, time, delivery | dead letters, to list and to expire |
 //! | index | `g` shard | counts, epoch, bytes of history ([`rows::Ledger`]) |
 //! | index | `w` shard, lane | how far the lane is claimed |
@@ -41,7 +43,9 @@
 //! | tables | `x` shard, tenant, time, plugin, key | when it ends |
 //! | tables | `u` shard, tenant | what the tenant's tables take, and which calls are remembered |
 //! | tables | `q` shard, tenant, n; `o` shard, tenant, name | a remembered call; its answers |
+//! | tables | `b` shard, tenant, name; `c` shard, tenant, name; `n` shard, tenant | what a bookmark says; its copy; what the tenant's count |
 //! | index | `r`; `v` key; `n`; `f` | revision; configuration; reserved numbers; the directory's format |
+//! | index | `i` | there while an import fills the directory |
 //!
 //! A lane's places have no gaps, so its length is arithmetic: what is between the claim cursor and its end is unclaimed, and below
 //! the cursor only the entries in memory are unfinished. At open they are found again by looking up the events between the first
@@ -54,17 +58,23 @@
 //! | claim | a scan of the log from the cursor | the claim cursor, in the journal before the answer, not fsynced |
 //! | record of an entry that ends well | none | one outcome |
 //! | record that puts work somewhere | 1, and the event's outcomes if it had any | outcome, request, 2 in the index |
+//! | record that changes a line | 2 and a scan for each line of the unit | 1 for each job, 4 for each line whose first job is another one |
+//! | put back | 1 and a scan for each line of the unit | 1 for each job, 4 for each line of which it changes when it is due |
 //! | record of a job | its event's outcomes, its place | outcome, and 3 removals if it is done |
 //! | due, unpark | a scan of the index, 2 for each job | none |
+//! | heads | a scan of the index, 3 for each job | 1 for each job, in the journal before the answer, not fsynced |
 //! | event | 1 scan, 1 | none |
 //! | listing | 1 scan | none |
 //! | trim | the outcomes of at most [`retention::STEP`] events | 2 removals for each event and 1 for each outcome |
 //! | table, reading | 1 for each operation | none |
 //! | table, writing | 3, 1 for each operation, and what has ended | 3, and 1 for each operation that changes something, 2 if it has an end |
 //! | page of a table | 1 scan | none |
+//! | keeping, taking away a bookmark | 2 | 3 |
+//! | bookmarks, bookmark | 1 scan, 2 | none |
 //! | purge | [`purge`] says how many jobs, or rows of history, are looked at | 4 removals for each job, and as trim for each event |
 //! | open | one look at each lane, keys of parked jobs, events in flight; of a shard with empty lanes all jobs but for their requests | none |
 
+mod bookmark;
 mod command;
 mod committer;
 mod disk;
@@ -77,6 +87,7 @@ mod retention;
 mod rows;
 mod state;
 mod table;
+mod transfer;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -90,14 +101,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use self::command::{Command, Entry, Note, Reply, TableCall};
+use self::command::{Command, Entry, Move, Note, Reply, TableCall};
 use self::disk::{Disk, Tree, Unit};
 use self::state::{Cell, State};
+pub use self::transfer::{Export, Import};
+use super::bookmark::StoredBookmark;
+use super::row::shown;
 use super::table::{call_name, check_count};
 use super::{
-    Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease,
-    Once, Page, PageRequest, Purged, QueueKey, Record, Retention, Store, StoreError, Table, TableAnswer, TableEntry, TableKey,
-    TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed,
+    Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
+    DeadLetter, Depth, EventHistory, EventSummary, Heads, Home, Job, Lease, Once, Page, PageRequest, Purged, PutBack, QueueKey,
+    Record, Retention, Store, StoreError, Table, TableAnswer, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse,
+    Ticket, Trimmed,
 };
 use crate::clock::{Clock, Timestamp, monotonic};
 use crate::event::{DeliveryId, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
@@ -384,6 +399,15 @@ impl Store for Embedded {
         self.look(move |shared| owner::unpark(shared, &lease, queue, budget)).await
     }
 
+    async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
+        let lease = lease.clone();
+        self.look(move |shared| owner::heads(shared, &lease, queue, now, budget)).await
+    }
+
+    async fn put_back(&self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError> {
+        self.ask(|reply| Command::PutBack(lease.clone(), jobs.to_vec(), reply)).await
+    }
+
     async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError> {
         let notes = batch.iter().map(Note::of).collect::<Result<_, _>>()?;
         self.ask(|reply| Command::Record(lease.clone(), notes, reply)).await
@@ -437,6 +461,12 @@ impl Store for Embedded {
 
     async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
         self.ask(|reply| Command::Retry(home, ids.to_vec(), now, reply)).await
+    }
+
+    async fn add(&self, home: Home, jobs: &[Job], now: Timestamp) -> Result<u64, StoreError> {
+        let jobs = jobs.iter().filter(|job| job.tenant() == home.tenant);
+        let moves = jobs.map(|job| (Move::scheduled(job, now), shown(job, now))).collect();
+        self.ask(|reply| Command::Add(home, moves, reply)).await
     }
 
     async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
@@ -505,6 +535,30 @@ impl Store for Embedded {
 
     async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError> {
         self.ask(|reply| Command::DropTables(home, plugin, reply)).await
+    }
+
+    async fn keep_bookmark(
+        &self,
+        home: Home,
+        name: &BookmarkName,
+        bookmark: &Bookmark,
+        limits: BookmarkLimits,
+    ) -> Result<Bookmarked, StoreError> {
+        let stored = Box::new(StoredBookmark::of(bookmark));
+        self.ask(|reply| Command::KeepBookmark(home, name.clone(), stored, limits, reply)).await
+    }
+
+    async fn bookmarks(&self, home: Home) -> Result<Vec<(BookmarkName, BookmarkHead)>, StoreError> {
+        self.look(move |shared| bookmark::list(&shared.disk, home)).await
+    }
+
+    async fn bookmark(&self, home: Home, name: &BookmarkName) -> Result<Option<Bookmark>, StoreError> {
+        let name = name.clone();
+        self.look(move |shared| bookmark::find(&shared.disk, home, &name)).await
+    }
+
+    async fn drop_bookmark(&self, home: Home, name: &BookmarkName) -> Result<bool, StoreError> {
+        self.ask(|reply| Command::DropBookmark(home, name.clone(), reply)).await
     }
 
     fn ready(&self) -> Result<(), StoreError> {

@@ -19,27 +19,30 @@
 //! | `{ns:S}:j` | hash | every job: its place, its size, itself |
 //! | `{ns:S}:rt`, `{ns:S}:tr` | ZSET | scheduled jobs by due time; those that are taken |
 //! | `{ns:S}:q:<queue>`, `{ns:S}:tq` | ZSET | parked jobs by sequence; those that are taken |
+//! | `{ns:S}:l:<queue>:<line>` | ZSET | the jobs of a line of an ordered queue, in order, the one that is taken too; `q:<queue>` holds the queue's lines that have nothing taken, by when their first is due |
 //! | `{ns:S}:qs`, `{ns:S}:sq` | hash, number | lengths of the queues; the last sequence |
 //! | `{ns:S}:dl`, `{ns:S}:dl:<tenant>` | ZSET in order of their members | dead letters by time: of the shard, of a tenant |
 //! | `{ns:S}:kv:<tenant>:<plugin>`, `{ns:S}:kk:<tenant>:<plugin>` | hash, ZSET in order of its members | a plugin's table; its keys |
 //! | `{ns:S}:ku:<tenant>` | hash | what the tenant's tables take: bytes, entries, and entries by plugin |
 //! | `{ns:S}:kx:<tenant>`, `{ns:S}:ke` | ZSET | entries by when they end; tenants by when the first of theirs may |
 //! | `{ns:S}:km:<tenant>`, `{ns:S}:ka:<tenant>` | ZSET by time, hash; lifetime | calls that wrote to tables, by name; what they answered |
+//! | `{ns:S}:bm:<tenant>`, `{ns:S}:bc:<tenant>`, `{ns:S}:bb:<tenant>` | hash, hash, number | what the tenant's bookmarks say, by name; their copies; bytes of these |
 //! | `{ns:S}:pu:<tenant>` | hash | what a deleted tenant's purge has removed |
 //! | `{ns:c}:seq:<committer>` | number, lifetime | the last batch that this committer got through |
 //! | `{ns:c}:nodes` | ZSET by expiry | the nodes that take shards |
 //! | `{ns:c}:cfg`, `{ns:c}:rev` | hash, number | the configuration; its revision |
+//! | `{ns:c}:imp` | string | there while an import fills the store |
 //! | `{ns:w:<hash>}`, `ns:m:<key>` | string | components; what is remembered |
 //! | `ns:t:<topic>` | hash, lifetime | what each node says under a topic, with when it ends |
 //! | `{ns:S}:wake` | channel | wakes the owner of a shard |
 //!
 //! # Costs, in round trips
 //! accept 1 (cluster: one for each shard in the batch) · spend 1 (cluster: the same) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
-//! record, due, unpark, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress ·
-//! table, page of a table, use of tables 1 · a step of dropping tables 1 ·
+//! record, due, unpark, heads, put back, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress, 1 after a claim without an answer ·
+//! table, page of a table, use of tables 1 · a step of dropping tables 1 · bookmark 2, everything else of bookmarks 1 ·
 //! trim 3, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
-//! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · queued bytes, say, said 1 · depth 1, and 2 to 3 for each lane that is not empty.
+//! the shard accepted in 32 ms, some 110 bytes an event) · dead letters 2 · new work 2 for each job · queued bytes, say, said 1 · depth 1, and 2 to 3 for each lane that is not empty.
 //!
 //! # Why it is like this
 //! - **History is found by the event's id alone**: the id carries its time, the time names the bucket. A log of outcomes in order of
@@ -48,6 +51,8 @@
 //! - **A claim is a transaction that watches the token**, not a script: Lua would copy every entry twice and costs three times as
 //!   much as the read itself. Each claim ends by watching the token again for the next, so that it is one round trip. On a cluster,
 //!   where the client can't watch, and on a full server, which refuses transactions, it is a script.
+//! - **A claim whose answer was lost** leaves entries that are pending and in nobody's hands. The owner reclaims before it claims anew, so that what
+//!   came later does not overtake them; the token is touched first, so that a claim which is still on its way takes nothing after that.
 //! - **The index is packed**: a member for each event would cost more than the event's stream entry.
 //! - **What a tenant has queued is a number that goes along** in whatever changes it: one `HINCRBY` for each tenant of an accept's batch, whose
 //!   reply is the answer, and one for each tenant of a record's. Some 2 us of Redis each: nothing to be seen where a batch is one tenant's, a
@@ -71,6 +76,7 @@
 //! for each shard, not across shards.
 
 mod accept;
+mod bookmark;
 mod claim;
 mod config;
 mod error;
@@ -87,14 +93,17 @@ mod reach;
 mod record;
 mod registry;
 mod scripts;
+mod servers;
 mod share;
 mod table;
 mod tls;
+mod transfer;
 mod trim;
 mod wake;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -109,6 +118,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::config::{Durability, RedisConfig, RedisUrl, RedisUrlError, Timeouts, Topology};
 pub use self::tls::{Identity, Tls};
+pub use self::transfer::{Export, Import};
 
 use self::accept::{Committers, Ingest};
 use self::error::{Fault, odd};
@@ -117,10 +127,12 @@ use self::hold::{From, Hold, token};
 use self::keys::{Keys, ShardKeys};
 use self::lease::{RELEASE, RENEW, Sightings, Vacant};
 use self::link::{Connector, Link};
+use self::servers::Servers;
 use super::{
-    Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home, Job, Lease,
-    Once, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Table, TableEntry, TableKey, TableOp,
-    TablePage, TableResult, TableUse, Ticket, Trimmed,
+    Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
+    DeadLetter, Depth, EventHistory, EventSummary, Heads, Home, Job, Lease, Once, Page, PageRequest, Purged, PutBack, QueueKey,
+    Record, Retention, Spent, Store, StoreError, Table, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse, Ticket,
+    Trimmed,
 };
 use crate::clock::{self, Clock, Timestamp};
 use crate::event::{DeliveryId, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
@@ -134,6 +146,7 @@ pub struct RedisStore {
     signals: Arc<[Arc<Notify>]>,
     /// For shards that do not exist.
     nobody: Arc<Notify>,
+    addresses: Arc<ArcSwap<Vec<SocketAddr>>>,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
@@ -162,8 +175,15 @@ struct Inner {
 }
 
 impl RedisStore {
-    /// Connects, and refuses a server whose settings do not give what the durability mode promises.
+    /// Connects, and refuses a server whose settings do not give what the durability mode promises, and a store that an import did not
+    /// fill to its end.
     pub async fn connect(config: RedisConfig, clock: Clock) -> Result<Self, StoreError> {
+        let store = Self::open(config, clock).await?;
+        transfer::check_whole(&store.inner).await?;
+        Ok(store)
+    }
+
+    async fn open(config: RedisConfig, clock: Clock) -> Result<Self, StoreError> {
         config.check().map_err(StoreError::Refused)?;
         let connector = Arc::new(Connector::new(&config));
         let names = Keys::new(&config.namespace);
@@ -174,6 +194,9 @@ impl RedisStore {
             StoreError::Unavailable(text) => StoreError::Refused(text),
             other => other,
         })?;
+        let mut servers = Servers::new(&config);
+        servers.look(&connector, &health).await;
+        let addresses = servers.addresses();
         let ingest = Arc::new(Ingest {
             link: ingesting,
             keys: names.clone(),
@@ -203,14 +226,19 @@ impl RedisStore {
         });
         let signals: Arc<[Arc<Notify>]> = inner.shards.iter().map(|_| Arc::new(Notify::new())).collect();
         let listening = wake::listen(connector.clone(), names.wake_pattern(), signals.clone(), Arc::downgrade(&inner));
-        let checking = check_again(Arc::downgrade(&inner), connector);
+        let checking = check_again(Arc::downgrade(&inner), connector, servers);
         let tasks = [tokio::spawn(listening), tokio::spawn(checking)].map(AbortOnDropHandle::new);
-        Ok(Self { inner, signals, nobody: Arc::default(), _tasks: tasks })
+        Ok(Self { inner, signals, nobody: Arc::default(), addresses, _tasks: tasks })
     }
 
     async fn may_accept(&self, lane: Lane) -> Result<(), StoreError> {
         self.inner.connector.reach.pass().await?;
         self.inner.health.load().may_accept(lane)
+    }
+
+    /// Where all servers are that the store knows of, sentinels and replicas too. Kept up to date.
+    pub fn addresses(&self) -> Arc<ArcSwap<Vec<SocketAddr>>> {
+        Arc::clone(&self.addresses)
     }
 
     /// How many claimed entries were found to exist no more: losses, each logged.
@@ -220,7 +248,7 @@ impl RedisStore {
 }
 
 /// Checks the server's settings every so often, and at once when there is a doubt that it can be reached.
-async fn check_again(inner: Weak<Inner>, connector: Arc<Connector>) {
+async fn check_again(inner: Weak<Inner>, connector: Arc<Connector>, mut servers: Servers) {
     let Some(every) = inner.upgrade().map(|inner| inner.config.check_every) else { return };
     let mut last = Ok(());
     loop {
@@ -241,6 +269,9 @@ async fn check_again(inner: Weak<Inner>, connector: Arc<Connector>) {
             inner.health.load().may_accept(Lane::Normal)
         });
         connector.reach.found(&reached);
+        if reached.is_ok() {
+            servers.look(&connector, &inner.health.load_full()).await;
+        }
         match (&last, &now) {
             (Ok(()), Err(error)) => tracing::error!(%error, "the store is not ready"),
             (Err(_), Ok(())) => tracing::info!("the store is ready again"),
@@ -393,7 +424,7 @@ impl Store for RedisStore {
     }
 
     async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {
-        jobs::take(&self.inner, lease, From::Schedule, now, budget).await
+        Ok(jobs::take(&self.inner, lease, From::Schedule, now, budget).await?.jobs)
     }
 
     async fn next_due(&self, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
@@ -405,7 +436,15 @@ impl Store for RedisStore {
     }
 
     async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
-        jobs::take(&self.inner, lease, From::Queue(queue), Timestamp(0), budget).await
+        Ok(jobs::take(&self.inner, lease, From::Queue(queue), Timestamp(0), budget).await?.jobs)
+    }
+
+    async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
+        jobs::take(&self.inner, lease, From::Lines(queue), now, budget).await
+    }
+
+    async fn put_back(&self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError> {
+        jobs::put_back(&self.inner, lease, jobs).await
     }
 
     async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError> {
@@ -454,6 +493,10 @@ impl Store for RedisStore {
 
     async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
         jobs::retry(&self.inner, home, ids, now).await
+    }
+
+    async fn add(&self, home: Home, jobs: &[Job], now: Timestamp) -> Result<u64, StoreError> {
+        jobs::add(&self.inner, home, jobs, now).await
     }
 
     async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
@@ -509,6 +552,28 @@ impl Store for RedisStore {
 
     async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError> {
         table::drop_tables(&self.inner, home, plugin).await
+    }
+
+    async fn keep_bookmark(
+        &self,
+        home: Home,
+        name: &BookmarkName,
+        bookmark: &Bookmark,
+        limits: BookmarkLimits,
+    ) -> Result<Bookmarked, StoreError> {
+        bookmark::keep(&self.inner, home, name, bookmark, limits).await
+    }
+
+    async fn bookmarks(&self, home: Home) -> Result<Vec<(BookmarkName, BookmarkHead)>, StoreError> {
+        bookmark::list(&self.inner, home).await
+    }
+
+    async fn bookmark(&self, home: Home, name: &BookmarkName) -> Result<Option<Bookmark>, StoreError> {
+        bookmark::find(&self.inner, home, name).await
+    }
+
+    async fn drop_bookmark(&self, home: Home, name: &BookmarkName) -> Result<bool, StoreError> {
+        bookmark::drop_one(&self.inner, home, name).await
     }
 
     fn ready(&self) -> Result<(), StoreError> {

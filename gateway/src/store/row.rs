@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryRecord, DeliveryState};
+use super::{DeliveryRecord, DeliveryState, Job, Work};
 use crate::clock::Timestamp;
 use crate::event::{Attempt, ConnectionId, DeliveryId, DestinationId, Failure, PluginRun};
 
@@ -77,6 +77,25 @@ impl<'a> Row<'a> {
             runs: self.runs.into_owned(),
             job: None,
         }
+    }
+}
+
+/// The record that says that a job is due `now`.
+pub(super) fn shown(job: &Job, now: Timestamp) -> DeliveryRecord {
+    let (connection, destination, output) = match &job.work {
+        Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output),
+        Work::Plan { connection, .. } => (*connection, None, 0),
+    };
+    DeliveryRecord {
+        id: job.id,
+        connection,
+        destination,
+        output,
+        at: now,
+        state: DeliveryState::Scheduled { due: now },
+        attempts: Vec::new(),
+        runs: Vec::new(),
+        job: None,
     }
 }
 

@@ -217,7 +217,7 @@ impl TableOp {
     }
 
     /// What is wrong with it, whatever it finds.
-    pub(super) fn check(&self) -> Result<(), TableFault> {
+    pub(crate) fn check(&self) -> Result<(), TableFault> {
         let (value, ttl): (&[u8], _) = match self {
             Self::Get | Self::Delete => return Ok(()),
             Self::Set { value, ttl } | Self::Add { value, ttl } => (value, ttl),

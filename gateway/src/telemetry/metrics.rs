@@ -4,17 +4,26 @@
 //! Labels come from closed sets (lanes, outcomes, status classes, named error codes), never from tenants, sources, paths or
 //! peers: the number of series does not grow with the number of users.
 
+mod gauges;
+mod kinds;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::noop::NoopMeterProvider;
 use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram, Meter, MeterProvider as _};
 
-use crate::event::{Lane, Party, PluginRun, Revision, Shard};
+pub use gauges::Gauged;
+pub use kinds::{
+    CircuitChange, Ingested, LeaseChange, PluginOutcome, PluginWait, QueueSample, Shadowed, TenantClass, Track, Write,
+};
+
+use self::gauges::{Counted, State, define_gauges};
+use crate::event::{Lane, Party, Revision, Shard};
 
 /// Histogram bounds for what ends within a request, seconds.
 const SHORT: [f64; 16] = [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -24,208 +33,6 @@ const LONG: [f64; 17] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 /// Histogram bounds for fuel.
 const FUEL: [f64; 8] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
-
-/// How a request to the ingest listener ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Ingested {
-    /// Kept.
-    Accepted,
-    /// Dropped as a duplicate of one that is kept.
-    Duplicate,
-    /// No such source.
-    UnknownSource,
-    /// Refused by the source's verification.
-    Unauthorized,
-    /// Over a size limit.
-    TooLarge,
-    /// Not a request that can be taken: malformed, wrong method, disabled source.
-    Refused,
-    /// Its tenant is over its plan.
-    OverPlan,
-    /// Too slow.
-    TimedOut,
-    /// No room for it here: 503 without asking the store.
-    Overloaded,
-    /// The store could not take it.
-    StoreFailed,
-    /// The sender went away before its request was complete.
-    HungUp,
-    /// No event: a plugin of its source answered it.
-    Answered,
-    /// A plugin of its source failed, or gave no answer in time.
-    PluginFailed,
-}
-
-impl Ingested {
-    const ALL: [(Self, &'static str); 13] = [
-        (Self::Accepted, "accepted"),
-        (Self::Duplicate, "duplicate"),
-        (Self::UnknownSource, "unknown_source"),
-        (Self::Unauthorized, "unauthorized"),
-        (Self::TooLarge, "too_large"),
-        (Self::Refused, "refused"),
-        (Self::OverPlan, "over_plan"),
-        (Self::TimedOut, "timed_out"),
-        (Self::Overloaded, "overloaded"),
-        (Self::StoreFailed, "store_failed"),
-        (Self::HungUp, "hung_up"),
-        (Self::Answered, "answered"),
-        (Self::PluginFailed, "plugin_failed"),
-    ];
-}
-
-/// Which kind of store write is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Write {
-    /// A batch of accepted events.
-    Accept,
-    /// A batch of outcomes.
-    Record,
-}
-
-/// For what an event waits whose plugins can't run now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PluginWait {
-    /// Its tenant's fuel.
-    Fuel,
-    /// A version that is poisoned.
-    Poisoned,
-}
-
-/// What happened to a destination's circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CircuitChange {
-    /// It opened.
-    Opened,
-    /// A probe failed.
-    Reopened,
-    /// A probe succeeded.
-    HalfOpened,
-    /// It closed.
-    Closed,
-}
-
-/// Whether a tenant was inside its throughput: delivery latency is promised to quiet ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum TenantClass {
-    /// Inside its throughput and its in-flight window.
-    Quiet,
-    /// Over either.
-    Noisy,
-}
-
-/// What happened to a shard's lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseChange {
-    /// Taken.
-    Acquired,
-    /// Given up by us.
-    Released,
-    /// Another owner has it, or it ran out.
-    Lost,
-}
-
-/// How full a shard is, as its owner last saw it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QueueSample {
-    /// Unfinished entries of each lane, and how old the oldest is.
-    pub lanes: Vec<(Lane, u64, Duration)>,
-    /// Jobs that wait for their time.
-    pub scheduled: u64,
-    /// Jobs in parked sub-queues: the work of noisy tenants; that of quiet ones is in the lanes.
-    pub parked: u64,
-    /// How long the oldest of them waits at most.
-    pub parked_age: Duration,
-    /// Dead letters.
-    pub dead_letters: u64,
-}
-
-/// What a plugin run is told of.
-#[derive(Clone, Copy, Debug)]
-pub struct PluginOutcome<'a> {
-    /// What it ran for.
-    pub track: Track,
-    /// `ok`, or the failure's code.
-    pub code: &'a str,
-    /// Fuel used.
-    pub fuel: u64,
-    /// Wall time.
-    pub took: Duration,
-}
-
-impl<'a> From<&'a PluginRun> for PluginOutcome<'a> {
-    fn from(run: &'a PluginRun) -> Self {
-        Self {
-            track: Track::Stable,
-            code: run.outcome.as_ref().err().map_or("ok", |failure| failure.code.as_str()),
-            fuel: run.fuel,
-            took: Duration::from_micros(run.took_us),
-        }
-    }
-}
-
-/// What a plugin ran for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Track {
-    /// A connection, with the version that it names.
-    Stable,
-    /// A connection, with the version that takes a share of an alias' events.
-    Canary,
-    /// To be compared alone.
-    Shadow,
-    /// A source, to say whose a request is.
-    Verify,
-    /// A source, to answer what is no event.
-    Respond,
-    /// A destination, to sign an attempt.
-    Sign,
-    /// A destination, to say what an answer means.
-    Judge,
-}
-
-impl Track {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Stable => "stable",
-            Self::Canary => "canary",
-            Self::Shadow => "shadow",
-            Self::Verify => "verify",
-            Self::Respond => "respond",
-            Self::Sign => "sign",
-            Self::Judge => "judge",
-        }
-    }
-}
-
-/// What became of an event that was to be run by a shadow too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shadowed {
-    /// Both gave the same.
-    Same,
-    /// Both gave the same JSON, written in another way.
-    Formatting,
-    /// They gave something else.
-    Different,
-    /// The shadow failed where the other did not.
-    Failed,
-    /// There was no room to run it.
-    Dropped,
-}
-
-impl Shadowed {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Same => "same",
-            Self::Formatting => "formatting",
-            Self::Different => "different",
-            Self::Failed => "failed",
-            Self::Dropped => "dropped",
-        }
-    }
-}
 
 /// The gateway's metrics. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -240,6 +47,7 @@ struct Instruments {
     delivery_latency: Vec<BoundHistogram<f64>>,
     attempts: Counter<u64>,
     attempt_duration: Histogram<f64>,
+    attempt_batch: BoundHistogram<u64>,
     plugin_runs: Counter<u64>,
     plugin_shadows: Counter<u64>,
     plugin_fuel: BoundHistogram<u64>,
@@ -248,33 +56,11 @@ struct Instruments {
     plugin_circuits: Counter<u64>,
     destination_waits: Counter<u64>,
     destination_circuits: Counter<u64>,
+    notices: Counter<u64>,
     leases: Counter<u64>,
     reload_failures: BoundCounter<u64>,
     refused_connections: Counter<u64>,
     state: Arc<State>,
-}
-
-/// What gauges read when they are collected.
-#[derive(Debug, Default)]
-struct State {
-    shards: Mutex<HashMap<Shard, QueueSample>>,
-    // Tenants whose events wait for fuel.
-    fuel_waits: Mutex<HashMap<Shard, u64>>,
-    poisoned: AtomicU64,
-    // Instances, and their bytes.
-    idle: [AtomicU64; 2],
-    // Destinations' circuits that are not closed.
-    circuits: Mutex<HashMap<Shard, u64>>,
-    // By `lane as usize`; none while nothing of the lane is finished.
-    drain: Mutex<[Option<Duration>; Lane::ALL.len()]>,
-    connections: AtomicU64,
-    in_flight: AtomicU64,
-    in_flight_bytes: AtomicU64,
-    probe_us: AtomicU64,
-    yielding: AtomicU64,
-    revision: AtomicU64,
-    spans_dropped: AtomicU64,
-    spans_failed: AtomicU64,
 }
 
 impl fmt::Debug for Metrics {
@@ -316,6 +102,14 @@ impl Metrics {
             delivery_latency: bind_latency(&latency),
             attempts: counter(meter, "tidegate.attempts", "HTTP attempts by outcome, party that failed, and status class."),
             attempt_duration: seconds(meter, "tidegate.attempt.duration", "How long one attempt took.", &LONG),
+            attempt_batch: histogram(
+                meter,
+                "tidegate.attempt.batch",
+                "{delivery}",
+                "Deliveries in one attempt, to destinations that get batches.",
+                &SIZES,
+            )
+            .bind(&[]),
             plugin_runs: counter(meter, "tidegate.plugin.runs", "Plugin runs by outcome (`ok`, or the failure's code) and track."),
             plugin_shadows: counter(
                 meter,
@@ -340,6 +134,7 @@ impl Metrics {
                 "tidegate.destination.circuit.changes",
                 "Destinations' circuits that opened, opened again after a probe, half opened and closed.",
             ),
+            notices: counter(meter, "tidegate.notices", "Notices told, by type."),
             leases: counter(meter, "tidegate.lease.changes", "Shard leases acquired, released and lost."),
             reload_failures: counter(meter, "tidegate.config.reload.failures", "Configurations that could not be applied.")
                 .bind(&[]),
@@ -376,6 +171,11 @@ impl Metrics {
         let party = KeyValue::new("party", failed.map_or("none", party_name));
         self.0.attempts.add(1, &[outcome.clone(), party, KeyValue::new("status_class", status_class(status))]);
         self.0.attempt_duration.record(took.as_secs_f64(), &[outcome]);
+    }
+
+    /// An attempt was one of so many deliveries together.
+    pub fn batch(&self, deliveries: usize) {
+        self.0.attempt_batch.record(deliveries as u64);
     }
 
     /// A plugin ran.
@@ -422,6 +222,18 @@ impl Metrics {
         };
         self.0.destination_circuits.add(1, &[KeyValue::new("change", name)]);
         self.0.state.circuits.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, now as u64);
+    }
+
+    /// A notice of this type was told.
+    pub fn notice(&self, kind: &'static str) {
+        self.0.notices.add(1, &[KeyValue::new("type", kind)]);
+    }
+
+    /// So many things are in each condition that notices tell of, of tenants whose home is here.
+    pub fn conditions<const N: usize>(&self, names: [&'static str; N], counts: [u64; N]) {
+        let mut conditions = self.0.state.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        conditions.clear();
+        conditions.extend(names.into_iter().zip(counts));
     }
 
     /// So many tenants of a shard have events that wait for fuel.
@@ -518,46 +330,6 @@ impl Metrics {
     }
 }
 
-/// Something counted while this lives.
-#[must_use = "what it counts is gone once it is dropped"]
-#[derive(Debug)]
-pub struct Gauged {
-    state: Arc<State>,
-    counted: Counted,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Counted {
-    Connection,
-    Event { bytes: u64 },
-}
-
-impl Gauged {
-    fn count(metrics: &Metrics, counted: Counted) -> Self {
-        let state = metrics.0.state.clone();
-        match counted {
-            Counted::Connection => state.connections.fetch_add(1, Ordering::Relaxed),
-            Counted::Event { bytes } => {
-                state.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
-                state.in_flight.fetch_add(1, Ordering::Relaxed)
-            }
-        };
-        Self { state, counted }
-    }
-}
-
-impl Drop for Gauged {
-    fn drop(&mut self) {
-        match self.counted {
-            Counted::Connection => self.state.connections.fetch_sub(1, Ordering::Relaxed),
-            Counted::Event { bytes } => {
-                self.state.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                self.state.in_flight.fetch_sub(1, Ordering::Relaxed)
-            }
-        };
-    }
-}
-
 const WRITES: [&str; 2] = ["accept", "record"];
 
 fn counter(meter: &Meter, name: &'static str, help: &'static str) -> Counter<u64> {
@@ -580,124 +352,6 @@ fn bind_latency(latency: &Histogram<f64>) -> Vec<BoundHistogram<f64>> {
         .flat_map(|lane| classes.map(|class| [KeyValue::new("lane", lane.as_str()), KeyValue::new("class", class)]))
         .map(|labels| latency.bind(&labels))
         .collect()
-}
-
-fn define_gauges(meter: &Meter, state: &Arc<State>) {
-    type Read = fn(&State) -> u64;
-    let gauges: [(&'static str, &'static str, &'static str, Read); 14] = [
-        ("tidegate.ingest.connections", "{connection}", "Open ingest connections.", |s| s.connections.load(Ordering::Relaxed)),
-        ("tidegate.accept.in_flight", "{event}", "Events that wait for the store.", |s| s.in_flight.load(Ordering::Relaxed)),
-        ("tidegate.accept.in_flight.size", "By", "Bytes that wait for the store.", |s| s.in_flight_bytes.load(Ordering::Relaxed)),
-        ("tidegate.dispatch.yielding", "", "Whether the low lane yields because the normal one or the store is slow.", |s| {
-            s.yielding.load(Ordering::Relaxed)
-        }),
-        ("tidegate.config.revision", "", "Configuration revision in use.", |s| s.revision.load(Ordering::Relaxed)),
-        ("tidegate.queue.scheduled", "{job}", "Jobs that wait for their time, owned shards.", |s| sum(s, |q| q.scheduled)),
-        ("tidegate.queue.parked", "{job}", "Jobs in parked sub-queues, owned shards: the work of noisy tenants.", |s| {
-            sum(s, |q| q.parked)
-        }),
-        ("tidegate.queue.dead_letters", "{job}", "Dead letters, owned shards.", |s| sum(s, |q| q.dead_letters)),
-        ("tidegate.plugin.poisoned", "{version}", "Plugin versions that are poisoned, each where it runs.", |s| {
-            s.poisoned.load(Ordering::Relaxed)
-        }),
-        ("tidegate.plugin.fuel.waits", "{tenant}", "Tenants whose events wait for fuel, owned shards.", |s| {
-            s.fuel_waits.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-        }),
-        ("tidegate.plugin.idle", "{instance}", "Plugins' instances that wait for another run of their stage.", |s| {
-            s.idle[0].load(Ordering::Relaxed)
-        }),
-        ("tidegate.plugin.idle.size", "By", "Memories and tables of these.", |s| s.idle[1].load(Ordering::Relaxed)),
-        ("tidegate.destination.circuits.open", "{destination}", "Destinations whose circuit is not closed, owned shards.", |s| {
-            s.circuits.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-        }),
-        ("tidegate.queue.shards", "{shard}", "Shards owned.", |s| sum(s, |_| 1)),
-    ];
-    for (name, unit, help, read) in gauges {
-        let state = state.clone();
-        let gauge = meter.u64_observable_gauge(name).with_unit(unit).with_description(help);
-        gauge.with_callback(move |observer| observer.observe(read(&state), &[])).build();
-    }
-    let counters: [(&'static str, &'static str, Read); 2] = [
-        ("tidegate.spans.dropped", "Spans dropped because the exporter's queue was full.", |s| {
-            s.spans_dropped.load(Ordering::Relaxed)
-        }),
-        ("tidegate.spans.failed", "Spans that the receiver did not take.", |s| s.spans_failed.load(Ordering::Relaxed)),
-    ];
-    for (name, help, read) in counters {
-        let state = state.clone();
-        let counter = meter.u64_observable_counter(name).with_description(help);
-        counter.with_callback(move |observer| observer.observe(read(&state), &[])).build();
-    }
-    define_lane_gauges(meter, state);
-    let probed = state.clone();
-    meter
-        .f64_observable_gauge("tidegate.store.probe.duration")
-        .with_unit("s")
-        .with_description("What one durable write of nothing cost, last time.")
-        .with_callback(move |observer| {
-            observer.observe(Duration::from_micros(probed.probe_us.load(Ordering::Relaxed)).as_secs_f64(), &[]);
-        })
-        .build();
-}
-
-fn define_lane_gauges(meter: &Meter, state: &Arc<State>) {
-    let depth = state.clone();
-    meter
-        .u64_observable_gauge("tidegate.queue.depth")
-        .with_unit("{event}")
-        .with_description("Events accepted and not finished nor parked, by lane, owned shards.")
-        .with_callback(move |observer| {
-            for lane in Lane::ALL {
-                let total = sum(&depth, |sample| sample.lanes.iter().filter(|row| row.0 == lane).map(|row| row.1).sum());
-                observer.observe(total, &[KeyValue::new("lane", lane.as_str())]);
-            }
-        })
-        .build();
-    let age = state.clone();
-    meter
-        .f64_observable_gauge("tidegate.queue.oldest.age")
-        .with_unit("s")
-        .with_description("Age of the oldest unfinished event, by lane, owned shards.")
-        .with_callback(move |observer| {
-            let shards = age.shards.lock().unwrap_or_else(PoisonError::into_inner);
-            for lane in Lane::ALL {
-                let rows = shards.values().flat_map(|sample| &sample.lanes);
-                let oldest = rows.filter(|row| row.0 == lane).map(|row| row.2).max().unwrap_or_default();
-                observer.observe(oldest.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
-            }
-        })
-        .build();
-    let drain = state.clone();
-    meter
-        .f64_observable_gauge("tidegate.queue.drain")
-        .with_unit("s")
-        .with_description(
-            "How long it takes until all that is in a lane is finished at the present rate, all shards; nothing while none is. The same on every node.",
-        )
-        .with_callback(move |observer| {
-            let times = *drain.drain.lock().unwrap_or_else(PoisonError::into_inner);
-            for (lane, time) in Lane::ALL.into_iter().zip(times) {
-                if let Some(time) = time {
-                    observer.observe(time.as_secs_f64(), &[KeyValue::new("lane", lane.as_str())]);
-                }
-            }
-        })
-        .build();
-    let parked = state.clone();
-    meter
-        .f64_observable_gauge("tidegate.queue.parked.oldest.age")
-        .with_unit("s")
-        .with_description("How long the oldest parked job waits at most, owned shards. Parked is the work of noisy tenants.")
-        .with_callback(move |observer| {
-            let shards = parked.shards.lock().unwrap_or_else(PoisonError::into_inner);
-            let oldest = shards.values().map(|sample| sample.parked_age).max().unwrap_or_default();
-            observer.observe(oldest.as_secs_f64(), &[]);
-        })
-        .build();
-}
-
-fn sum(state: &State, of: impl Fn(&QueueSample) -> u64) -> u64 {
-    state.shards.lock().unwrap_or_else(PoisonError::into_inner).values().map(of).sum()
 }
 
 fn party_name(party: Party) -> &'static str {

@@ -5,11 +5,14 @@
 //! `- process {source}      consumer  one for each connection: filters, plugins
 //!    |- plugin {name}      internal  fuel, memory, outcome
 //!    |- POST               client    one for each attempt, retries too; its context goes out as `traceparent`
+//!    |- batch              internal  one for each attempt in a request of several, linked with that request's span
 //!    `- dead_letter ...    internal  where a delivery went when it did not just arrive
 //! ```
 //! Spans are built from records when these are complete, with the times that the records have; hot code is not instrumented.
 //! The process span's id is derived from the accept span and the connection, so that a retry hours later, on another gateway,
 //! still finds its parent without storing it.
+//!
+//! A request of several deliveries has one span, in the trace of one of them, with links to the others; its context goes out.
 //!
 //! **Sampling** is decided once, at accept. What failed or was slow is kept all the same: its span is sent even though the trace
 //! is not sampled. The trace then begins with an accept span rebuilt from the event (`tidegate.rebuilt`, no duration), and
@@ -32,7 +35,8 @@ pub use parent::{Incoming, Root, Sampler, Trust};
 use super::metrics::Metrics;
 use crate::clock::Timestamp;
 use crate::event::{
-    Attempt, ConnectionId, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, SourceId, TenantId, TraceContext,
+    Attempt, BatchPart, ConnectionId, DeliveryId, DestinationId, Event, EventId, Failure, Lane, PluginRun, SourceId, TenantId,
+    TraceContext,
 };
 use span::Builder;
 
@@ -132,6 +136,19 @@ pub struct AttemptOf<'a> {
     pub trace: Option<TraceContext>,
 }
 
+/// Which request of several deliveries an attempt is.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOf {
+    /// Its id and size.
+    pub part: BatchPart,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The destination.
+    pub destination: DestinationId,
+    /// Size of its body.
+    pub bytes: usize,
+}
+
 /// Where a delivery stands after a record.
 #[derive(Clone, Copy, Debug)]
 pub enum Settled<'a> {
@@ -222,6 +239,40 @@ impl Spans {
             pipeline.send(span::rebuilt_accept(trace, delivery.event, delivery.tenant, delivery.accepted_at));
         }
         pipeline.send(span::attempt(trace, own.span_id, delivery, peer, attempt, settled));
+    }
+
+    /// A request of several deliveries ended. `members` are their traces with their connections; the request's own is one of them.
+    pub fn batch(
+        &self,
+        span: AttemptSpan,
+        batch: BatchOf,
+        peer: Peer<'_>,
+        attempt: &Attempt,
+        members: impl Iterator<Item = (TraceContext, ConnectionId)>,
+    ) {
+        let Some((pipeline, own)) = self.with(span.context) else { return };
+        if pipeline.wants(own, attempt.failure.is_some(), Duration::from_micros(attempt.took_us)) {
+            pipeline.send(span::batch(own, batch, peer, attempt, members));
+        }
+    }
+
+    /// What became of one delivery of a batch; none if it waits on.
+    pub fn batched(
+        &self,
+        batch: AttemptSpan,
+        part: BatchPart,
+        delivery: AttemptOf<'_>,
+        attempt: &Attempt,
+        settled: Option<Settled<'_>>,
+    ) {
+        let Some((pipeline, trace)) = self.with(delivery.trace) else { return };
+        if !pipeline.wants(trace, attempt.failure.is_some(), Duration::from_micros(attempt.took_us)) {
+            return;
+        }
+        if !trace.sampled && attempt.number <= 1 {
+            pipeline.send(span::rebuilt_accept(trace, delivery.event, delivery.tenant, delivery.accepted_at));
+        }
+        pipeline.send(span::batched(trace, batch.context, part, delivery, attempt, settled));
     }
 
     /// A delivery was given up without an attempt, or after its last one was recorded elsewhere.

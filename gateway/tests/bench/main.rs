@@ -217,3 +217,34 @@ fn a_days_shapes_of_load_lose_nothing() {
     }
     check_nothing_lost(&report);
 }
+
+#[test]
+fn a_destination_that_hangs_costs_the_others_no_event() {
+    let report = report(&["hanging", "--short", "--json", "--store", "redis"]);
+    check_figures(&report, &["hanging_p99", "hanging_many_p99"]);
+    check_nothing_lost(&report);
+    for figure in report["figures"].as_array().unwrap() {
+        assert!(figure["floor"].as_f64().is_some_and(|floor| floor > 0.0) && figure["goal"] == 2.0, "{figure}");
+    }
+}
+
+#[test]
+fn what_waits_for_a_destination_that_is_down_arrives_afterwards() {
+    let report = report(&["parked", "--short", "--json", "--store", "embedded"]);
+    let figures = report["figures"].as_array().unwrap();
+    let names: Vec<&str> = figures.iter().map(|figure| figure["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["parked_memory_embedded", "parked_memory_failing_embedded", "parked_memory_hanging_embedded"]);
+    assert!(figures.iter().all(|figure| figure["events"].as_u64().unwrap() >= 1_000), "{report}");
+    check_nothing_lost(&report);
+}
+
+/// That the limits hold is no matter of speed.
+#[test]
+fn rates_hold_with_one_gateway_and_with_two() {
+    let report = report(&["rates", "--short", "--json", "--store", "redis"]);
+    check_figures(&report, &["rates_fullest", "rates_used", "rates_fullest_two", "rates_used_two"]);
+    check_nothing_lost(&report);
+    for figure in report["figures"].as_array().unwrap().iter().filter(|figure| figure["goal_is"] == "value at most") {
+        assert!(figure["value"].as_f64().unwrap() <= 100.0, "{figure}");
+    }
+}

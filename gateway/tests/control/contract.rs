@@ -3,7 +3,8 @@
 use serde_json::json;
 use tidegate::clock::Clock;
 use tidegate::event::{
-    Attempt, ConnectionId, DeliveryId, DestinationId, Event, EventId, Failure, Header, Lane, Party, PluginRun, Request, VersionHash,
+    Attempt, BatchId, BatchPart, ConnectionId, DeliveryId, DestinationId, Event, EventId, Failure, Header, Lane, Party, PluginRun,
+    Request, VersionHash,
 };
 use tidegate::ingest::verify::Verifier;
 use tidegate::store::{Acceptance, Budget, DeliveryRecord, DeliveryState, Job, Origin, Record, Work};
@@ -53,7 +54,7 @@ pub(crate) async fn happen(world: &World, tenant: &Tenant) -> Happened {
     let id = DeliveryId::derive(first.id, connection, 0);
     let failure = Failure { party: Party::Destination, code: "status".into(), detail: "it answered 500".into(), retryable: true };
     let work = Work::Plan { event: Box::new(first.clone()), connection: Some(connection) };
-    let job = Job { id, attempts: 1, spent: 1, since: now, work };
+    let job = Job { id, attempts: 1, spent: 1, since: now, work, line: None };
     let record = DeliveryRecord {
         id,
         connection: Some(connection),
@@ -69,6 +70,7 @@ pub(crate) async fn happen(world: &World, tenant: &Tenant) -> Happened {
             response: "no".into(),
             response_cut: false,
             failure: Some(failure.clone()),
+            batch: Some(BatchPart { id: BatchId::of([id]), size: 1 }),
         }],
         runs: vec![PluginRun {
             version: VersionHash([1; 32]),

@@ -39,6 +39,7 @@ async fn a_deleted_tenant_is_closed_at_once_and_gone_when_nothing_is_left_of_it(
         ("POST", "/v1/apply".to_owned(), json!({"tenants": [{"name": "acme", "sources": [source("new")]}]})),
         ("POST", "/v1/dead-letters/retry?tenant=acme".to_owned(), json!({"ids": [seen.delivery]})),
         ("POST", "/v1/dead-letters/retry-jobs?tenant=acme".to_owned(), json!({})),
+        ("POST", "/v1/replay-jobs?tenant=acme".to_owned(), json!({"connection": "through"})),
     ] {
         assert_eq!(world.refused(409, method, &path, Some(&body)).await["code"], "being_deleted", "{method} {path}");
     }

@@ -97,3 +97,17 @@ async fn a_policy_shows_its_schedule() {
     assert_eq!(draft["attempts"], expected);
     assert_eq!(schedule(OUT).await.as_array().unwrap().len(), 4, "a draft changes nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_keeps_an_order_takes_no_replays() {
+    let world = World::start().await;
+    world.tenant("acme").await;
+    let (out, jobs) = ("/v1/destinations/out?tenant=acme", "/v1/replay-jobs?tenant=acme");
+    let asked = json!({"connection": "through"});
+    world.ok("PATCH", out, Some(&json!({"order": {"by": "destination"}}))).await;
+    let refused = world.refused(422, "POST", jobs, Some(&asked)).await;
+    assert_eq!(refused["errors"][0]["field"], "connection", "{refused}");
+    world.ok("PATCH", out, Some(&json!({"order": null}))).await;
+    let begun = world.send(crate::world::OPERATOR, "POST", jobs, Some(&asked)).await;
+    assert_eq!(begun.status, 202, "{:?}", begun.body);
+}

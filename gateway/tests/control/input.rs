@@ -13,10 +13,12 @@ fn with(mut base: Value, field: &str, value: Value) -> Value {
 fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
     let (source, destination) =
         (|field: &str, value| with(source("s"), field, value), |field: &str, value| with(destination("d"), field, value));
+    let batch = |field: &str, value| destination("batch", with(json!({"format": "json_array"}), field, value));
+    let batched = |field: &str, value| with(destination("batch", json!({"format": "json_array"})), field, value);
     let connection = |field: &str, value| with(json!({"name": "c", "source": "in", "destination": "out"}), field, value);
     let plugin = |field: &str, value: Value| connection("plugins", json!([with(json!({"plugin": "shape"}), field, value)]));
     let (s, d, c) = ("/v1/sources?tenant=acme", "/v1/destinations?tenant=acme", "/v1/connections?tenant=acme");
-    let j = "/v1/dead-letters/retry-jobs?tenant=acme";
+    let (j, r) = ("/v1/dead-letters/retry-jobs?tenant=acme", "/v1/replay-jobs?tenant=acme");
     vec![
         (400, s, source("colour", json!("red")), "colour", "expected one of"),
         (422, s, source("name", json!("")), "name", "1 to 64 letters"),
@@ -45,6 +47,12 @@ fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
         (422, d, destination("url", json!("https://user:pw@example.com")), "url", "user or password"),
         (422, d, destination("url", json!("http://127.0.0.1/")), "url", "loopback"),
         (422, d, destination("url", json!("http://169.254.169.254/")), "url", "metadata"),
+        (422, d, destination("url", json!("http://2130706433/")), "url", "loopback"),
+        (422, d, destination("url", json!("http://0177.0.0.1/")), "url", "loopback"),
+        (422, d, destination("url", json!("http://0x7f.1/")), "url", "loopback"),
+        (422, d, destination("url", json!("http://[::ffff:169.254.169.254]/")), "url", "metadata"),
+        (422, d, destination("url", json!("http://[64:ff9b::a00:1]/")), "url", "private"),
+        (422, d, destination("url", json!("http://[fe80::1%25eth0]/")), "url", "malformed"),
         (422, d, destination("timeout", json!("1h")), "timeout", "to 5m"),
         (422, d, destination("in_flight", json!(0)), "in_flight", "from 1 to"),
         (422, d, destination("retry", json!({"max_attempts": 1000})), "retry.max_attempts", "from 1 to 50"),
@@ -61,6 +69,34 @@ fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
         (422, d, destination("circuit_breaker", json!({"percent": 101})), "circuit_breaker.percent", "from 0 to 100"),
         (422, d, destination("circuit_breaker", json!({"pause": "1m", "max_pause": "1s"})), "circuit_breaker.max_pause", "from 1m"),
         (422, d, destination("circuit_breaker", json!({"disable_after": "1m"})), "circuit_breaker.disable_after", "from 1h"),
+        (400, d, destination("order", json!({"by": "age"})), "order.by", "expected one of"),
+        (422, d, destination("order", json!({"by": "header"})), "order.name", "is needed"),
+        (422, d, destination("order", json!({"by": "header", "name": "a b"})), "order.name", "not a header's name"),
+        (422, d, destination("order", json!({"by": "json_pointer"})), "order.pointer", "JSON pointer"),
+        (422, d, destination("order", json!({"by": "json_pointer", "pointer": "id"})), "order.pointer", "JSON pointer"),
+        (422, d, destination("order", json!({"by": "destination", "name": "x"})), "order.name", "`\"by\": \"header\"` alone"),
+        (422, d, destination("order", json!({"by": "header", "name": "x", "pointer": "/x"})), "order.pointer", "alone"),
+        (400, d, destination("batch", json!({"format": "csv"})), "batch.format", "expected one of"),
+        (400, d, destination("batch", json!({"max_events": 2})), "batch", "missing field `format`"),
+        (400, d, batch("max_bytes", json!("much")), "batch.max_bytes", "\"1MiB\""),
+        (422, d, batch("max_events", json!(0)), "batch.max_events", "from 1 to 1000"),
+        (422, d, batch("max_events", json!(1001)), "batch.max_events", "from 1 to 1000"),
+        (422, d, batch("max_bytes", json!("1023")), "batch.max_bytes", "from 1024 to 16777216"),
+        (422, d, batch("max_wait", json!("0s")), "batch.max_wait", "from 1ms to 30s"),
+        (422, d, batch("max_wait", json!("31s")), "batch.max_wait", "from 1ms to 30s"),
+        (
+            422,
+            d,
+            destination("batch", json!({"format": "cloudevents", "envelope": true})),
+            "batch.envelope",
+            "is an envelope itself",
+        ),
+        (422, d, batched("append_path", json!(true)), "append_path", "one path"),
+        (422, d, batched("append_query", json!(true)), "append_query", "one query"),
+        (422, d, batched("order", json!({"by": "destination"})), "order", "together with `batch`"),
+        (422, d, batched("kind", json!("s3")), "batch", "kind `http` alone"),
+        (422, d, batched("sign", json!({"plugin": "shape"})), "sign", "`signing` signs batches"),
+        (422, d, batched("judge", json!({"plugin": "shape"})), "judge", "tells outcomes itself"),
         (422, "/v1/destinations/out/schedule?tenant=acme", json!({"max_attempts": 0}), "max_attempts", "from 1 to 50"),
         (
             422,
@@ -85,6 +121,8 @@ fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
         (422, "/v1/tenants", json!({"name": "t", "plan": {"rate": 500.0, "ceiling": 400.0}}), "plan.ceiling", "at least plan.rate"),
         (422, "/v1/tenants", json!({"name": "t", "plan": {"ceiling": 1e9}}), "plan.ceiling", "from 0.001"),
         (422, "/v1/tenants", json!({"name": "t", "plan": {"queued_bytes": 0}}), "plan.queued_bytes", "from 1 to"),
+        (422, "/v1/tenants", json!({"name": "t", "plan": {"bookmarks": 1001}}), "plan.bookmarks", "from 0 to 1000"),
+        (422, "/v1/tenants", json!({"name": "t", "plan": {"bookmark_bytes": "2048GiB"}}), "plan.bookmark_bytes", "from 0 to"),
         (422, "/v1/tenants", json!({"name": "t", "plan": {"table_bytes": "2048GiB"}}), "plan.table_bytes", "from 0 to"),
         (400, "/v1/tenants", json!({"name": "t", "plan": {"queued_bytes": "much"}}), "plan.queued_bytes", "\"1MiB\""),
         (409, "/v1/tenants", json!({"name": "acme"}), "name", "choose a name"),
@@ -104,6 +142,11 @@ fn table() -> Vec<(u16, &'static str, Value, &'static str, &'static str)> {
         (422, j, json!({"filter": {"code": ""}}), "filter.code", "1 to 64"),
         (400, j, json!({"filter": {"party": "nobody"}}), "filter.party", "variant"),
         (422, j, json!({"rate": 0}), "rate", "from 1 to 1000"),
+        (400, r, json!({}), "", "missing field `connection`"),
+        (422, r, json!({"connection": "nobody"}), "connection", "name of a connection"),
+        (422, r, json!({"connection": "through", "filter": {"until": "tomorrow"}}), "filter.until", "RFC 3339"),
+        (400, r, json!({"connection": "through", "filter": {"state": "queued"}}), "filter.state", "variant"),
+        (422, r, json!({"connection": "through", "rate": 0}), "rate", "from 1 to 1000"),
         (400, "/v1/dead-letters/retry?tenant=acme", json!({"ids": ["evt_1"]}), "ids[0]", "dlv_"),
         (
             422,

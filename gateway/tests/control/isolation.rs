@@ -37,6 +37,9 @@ fn body(path: &str, method: &str) -> Option<Value> {
         ("post", "/v1/connections") => Some(json!({"name": "x", "source": "in", "destination": "out"})),
         ("post", "/v1/destinations/{destination}/rotate-secret") => Some(json!({})),
         ("post", "/v1/dead-letters/retry-jobs") => Some(json!({})),
+        ("post", "/v1/bookmarks") => Some(json!({"name": "x", "event": "evt_01j9zzzzzzzzzzzzzzzzzzzzzz"})),
+        ("post", path) if path.ends_with("/send") => Some(json!({})),
+        ("post", "/v1/replay-jobs") => Some(json!({"connection": "through"})),
         ("post", "/v1/dead-letters/retry") => Some(json!({"ids": ["dlv_01j9zzzzzzzzzzzzzzzzzzzzzz"]})),
         _ => None,
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
 mod apply;
+mod bookmarks;
 mod contract;
 mod deletion;
 mod destinations;

@@ -88,6 +88,22 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         ("get_dead_letters_retry_jobs", "/v1/dead-letters/retry-jobs?tenant=acme".into(), None),
         ("get_dead_letters_retry_jobs_job", "/v1/dead-letters/retry-jobs/{job}?tenant=acme".into(), None),
         ("delete_dead_letters_retry_jobs_job", "/v1/dead-letters/retry-jobs/{job}?tenant=acme".into(), None),
+        (
+            "post_replay_jobs",
+            "/v1/replay-jobs?tenant=acme".into(),
+            Some(json!({
+                "connection": "through", "rate": 5, "dry_run": true,
+                "filter": {"source": "in", "since": "2026-01-01T00:00:00Z", "state": "delivered", "ids": [event]},
+            })),
+        ),
+        ("get_replay_jobs", "/v1/replay-jobs?tenant=acme".into(), None),
+        ("get_replay_jobs_job", "/v1/replay-jobs/{job}?tenant=acme".into(), None),
+        ("delete_replay_jobs_job", "/v1/replay-jobs/{job}?tenant=acme".into(), None),
+        ("post_bookmarks", "/v1/bookmarks?tenant=acme".into(), Some(json!({"name": "one", "event": event, "note": "for tests"}))),
+        ("get_bookmarks", "/v1/bookmarks?tenant=acme".into(), None),
+        ("get_bookmarks_bookmark", "/v1/bookmarks/one?tenant=acme".into(), None),
+        ("post_bookmarks_bookmark_send", "/v1/bookmarks/one/send?tenant=acme".into(), Some(json!({"connection": "through"}))),
+        ("delete_bookmarks_bookmark", "/v1/bookmarks/one?tenant=acme".into(), None),
         ("post_dead_letters_retry", "/v1/dead-letters/retry?tenant=acme".into(), Some(json!({ "ids": [delivery] }))),
         ("post_events_event_retry", format!("/v1/events/{event}/retry?tenant=acme"), None),
         ("put_traffic_lanes_lane", "/v1/traffic/lanes/low".into(), Some(json!({"percent": 20, "reason": "slow"}))),
@@ -111,6 +127,7 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
     });
     let mut limited = destination("new");
     limited["rate"] = json!({"limit": 100, "per": "minute"});
+    limited["order"] = json!({"by": "header", "name": "x-account"});
     limited["circuit_breaker"] = json!({"percent": 50, "pause": "2s"});
     limited["retry"] = json!({"backoff": "linear", "jitter": "equal", "on": [{"status": "500-502", "do": "retry"}]});
     for (kind, plural, id, body) in [
@@ -124,7 +141,11 @@ fn requests(tenant: &Tenant, seen: &Happened) -> Vec<(&'static str, String, Opti
         requests.push((named("post", ""), all.clone(), Some(body)));
         requests.push((named("get", ""), all, None));
         requests.push((named("get", &suffix), one.clone(), None));
-        requests.push((named("patch", &suffix), one, Some(json!({"enabled": false}))));
+        let mut change = json!({"enabled": false});
+        if kind == "destination" {
+            change["batch"] = json!({"format": "ndjson", "max_bytes": "64KiB", "max_wait": "1s"});
+        }
+        requests.push((named("patch", &suffix), one, Some(change)));
     }
     for (kind, plural) in [("connection", "connections"), ("source", "sources"), ("destination", "destinations")] {
         let doomed = format!("/v1/{plural}/new?tenant=acme");
@@ -194,7 +215,7 @@ async fn every_operation_answers_as_the_document_says() {
         };
         assert!((200..300).contains(&reply.status), "{id}: {} {:?}", reply.status, reply.body);
         check(&document, operation, id, body.as_ref(), &reply);
-        if id == "post_dead_letters_retry_jobs" {
+        if matches!(id, "post_dead_letters_retry_jobs" | "post_replay_jobs") {
             job = reply.json()["id"].as_str().unwrap().to_owned();
         }
         asked.insert(id.to_owned());

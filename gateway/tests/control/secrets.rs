@@ -30,6 +30,8 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
+const RETIRING: &str = "whsec_cmV0aXJpbmctcmV0aXJpbmctcmV0aXJpbmctcmV0aXI=";
+
 fn scan(what: &str, text: &str, more: &[&str]) {
     for secret in SECRETS.iter().chain(more) {
         assert!(!text.contains(secret), "{what} shows {secret}: {text}");
@@ -57,10 +59,24 @@ async fn secrets_show_up_nowhere() {
     for (name, auth) in [
         ("basic", json!({"type": "basic", "username": "u", "password": SECRETS[1]})),
         ("key", json!({"type": "api_key", "header": "x-key", "value": SECRETS[2]})),
+        (
+            "oauth2",
+            json!({"type": "oauth2", "token_url": "https://login.example.com/token", "client_id": "c", "client_secret": SECRETS[1]}),
+        ),
+        (
+            "aws",
+            json!({"type": "aws_sigv4", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": SECRETS[0],
+                "session_token": SECRETS[2], "region": "eu-central-1", "service": "lambda"}),
+        ),
     ] {
         let body = json!({"name": name, "url": "https://example.com/", "auth": auth});
         answers.push(world.ok("POST", "/v1/destinations?tenant=acme", Some(&body)).await.to_string());
     }
+    let retiring = json!([{"secret": RETIRING, "until": "2100-01-01T00:00:00Z"}]);
+    let signed = json!({"name": "signed", "url": "https://example.com/",
+        "signing": {"secrets": [SECRETS[3]], "retiring": retiring, "hmac": {"secret": SECRETS[0]}},
+        "proxy": {"url": "http://proxy.example.com:3128", "username": "u", "password": SECRETS[1]}});
+    answers.push(world.ok("POST", "/v1/destinations?tenant=acme", Some(&signed)).await.to_string());
     // A secret where another type is expected is not repeated in the error either.
     let wrong = json!({"name": "wrong", "auth": {"type": "preset", "name": "github", "secrets": SECRETS[0]}});
     answers.push(world.refused(400, "POST", "/v1/sources?tenant=acme", Some(&wrong)).await.to_string());
@@ -73,7 +89,7 @@ async fn secrets_show_up_nowhere() {
     for path in ["sources", "destinations", "connections", "plugins", "keys", "events", "dead-letters"] {
         answers.push(world.ok("GET", &format!("/v1/{path}?tenant=acme"), None).await.to_string());
     }
-    let keys = [acme.key.as_str(), OPERATOR];
+    let keys = [acme.key.as_str(), OPERATOR, RETIRING];
     for answer in &answers {
         scan("an answer", answer, &keys);
     }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::event::{Attempt, DeliveryId, Event, EventId, Failure, Lane, Party, Request};
+use tidegate::control::condition::CircuitNote;
+use tidegate::dispatch::circuit::Phase;
+use tidegate::event::{Attempt, DeliveryId, DestinationId, Event, EventId, Failure, Lane, Party, PluginRun, Request, VersionHash};
 use tidegate::ingest::verify::Verifier;
 use tidegate::store::{Acceptance, Budget, DeliveryRecord, DeliveryState, Home, Job, Lease, Origin, QueueKey, Record, Work};
 
@@ -42,6 +44,13 @@ impl<'a> Queued<'a> {
         (event["waiting"].clone(), event["deliveries"][0]["waiting"].clone())
     }
 
+    /// Takes it out of a queue and parks it in another.
+    async fn park(&self, lease: &Lease, from: QueueKey, to: QueueKey, reason: &str) {
+        let job = self.world.store.unpark(lease, from, BUDGET).await.unwrap().remove(0).id;
+        let parked = DeliveryState::Parked { reason: reason.into(), queue: Some(to) };
+        self.record(lease, Origin::Job(job), parked, Vec::new()).await;
+    }
+
     /// For what the event waits, with the word that its detail has.
     async fn waits_for(&self, reason: &str, word: &str) {
         let (event, _) = self.waiting().await;
@@ -50,24 +59,57 @@ impl<'a> Queued<'a> {
     }
 
     async fn record(&self, lease: &Lease, origin: Origin, state: DeliveryState, attempts: Vec<Attempt>) {
+        self.record_run(lease, origin, state, attempts, None).await;
+    }
+
+    /// With a run of a plugin that failed the delivery has no destination yet.
+    async fn record_run(
+        &self,
+        lease: &Lease,
+        origin: Origin,
+        state: DeliveryState,
+        attempts: Vec<Attempt>,
+        run: Option<PluginRun>,
+    ) {
         let id = DeliveryId::derive(self.event.id, self.tenant.connection.parse().unwrap(), 0);
         let work = Work::Plan { event: Box::new(self.event.clone()), connection: Some(self.tenant.connection.parse().unwrap()) };
         let spent = attempts.len() as u32;
-        let job = Job { id, attempts: spent, spent, since: self.event.accepted_at, work };
+        let job = Job { id, attempts: spent, spent, since: self.event.accepted_at, work, line: None };
         let row = DeliveryRecord {
             id,
             connection: Some(self.tenant.connection.parse().unwrap()),
-            destination: Some(self.tenant.destination.parse().unwrap()),
+            destination: run.is_none().then(|| self.tenant.destination.parse().unwrap()),
             output: 0,
             at: Clock::system().now(),
             job: (!state.is_terminal()).then(|| Box::new(job)),
             state,
             attempts,
-            runs: Vec::new(),
+            runs: run.into_iter().collect(),
         };
         let batch = [Record { origin, event: self.event.id, tenant: self.home.tenant, finished: true, deliveries: vec![row] }];
         self.world.store.record(lease, &batch).await.unwrap();
     }
+}
+
+const BUDGET: Budget = Budget { count: 10, bytes: 1 << 20 };
+
+/// An event that is claimed and parked for its tenant's window.
+async fn parked<'a>(world: &'a World, tenant: &'a Tenant) -> (Queued<'a>, Lease, QueueKey) {
+    let queued = Queued::in_lane(world, tenant, Lane::Normal).await;
+    let lease = world.store.acquire(queued.home.shard, "test", std::time::Duration::from_secs(60)).await.unwrap().unwrap();
+    let ticket = world.store.claim(&lease, Lane::Normal, BUDGET).await.unwrap().remove(0).ticket;
+    let queue = QueueKey::Tenant(queued.home.tenant);
+    let parked = DeliveryState::Parked { reason: "tenant_window".into(), queue: Some(queue) };
+    queued.record(&lease, Origin::Entry(ticket), parked, Vec::new()).await;
+    (queued, lease, queue)
+}
+
+/// Says how a destination's circuit stands.
+async fn circuit(world: &World, destination: DestinationId, phase: Phase, since: Timestamp) {
+    let reason = failed(since).failure.unwrap();
+    let note = CircuitNote { phase, since, until: Some(since.after(std::time::Duration::from_secs(60))), reason };
+    let (topic, ttl) = (CircuitNote::topic(destination), std::time::Duration::from_secs(60));
+    world.store.say(&topic, "shard-0", note.encode().into(), ttl).await.unwrap();
 }
 
 fn failed(at: Timestamp) -> Attempt {
@@ -80,6 +122,7 @@ fn failed(at: Timestamp) -> Attempt {
         response: "".into(),
         response_cut: false,
         failure: Some(failure),
+        batch: None,
     }
 }
 
@@ -112,33 +155,28 @@ async fn what_is_queued_waits_in_its_lane_or_for_an_operator() {
 async fn a_delivery_says_what_it_waits_for_until_it_is_done() {
     let world = World::start().await;
     let acme = world.tenant("acme").await;
-    let queued = Queued::in_lane(&world, &acme, Lane::Normal).await;
-    let budget = Budget { count: 10, bytes: 1 << 20 };
-    let lease = world.store.acquire(queued.home.shard, "test", std::time::Duration::from_secs(60)).await.unwrap().unwrap();
-    let ticket = world.store.claim(&lease, Lane::Normal, budget).await.unwrap().remove(0).ticket;
-    let queue = QueueKey::Tenant(queued.home.tenant);
-    let parked = DeliveryState::Parked { reason: "tenant_window".into(), queue: Some(queue) };
-    queued.record(&lease, Origin::Entry(ticket), parked, Vec::new()).await;
+    let (queued, lease, mut queue) = parked(&world, &acme).await;
     queued.waits_for("tenant_window", "plan.in_flight").await;
-    let mut queue = queue;
     let connection = queued.tenant.connection.parse().unwrap();
-    let destination = QueueKey::Destination(queued.home.tenant, queued.tenant.destination.parse().unwrap());
+    let id: DestinationId = queued.tenant.destination.parse().unwrap();
+    let destination = QueueKey::Destination(queued.home.tenant, id);
+    let rate = json!({"limit": 1, "per": "second"});
+    world.ok("PATCH", "/v1/destinations/out?tenant=acme", Some(&json!({ "rate": rate }))).await;
+    world.ok("PATCH", "/v1/tenants/acme", Some(&json!({"plan": {"delivery_rate": rate}}))).await;
+    circuit(&world, id, Phase::Open, Timestamp(1)).await;
     for (next, reason, word) in [
         (QueueKey::Plugins(queued.home.tenant), "plugin_fuel", "plan.plugin_fuel"),
         (QueueKey::Connection(queued.home.tenant, connection), "plugin_poisoned", "stopped again and again"),
         (destination, "rate_limit", "`rate`"),
         (destination, "delivery_rate", "plan.delivery_rate"),
         (destination, "circuit_open", "failed again and again"),
-        (destination, "destination_disabled", "was disabled"),
     ] {
-        let job = world.store.unpark(&lease, queue, budget).await.unwrap().remove(0).id;
-        let parked = DeliveryState::Parked { reason: reason.into(), queue: Some(next) };
-        queued.record(&lease, Origin::Job(job), parked, Vec::new()).await;
+        queued.park(&lease, queue, next, reason).await;
         queued.waits_for(reason, word).await;
         queue = next;
     }
 
-    let job = world.store.unpark(&lease, queue, budget).await.unwrap().remove(0).id;
+    let job = world.store.unpark(&lease, queue, BUDGET).await.unwrap().remove(0).id;
     let due = Timestamp(1);
     queued.record(&lease, Origin::Job(job), DeliveryState::Scheduled { due }, vec![failed(queued.event.accepted_at)]).await;
     queued.waits_for("retry", "attempt 1 ended with `status`").await;
@@ -151,7 +189,59 @@ async fn a_delivery_says_what_it_waits_for_until_it_is_done() {
     world.ok("PATCH", "/v1/destinations/out?tenant=acme", Some(&json!({"enabled": false}))).await;
     queued.waits_for("destination_disabled", "`out` is disabled").await;
 
-    let job = world.store.due(&lease, Clock::system().now(), budget).await.unwrap().remove(0).id;
+    let job = world.store.due(&lease, Clock::system().now(), BUDGET).await.unwrap().remove(0).id;
     queued.record(&lease, Origin::Job(job), DeliveryState::Delivered, Vec::new()).await;
     assert_eq!(queued.waiting().await, (Value::Null, Value::Null), "what is delivered waits for nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_is_waited_for_no_more() {
+    let world = World::start().await;
+    let acme = world.tenant("acme").await;
+    let (queued, lease, mut queue) = parked(&world, &acme).await;
+    let (tenant, id) = (queued.home.tenant, queued.tenant.destination.parse().unwrap());
+    let destination = QueueKey::Destination(tenant, id);
+    for (next, reason) in [
+        (QueueKey::Source(tenant, queued.event.source), "held"),
+        (QueueKey::Paused(tenant, queued.tenant.connection.parse().unwrap()), "connection_paused"),
+        (QueueKey::Retries(tenant), "retries_paused"),
+        (destination, "destination_disabled"),
+        (destination, "rate_limit"),
+        (destination, "delivery_rate"),
+        (destination, "circuit_open"),
+    ] {
+        queued.park(&lease, queue, next, reason).await;
+        queued.waits_for("lane", "which is over").await;
+        queue = next;
+    }
+    queued.park(&lease, queue, destination, "destination_window").await;
+    queued.waits_for("destination_window", "in_flight").await;
+    circuit(&world, id, Phase::Open, Clock::system().now()).await;
+    queued.waits_for("circuit_open", "failed again and again").await;
+    circuit(&world, id, Phase::Closed, Clock::system().now()).await;
+    queued.waits_for("destination_window", "in_flight").await;
+    // What is planned is not held for its source's sake.
+    world.ok("PUT", "/v1/traffic/diversions/acme%2Fin", Some(&json!({}))).await;
+    queued.waits_for("destination_window", "in_flight").await;
+    world.ok("PUT", "/v1/traffic/diversions/acme", Some(&json!({}))).await;
+    queued.waits_for("held", "diverted its tenant").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_plugin_failed_waits_for_its_next_try() {
+    let world = World::start().await;
+    let acme = world.tenant("acme").await;
+    let (queued, lease, queue) = parked(&world, &acme).await;
+    let job = world.store.unpark(&lease, queue, BUDGET).await.unwrap().remove(0).id;
+    let failure = Failure { party: Party::Plugin, code: "trap".into(), detail: "it trapped".into(), retryable: true };
+    let version = VersionHash::of(b"a plugin");
+    let run = PluginRun { version, fuel: 1, memory: 2, took_us: 3, outcome: Err(failure), logs: Vec::new() };
+    let due = Clock::system().now().after(std::time::Duration::from_secs(3600));
+    queued.record_run(&lease, Origin::Job(job), DeliveryState::Scheduled { due }, Vec::new(), Some(run)).await;
+    queued.waits_for("retry", "its plugins failed with `trap`").await;
+    world.ok("PUT", "/v1/traffic/retries", Some(&json!({"percent": 0}))).await;
+    queued.waits_for("paused", "paused retries").await;
+    world.ok("PUT", "/v1/traffic/retries", Some(&json!({"percent": 100}))).await;
+    world.ok("PATCH", "/v1/destinations/out?tenant=acme", Some(&json!({"enabled": false}))).await;
+    queued.waits_for("destination_disabled", "`out` is disabled").await;
 }

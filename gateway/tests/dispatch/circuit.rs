@@ -271,3 +271,31 @@ async fn a_policy_says_what_statuses_mean_and_retry_after_is_obeyed() {
     assert_eq!(dead(&summary), Some("attempts_exhausted"));
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_probe_that_finds_its_connection_deleted_goes_to_the_next() {
+    let receiver = Receiver::start().await;
+    receiver.answer(Answer::status(500));
+    let world = World::at(Clock::manual(START)).await;
+    let breaker = json!({"failures": 1, "percent": 0, "pause": "5s", "probes": 1});
+    let mut tenant = spec(&[("bad", receiver.url("/"))], breaker);
+    tenant["sources"].as_array_mut().unwrap().push(json!({"name": "other"}));
+    tenant["connections"].as_array_mut().unwrap().push(json!({"name": "other", "source": "other", "destination": "bad"}));
+    world.declare("t", tenant.clone()).await;
+    let node = world.dispatch("a");
+    world.accept("t", "in", "opens").await;
+    receiver.wait_for(1, SOON).await;
+    is_in(&world, "bad", Phase::Open).await;
+    let deleted = world.accept("t", "in", "deleted").await;
+    world.settled("t", deleted, |summary| waits_for(summary, "circuit_open")).await;
+    let kept = world.accept("t", "other", "kept").await;
+    world.settled("t", kept, |summary| waits_for(summary, "circuit_open")).await;
+    tenant["connections"].as_array_mut().unwrap().remove(0);
+    world.declare("t", tenant).await;
+    receiver.answer(Answer::status(200));
+    world.clock.advance(Duration::from_secs(5));
+    world.settled("t", deleted, |summary| dead(summary) == Some("unknown_connection")).await;
+    world.settled("t", kept, is_delivered).await;
+    is_in(&world, "bad", Phase::Closed).await;
+    node.stop().await;
+}

@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
+mod batch;
 mod circuit;
 #[path = "../plugin/guest.rs"]
 #[allow(dead_code, reason = "the plugins' own tests need more of it")]
 mod guest;
 mod limits;
+mod order;
 mod plugins;
+#[path = "../store/on_redis/proxy.rs"]
+#[allow(dead_code, reason = "the store's own tests need more of it")]
+mod proxy;
 mod spread;
 mod steer;
 mod wait;
@@ -18,8 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use tidegate::event::{Lane, SourceId};
-use tidegate::store::{Budget, DeliveryState};
+use tidegate::event::{DeliveryId, JobId, Lane, SourceId};
+use tidegate::store::{Budget, DeliveryState, Job, Work};
 use tidegate_test_support::http::{Answer, Receiver};
 use tokio::runtime::Handle;
 use world::{LEASE, SHARD, SOON, World, fan_out, is_delivered};
@@ -235,6 +240,27 @@ async fn what_another_owner_took_over_is_no_failed_write() {
     assert_eq!(receiver.count(), 2, "the first answer was not recorded");
     assert!(node.counted("tidegate_store_write_duration_seconds_count", "record") > 0.0);
     assert_eq!(node.counted("tidegate_store_write_failures_total", "record"), 0.0);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_is_no_delivery_latency() {
+    let receiver = Receiver::start().await;
+    let world = World::new().await;
+    world.declare("t", fan_out(&[("d", receiver.url("/"))], 1)).await;
+    let node = world.dispatch("a");
+    let id = world.accept("t", "in", "{}").await;
+    world.settled("t", id, is_delivered).await;
+    assert_eq!(node.total("tidegate_delivery_latency_seconds_count"), 1.0);
+    let event = world.store.event(world.home("t"), id).await.unwrap().unwrap().event.unwrap();
+    let connection = world.control.state().find_tenant("t").unwrap().connections.named("d").unwrap().id;
+    let first = DeliveryId::replay(JobId(1), id, connection);
+    let work = Work::Plan { event: Box::new(event), connection: Some(connection) };
+    let now = world.clock.now();
+    let job = Job { id: first, attempts: 0, spent: 0, since: now, work, line: None };
+    assert_eq!(world.store.add(world.home("t"), &[job], now).await.unwrap(), 1);
+    world.settled("t", id, |summary| is_delivered(summary) && summary.deliveries.len() == 2).await;
+    assert_eq!((receiver.count(), node.total("tidegate_delivery_latency_seconds_count")), (2, 1.0));
     node.stop().await;
 }
 

@@ -12,14 +12,14 @@ use tidegate_test_support::http::Receiver;
 use crate::guest::filter;
 use crate::world::{MAX_WAIT, SHARD, SOON, World, fan_out, is_delivered};
 
-const START: Timestamp = Timestamp(1_800_000_000_000);
+pub(crate) const START: Timestamp = Timestamp(1_800_000_000_000);
 /// An answer at address 8: keep.
-const KEEP: &str = "(i32.store8 (i32.const 8) (i32.const 0)) (i32.store8 (i32.const 12) (i32.const 1)) (i32.const 8)";
+pub(crate) const KEEP: &str = "(i32.store8 (i32.const 8) (i32.const 0)) (i32.store8 (i32.const 12) (i32.const 1)) (i32.const 8)";
 /// Traps when the body begins with `x`.
 const BITE: &str = "(if (i32.eq (i32.load8_u (local.get 12)) (i32.const 120)) (then (unreachable)))";
 
 /// A filter that keeps all, after some 100,000 fuel.
-fn hungry() -> Bytes {
+pub(crate) fn hungry() -> Bytes {
     let burn = "(local.set 0 (i32.const 20000)) (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))";
     filter("", &format!("{burn} {KEEP}"))
 }

@@ -221,3 +221,40 @@ async fn many_noisy_tenants_never_take_the_room_of_a_quiet_one() {
     }
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_source_that_is_diverted_while_its_tenant_waits_keeps_its_order() {
+    let receiver = Receiver::start().await;
+    let world = World::new().await;
+    world.declare("t", one_by_one(receiver.url("/"))).await;
+    let (tenant, source) = (world.home("t").tenant, world.source("t", "in"));
+    let set = |diversion| world.steer(Traffic { diverted: [(Diverted::Source(source), diversion)].into(), ..Traffic::default() });
+    receiver.answer(Answer::hang());
+    let mut node = world.dispatch("a");
+    world.accept("t", "other", "first").await;
+    receiver.wait_for(1, SOON).await;
+    let mut events = Vec::new();
+    for body in ["1", "2"] {
+        events.push(world.accept("t", "in", body).await);
+    }
+    // The window is full: these wait in their tenant's queue.
+    parked(&world, 2).await;
+    set(Diversion::Held);
+    // By acceptors that have not heard of it yet.
+    for body in ["3", "4"] {
+        events.push(world.accept("t", "in", body).await);
+    }
+    parked(&world, 4).await;
+    node.stop().await;
+    receiver.answer(Answer::status(200));
+    node = world.dispatch("b");
+    receiver.wait_for(2, SOON).await;
+    for event in events {
+        waits_for(&world, "t", event, "held").await;
+    }
+    set(Diversion::Returning);
+    let last = world.accept_in(Lane::Held, tenant, source, "5").await;
+    world.settled("t", last, is_delivered).await;
+    assert_eq!(bodies(&receiver), ["first", "first", "1", "2", "3", "4", "5"]);
+    node.stop().await;
+}

@@ -131,3 +131,36 @@ async fn the_low_and_the_held_lane_end_too() {
     assert_eq!(code(&given_up(&world, "diverted", younger).await), Some("held"));
     nodes.remove(0).stop().await;
 }
+
+#[tokio::test]
+async fn the_first_that_a_paused_connection_holds_is_the_first_to_go_on_under_another_owner() {
+    let receiver = Receiver::start().await;
+    let world = World::new().await;
+    let tenant = |paused: bool| {
+        let mut spec = fan_out(&[("d", receiver.url("/d")), ("free", receiver.url("/free"))], 8);
+        spec["plan"] = json!({"rate": 1000.0, "burst": 1000, "in_flight": 1});
+        spec["sources"].as_array_mut().unwrap().push(json!({"name": "beside"}));
+        spec["connections"][0]["paused"] = paused.into();
+        spec["connections"][1]["source"] = "beside".into();
+        spec
+    };
+    world.declare("t", tenant(true)).await;
+    let mut node = world.dispatch("a");
+    for number in 0..5 {
+        let event = world.accept("t", "in", &number.to_string()).await;
+        world.settled("t", event, |summary| summary.finished && !summary.deliveries.is_empty()).await;
+    }
+    node.stop().await;
+    node = world.dispatch("b");
+    // Rounds of the new owner, who looks how old the first is.
+    for _ in 0..5 {
+        let event = world.accept("t", "beside", "{}").await;
+        world.settled("t", event, is_delivered).await;
+    }
+    world.declare("t", tenant(false)).await;
+    let requests = receiver.wait_for(10, SOON).await;
+    let held = requests.iter().filter(|request| request.target == "/d");
+    let arrived: Vec<_> = held.map(|request| String::from_utf8_lossy(&request.body).into_owned()).collect();
+    assert_eq!(arrived, ["0", "1", "2", "3", "4"]);
+    node.stop().await;
+}

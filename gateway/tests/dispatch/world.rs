@@ -73,7 +73,16 @@ impl World {
 
     async fn start(clock: Clock, shards: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(StoreOptions::new(directory.path().join("data"))).unwrap());
+        let store = Arc::new(Embedded::open(StoreOptions::new(directory.path().join("data"))).unwrap());
+        Self::with(store, directory, clock, shards).await
+    }
+
+    /// Over another store than the embedded one.
+    pub(crate) async fn over(store: Arc<dyn Store>) -> Self {
+        Self::with(store, tempfile::tempdir().unwrap(), Clock::system(), 1).await
+    }
+
+    async fn with(store: Arc<dyn Store>, directory: TempDir, clock: Clock, shards: u16) -> Self {
         let mut config = PluginConfig::new(directory.path().join("artifacts")).unwrap();
         config.compiler = env!("CARGO_BIN_EXE_tidegate").into();
         let plugins = Runtime::start(config, Arc::new(Shelf(store.clone()))).unwrap();
@@ -82,7 +91,7 @@ impl World {
             max_body: 1 << 20,
             ceilings: Limits::default(),
             gate: Limits::default(),
-            policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
+            policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..AddressPolicy::default() },
         };
         let options =
             Options { store: store.clone(), preparer, inspector: Arc::new(plugins.clone()), clock: clock.clone(), shards };
@@ -123,7 +132,7 @@ impl World {
             retention: Retention { age: MAX_WAIT * 10, bytes: 1 << 30, dead_letter_age: MAX_WAIT * 10 },
         };
         let egress = EgressConfig {
-            policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() },
+            policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..AddressPolicy::default() },
             ..EgressConfig::default()
         };
         let telemetry = Telemetry::start(Otel::default()).unwrap();
@@ -234,6 +243,13 @@ impl Node {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap();
+    }
+
+    /// The sum of a metric over all its labels.
+    pub(crate) fn total(&self, name: &str) -> f64 {
+        let text = self.telemetry.scrape().text().unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// A counter's value, for an operation of the store.

@@ -27,8 +27,9 @@ struct Full {
 
 impl Full {
     async fn start(ip: &str, port: u16) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind((ip.parse::<IpAddr>().unwrap(), port).into()).unwrap();
+        let ip: IpAddr = ip.parse().unwrap();
+        let socket = if ip.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+        socket.bind((ip, port).into()).unwrap();
         let listener = socket.listen(1).unwrap();
         let address = listener.local_addr().unwrap();
         let mut held = Vec::new();
@@ -61,6 +62,36 @@ async fn an_address_that_never_answers_is_passed_over_for_the_next() {
     let (sent, request) = join!(send(&egress, &target, LONG), async { server.accept().await.answer(OK).await });
     assert_eq!(sent.status, Some(200));
     assert!(request.contains(&format!("host: two.example:{}\r\n", server.address.port())));
+}
+
+/// RFC 8305, section 5: IPv6 goes first, and costs no more than its head start where nothing answers there.
+#[tokio::test]
+async fn an_ipv6_address_that_never_answers_costs_its_head_start() {
+    const HEAD_START: Duration = Duration::from_millis(250);
+    let server = Server::start().await;
+    let _full = Full::start("::1", server.address.port()).await;
+    for addresses in [["127.0.0.1", "::1"], ["::1", "127.0.0.1"]] {
+        let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
+        let egress = egress(EgressConfig { hosts: [("both.example".to_owned(), addresses)].into(), ..config() });
+        let target = target(&format!("http://both.example:{}", server.address.port()));
+        let (sent, _) = join!(send(&egress, &target, LONG), async { server.accept().await.answer(OK).await });
+        assert_eq!(sent.status, Some(200));
+        // A busy machine adds to it, but never as much as connecting may take.
+        assert!(sent.took >= HEAD_START && sent.took < EgressConfig::default().connect_timeout / 2, "{:?}", sent.took);
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_is_reached_by_ipv6_alone() {
+    let server = Server::at("::1".parse().unwrap()).await;
+    let egress = egress(EgressConfig {
+        hosts: [("six.example".to_owned(), vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()])].into(),
+        ..config()
+    });
+    for url in [server.url(), format!("http://six.example:{}/hook", server.address.port())] {
+        let (sent, _) = join!(send(&egress, &target(&url), LONG), async { server.accept().await.answer(OK).await });
+        assert_eq!(sent.status, Some(200), "{url}");
+    }
 }
 
 #[tokio::test]
@@ -172,6 +203,7 @@ async fn a_body_of_exactly_the_cap_is_whole() {
 async fn floods_that_no_parser_counts_end_at_the_allowance() {
     let floods: [(&str, &str); 3] = [
         ("", "HTTP/1.1 103 Early Hints\r\nx: y\r\n\r\n"),
+        // More headers than are taken, and ever more of them.
         ("HTTP/1.1 200 OK\r\n", "x: y\r\n"),
         ("HTTP/1.1 200 OK\r\nx: ", "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"),
     ];

@@ -6,8 +6,13 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 #![allow(clippy::disallowed_methods, reason = "bodies of our own tests are limited")]
 
+mod authority;
+mod brokers;
+mod dns;
 mod faults;
+mod frames;
 mod http1;
+mod http2;
 mod peer;
 mod pool;
 mod reach;

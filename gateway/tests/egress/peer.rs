@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate::clock::Clock;
 use tidegate::egress::policy::AddressPolicy;
-use tidegate::egress::{Egress, EgressConfig, OutRequest, Sent, Target, TargetConfig, TlsOptions};
+use tidegate::egress::{Egress, EgressConfig, OutRequest, Sent, Speaks, Target, TargetConfig, TlsOptions};
 use tidegate::event::{DestinationId, Header, Request, Revision, TenantId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +22,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(200);
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 pub(crate) fn policy() -> AddressPolicy {
-    AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], ports: vec![] }
+    AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], ..AddressPolicy::default() }
 }
 
 pub(crate) fn config() -> EgressConfig {
@@ -42,6 +42,7 @@ pub(crate) fn target_config(url: &str) -> TargetConfig {
         append_path: false,
         append_query: false,
         tls: TlsOptions::default(),
+        speaks: Speaks::Http,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::clock::Clock;
-use tidegate::egress::{EgressConfig, Target};
-use tidegate::event::{Revision, TenantId};
+use tidegate::egress::{EgressConfig, Target, TargetConfig};
+use tidegate::event::{DestinationId, Revision, TenantId};
 use tokio::join;
 
 use crate::peer::*;
@@ -141,6 +141,45 @@ async fn requests_to_one_target_wait_for_their_turn() {
     });
     assert_eq!((first.status, second.status), (Some(200), Some(200)));
     assert!(server.is_lonely().await);
+}
+
+/// One whose destinations all hang has half of the connections and no more, whether they are new or were kept.
+#[tokio::test]
+async fn a_tenant_whose_destinations_hang_leaves_connections_to_others() {
+    let (server, well) = (Server::start().await, Server::start().await);
+    let egress = egress(EgressConfig { max_connections: 4, ..config() });
+    let target_of = |tenant: u128, server: &Server, number: u128| {
+        let config = TargetConfig { tenant: TenantId(tenant), destination: DestinationId(number), ..target_config(&server.url()) };
+        Arc::new(Target::new(&config, &policy()).unwrap())
+    };
+    let mut sending = tokio::task::JoinSet::new();
+    let mut peers = Vec::new();
+    for number in 0..6 {
+        sending.spawn(send(&egress, &target_of(1, &server, number), LONG));
+        if number < 2 {
+            let mut peer = server.accept().await;
+            peer.read_request().await;
+            peers.push(peer);
+        }
+    }
+    assert!(server.is_lonely().await, "the others wait");
+    for number in 0..2 {
+        let healthy = target_of(2, &well, number);
+        let (sent, _peer) = join!(send(&egress, &healthy, LONG), async {
+            let mut peer = well.accept().await;
+            peer.answer(OK).await;
+            peer
+        });
+        assert_eq!(sent.status, Some(200));
+    }
+    // Those that waited have their turns as the first end.
+    for _ in 0..4 {
+        peers.remove(0).write(OK).await;
+        assert_eq!(sending.join_next().await.unwrap().unwrap().status, Some(200));
+        let mut peer = server.accept().await;
+        peer.read_request().await;
+        peers.push(peer);
+    }
 }
 
 #[tokio::test]

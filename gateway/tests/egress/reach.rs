@@ -34,7 +34,7 @@ async fn a_name_that_leads_inside_is_refused_after_it_was_resolved() {
 async fn only_the_checked_addresses_of_a_name_are_dialled() {
     let server = Server::at("127.0.0.2".parse().unwrap()).await;
     let refused = Server::on(([127, 0, 0, 1], server.address.port()).into()).await;
-    let policy = AddressPolicy { allow: vec!["127.0.0.2/32".parse().unwrap()], ports: vec![] };
+    let policy = AddressPolicy { allow: vec!["127.0.0.2/32".parse().unwrap()], ..AddressPolicy::default() };
     let egress = egress(EgressConfig { policy, hosts: hosts("Both.Example.", &["127.0.0.1", "127.0.0.2"]), ..config() });
     let target = target(&format!("http://both.example:{}", server.address.port()));
     let (sent, _) = join!(send(&egress, &target, LONG), async { server.accept().await.answer(OK).await });

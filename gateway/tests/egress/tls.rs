@@ -6,50 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tidegate::egress::{Egress, EgressConfig, Target, TargetConfig, TlsOptions};
 use tokio::join;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::authority::{Authority, certificate_for, self_signed};
 use crate::peer::*;
 
-/// A certificate authority of our own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    fn acceptor(&self, params: CertificateParams, protocols: &[&str]) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
-
-fn certificate_for(name: &str) -> CertificateParams {
-    CertificateParams::new(vec![name.to_owned()]).unwrap()
-}
-
-fn trusting(authority: &Authority) -> Egress {
+pub(crate) fn trusting(authority: &Authority) -> Egress {
     egress(EgressConfig {
         extra_ca_pem: vec![authority.pem()],
         hosts: [("own.example".to_owned(), vec!["127.0.0.1".parse().unwrap()])].into(),
@@ -57,11 +23,11 @@ fn trusting(authority: &Authority) -> Egress {
     })
 }
 
-fn secure(address: SocketAddr) -> Arc<Target> {
+pub(crate) fn secure(address: SocketAddr) -> Arc<Target> {
     target(&format!("https://own.example:{}/hook", address.port()))
 }
 
-async fn accept(server: &Server, acceptor: &TlsAcceptor) -> std::io::Result<Peer<TlsStream<TcpStream>>> {
+pub(crate) async fn accept(server: &Server, acceptor: &TlsAcceptor) -> std::io::Result<Peer<TlsStream<TcpStream>>> {
     let plain = server.accept().await;
     Ok(Peer { stream: within(acceptor.accept(plain.stream)).await? })
 }
@@ -95,6 +61,7 @@ async fn certificates_that_prove_nothing() {
         ("another name", authority.acceptor(certificate_for("other.example"), &[])),
         ("expired", authority.acceptor(expired, &[])),
         ("not valid yet", authority.acceptor(early, &[])),
+        ("nobody but itself", self_signed("own.example")),
         ("unknown authority", stranger.acceptor(certificate_for("own.example"), &[])),
     ];
     let egress = trusting(&authority);
@@ -129,12 +96,15 @@ async fn a_destinations_own_certificates_are_trusted_for_it_alone() {
 async fn a_server_that_speaks_no_tls_or_says_nothing() {
     let authority = Authority::new();
     let server = Server::start().await;
-    let (sent, ()) = join!(send(&trusting(&authority), &secure(server.address), LONG), async {
-        let mut peer = server.accept().await;
-        peer.write("HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        within(tokio::io::copy(&mut peer.stream, &mut tokio::io::sink())).await.ok();
-    });
-    assert_eq!((sent.status, code(&sent)), (None, "tls_failed"));
+    // Plain text, a record that is none, and a message that promises more than it may hold.
+    for garbage in ["HTTP/1.1 400 Bad Request\r\n\r\n", "\x16\x03\x03\0\x05garbage", "\x16\x03\x03\x7f\x7f\x02\x7f\x7f\x7f"] {
+        let (sent, ()) = join!(send(&trusting(&authority), &secure(server.address), LONG), async {
+            let mut peer = server.accept().await;
+            peer.write(garbage).await;
+            within(tokio::io::copy(&mut peer.stream, &mut tokio::io::sink())).await.ok();
+        });
+        assert_eq!((sent.status, code(&sent)), (None, "tls_failed"), "{garbage:?}");
+    }
 
     let silent = Server::start().await;
     let egress = egress(EgressConfig {

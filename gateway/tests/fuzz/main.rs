@@ -14,6 +14,7 @@ mod artifacts;
 #[allow(dead_code, reason = "used in full by the tests of the sandbox")]
 #[path = "../plugin/bombs.rs"]
 mod bombs;
+mod brokers;
 #[allow(dead_code, reason = "used in full by the tests of the sandbox")]
 #[path = "../plugin/fixture.rs"]
 mod fixture;

@@ -148,7 +148,7 @@ fn assert_confined(compiler: u32) {
     let stat = fs::read_to_string(format!("/proc/{compiler}/stat")).unwrap();
     // Field 19, where the one in parentheses is the second.
     let nice = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).map(str::to_owned);
-    assert_eq!(nice.as_deref(), Some("3"), "{stat}");
+    assert_eq!(nice.as_deref(), Some("10"), "{stat}");
 }
 
 /// A process's own limit, the soft one.

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// The tests that a row of its tables names, as `file::name` in backticks.
 fn named(row: &str) -> impl Iterator<Item = (&str, &str)> {
-    row.split('`')
-        .skip(1)
-        .step_by(2)
-        .filter_map(|code| code.split_once("::"))
-        .filter(|(file, _)| !file.is_empty() && file.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'/')))
+    row.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).filter(|(file, _)| {
+        !file.is_empty()
+            && file.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'/'))
+    })
 }
 
 #[test]

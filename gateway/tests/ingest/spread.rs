@@ -101,3 +101,14 @@ async fn where_a_diversion_is_over_events_go_to_their_lane_again() {
     let seen: BTreeSet<_> = world.store.shards().into_iter().zip(world.store.lanes()).collect();
     assert_eq!(seen, [(Shard(1), Lane::Held), (Shard(2), Lane::Held), (Shard(5), Lane::Normal)].into());
 }
+
+#[tokio::test]
+async fn events_that_keep_an_order_stay_in_one_lane_and_the_home_shard() {
+    let plan = Plan { rate: 1.0, burst: 1, ..plan() };
+    let world = start(Source { is_ordered: true, ..spread(three(), plan) }).await;
+    for _ in 0..20 {
+        assert_eq!(world.send(&post("", b"x")).await.status, 202);
+    }
+    assert_eq!(world.store.shards(), [Shard(2); 20]);
+    assert_eq!(world.store.lanes(), [Lane::Normal; 20], "what is over the plan's throughput would be overtaken in the low lane");
+}

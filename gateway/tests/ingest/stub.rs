@@ -10,9 +10,10 @@ use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{DeliveryId, Event, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
-    Acceptance, Accepted, Allowance, Budget, Burial, Claimed, ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Home,
-    Job, Lease, Once, Page, PageRequest, Purged, QueueKey, Record, Retention, Spent, Store, StoreError, Table, TableEntry,
-    TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed,
+    Acceptance, Accepted, Allowance, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed,
+    ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Heads, Home, Job, Lease, Once, Page, PageRequest, Purged, PutBack,
+    QueueKey, Record, Retention, Spent, Store, StoreError, Table, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse,
+    Ticket, Trimmed,
 };
 use tokio::sync::{Notify, watch};
 
@@ -180,6 +181,14 @@ impl Store for Stub {
         unimplemented!()
     }
 
+    async fn heads(&self, _: &Lease, _: QueueKey, _: Timestamp, _: Budget) -> Result<Heads, StoreError> {
+        unimplemented!()
+    }
+
+    async fn put_back(&self, _: &Lease, _: &[PutBack]) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
     async fn unpark(&self, _: &Lease, _: QueueKey, _: Budget) -> Result<Vec<Job>, StoreError> {
         unimplemented!()
     }
@@ -237,6 +246,10 @@ impl Store for Stub {
         unimplemented!()
     }
 
+    async fn add(&self, _: Home, _: &[Job], _: Timestamp) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+
     async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
         unimplemented!()
     }
@@ -289,6 +302,22 @@ impl Store for Stub {
     }
 
     async fn drop_tables(&self, _: Home, _: Option<PluginId>) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+
+    async fn keep_bookmark(&self, _: Home, _: &BookmarkName, _: &Bookmark, _: BookmarkLimits) -> Result<Bookmarked, StoreError> {
+        unimplemented!()
+    }
+
+    async fn bookmarks(&self, _: Home) -> Result<Vec<(BookmarkName, BookmarkHead)>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn bookmark(&self, _: Home, _: &BookmarkName) -> Result<Option<Bookmark>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn drop_bookmark(&self, _: Home, _: &BookmarkName) -> Result<bool, StoreError> {
         unimplemented!()
     }
 

@@ -17,12 +17,13 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use prost::Message;
 use tidegate::clock::Timestamp;
 use tidegate::event::{
-    Attempt, ConnectionId, DeliveryId, DestinationId, Event, Failure, Lane, Party, PluginRun, Shard, TraceContext, VersionHash,
+    Attempt, BatchId, BatchPart, ConnectionId, DeliveryId, DestinationId, Event, Failure, Lane, Party, PluginRun, Shard,
+    TraceContext, VersionHash,
 };
 use tidegate::telemetry::Telemetry;
 use tidegate::telemetry::metrics::{Ingested, LeaseChange, QueueSample, TenantClass, Write};
 use tidegate::telemetry::otel::{Batching, Otel, Protocol, Target};
-use tidegate::telemetry::trace::{AttemptOf, AttemptSpan, Peer, Planned, Root, Sampler, Settled, Spans};
+use tidegate::telemetry::trace::{AttemptOf, AttemptSpan, BatchOf, Peer, Planned, Root, Sampler, Settled, Spans};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -154,6 +155,7 @@ fn attempt(number: u32, failure: Option<Failure>) -> Attempt {
         response: Bytes::new(),
         response_cut: false,
         failure,
+        batch: None,
     }
 }
 
@@ -250,6 +252,51 @@ async fn a_strangers_context_is_a_link() {
         assert_ne!(spans[0].trace_id, link[0].trace_id);
         assert!(spans[1].links.is_empty(), "what is no context is nothing");
     }
+}
+
+#[tokio::test]
+async fn a_batch_is_one_span_that_is_linked_with_each_of_its_events() {
+    let receiver = Receiver::start().await;
+    let telemetry = Telemetry::start(otel(&receiver, Protocol::Http, Root::On)).expect("starts");
+    let world = World::start(Setup { spans: telemetry.spans(), ..Setup::default() }).await;
+    for _ in 0..3 {
+        assert_eq!(world.send(&post("", b"{}")).await.status, 202);
+    }
+    let (spans, events) = (telemetry.spans(), world.store.events());
+    let connection = ConnectionId(5);
+    for event in &events {
+        let (started_at, took) = (NOW.after(Duration::from_millis(1)), Duration::from_micros(700));
+        spans.planned(event, Planned { connection, started_at, took, outcome: Ok(1) });
+    }
+    let part = BatchPart { id: BatchId::of(events.iter().map(|event| delivery(event).id)), size: 3 };
+    let span = AttemptSpan::start(events[1].trace);
+    let batch = BatchOf { part, tenant: TENANT, destination: DestinationId(6), bytes: 8 };
+    let members = events.iter().filter_map(|event| Some((event.trace?, connection)));
+    spans.batch(span, batch, PEER, &attempt(1, None), members);
+    for (event, failed) in events.iter().zip([None, Some(failure("batch_item")), None]) {
+        spans.batched(span, part, delivery(event), &attempt(1, failed), Some(Settled::Delivered));
+    }
+    telemetry.shutdown(DEADLINE).await;
+    let (spans, _) = receiver.received().await;
+    let in_trace = |name: &str, event: &Event| {
+        let trace = event.trace.expect("a trace").trace_id.to_be_bytes();
+        spans.iter().find(|span| span.name == name && span.trace_id == trace).unwrap_or_else(|| panic!("no {name}: {spans:?}"))
+    };
+    let requests: Vec<_> = spans.iter().filter(|span| span.name == "POST").collect();
+    assert_eq!(requests.len(), 1, "one request");
+    let request = in_trace("POST", &events[1]);
+    assert_eq!(request.parent_span_id, in_trace("process event", &events[1]).span_id);
+    let linked: Vec<_> = request.links.iter().map(|link| link.span_id.clone()).collect();
+    let others = [&events[0], &events[2]].map(|event| in_trace("process event", event).span_id.clone());
+    assert_eq!(linked, others);
+    assert_eq!(attribute(request, "messaging.batch.message_count").as_deref(), Some("3"));
+    for event in &events {
+        let own = in_trace("batch", event);
+        assert_eq!(own.parent_span_id, in_trace("process event", event).span_id);
+        assert_eq!((own.links.len(), &own.links[0].span_id), (1, &request.span_id));
+        assert_eq!(attribute(own, "tidegate.batch"), Some(part.id.to_string()));
+    }
+    assert_eq!(attribute(in_trace("batch", &events[1]), "error.type").as_deref(), Some("batch_item"));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::control::snapshot::{Plan, Snapshot, Snapshots, Source, Tenant, Traffic};
+use tidegate::control::snapshot::{Format, Plan, Snapshot, Snapshots, Source, Tenant, Traffic};
 use tidegate::event::{Revision, Shard, SourceId, TenantId};
 use tidegate::ingest::accept::{self, Acceptor};
 use tidegate::ingest::receive::{Limits, Parts, Server, Stopped};
@@ -82,11 +82,14 @@ pub(crate) fn source() -> Source {
         verifier: Arc::new(Verifier::none()),
         verify: None,
         respond: None,
+        permits: None,
+        format: Format::Any,
         methods: None,
         dedup: None,
         max_body: 1 << 20,
         trust_trace: false,
         connections: Vec::new(),
+        is_ordered: false,
         pins: Vec::new(),
         canaries: Vec::new(),
     }

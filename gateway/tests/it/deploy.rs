@@ -209,8 +209,10 @@ fn base(metric: &str) -> String {
 
 #[test]
 fn alerts_and_dashboard_ask_for_metrics_that_exist() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry/metrics.rs");
-    let source = fs::read_to_string(source).expect("the metrics are defined there");
+    let telemetry = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry");
+    let parts = fs::read_dir(telemetry.join("metrics")).expect("the metrics are defined there");
+    let files = parts.map(|part| part.expect("a file").path()).chain([telemetry.join("metrics.rs")]);
+    let source: String = files.map(|file| fs::read_to_string(file).expect("a file's text")).collect();
     let defined: BTreeSet<_> =
         source.split('"').filter(|word| word.starts_with("tidegate.")).map(|name| name.replace('.', "_")).collect();
 

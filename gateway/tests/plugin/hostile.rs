@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate::event::{Failure, Party, SharedRequest};
+use tidegate::event::{Failure, Party, SharedRequest, TenantId};
 use tidegate::plugin::limits::MAX_FRAMES;
 use tidegate::plugin::{Access, Call, Frame, Limits, Secrets};
 
@@ -68,6 +68,30 @@ async fn what_stops_while_it_runs_says_where() {
     assert!(ask(filter("", KEEP)).await.is_empty());
     let endless = filter("(func $f (result i32) (i32.add (call $f) (i32.const 1)))", "(call $f)");
     assert_eq!(ask(endless).await.len(), MAX_FRAMES, "a backtrace is bounded");
+}
+
+/// What is not known to be long yet begins among the short ones, on their only thread.
+#[tokio::test]
+async fn a_call_that_turns_out_to_be_long_holds_up_no_other() {
+    let sandbox = Sandbox::with(|config| (config.threads, config.long_threads) = (1, 1));
+    let (endless, quiet) = (sandbox.add(filter("", "(loop (br 0)) (unreachable)")), sandbox.add(filter("", KEEP)));
+    // Both are loaded.
+    let once = Call { limits: Limits { fuel: 1000, ..Limits::default() }, ..call(endless, "{}") };
+    assert_eq!(sandbox.runtime.filter(once).await.result.unwrap_err().code(), "fuel_exhausted");
+    assert!(sandbox.runtime.filter(call(quiet, "{}")).await.result.is_ok_and(|kept| kept));
+
+    let limits = Limits { fuel: u64::MAX, wall: Duration::from_secs(20), ..Limits::default() };
+    let runs = |tenant| {
+        let (runtime, limits) = (sandbox.runtime.clone(), limits.clone());
+        let call = Call { tenant: TenantId(tenant), limits, ..call(endless, "{}") };
+        tokio::spawn(async move { runtime.filter(call).await })
+    };
+    let endless = [runs(2), runs(2), runs(3)];
+    tokio::task::yield_now().await;
+    for _ in 0..3 {
+        assert!(sandbox.runtime.filter(call(quiet, "{}")).await.result.is_ok_and(|kept| kept));
+    }
+    assert!(endless.iter().all(|run| !run.is_finished()), "they run, or wait for a place among the long ones");
 }
 
 #[tokio::test]

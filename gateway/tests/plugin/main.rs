@@ -14,3 +14,4 @@ mod old;
 mod refusals;
 mod residue;
 mod reuse;
+mod tables;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tidegate::clock::Timestamp;
 use tidegate::event::{ConnectionId, EventId, PluginId, TenantId};
+use tidegate::plugin::limits::{TABLE_BYTE_FUEL, TABLE_FUEL};
 use tidegate::plugin::table::{Place, TableAction, TableAnswer, TableOp, TableResult, Tables};
 use tidegate::plugin::{Call, Limits, Report, Reuse, Secrets, Table};
 use tidegate_test_support::eventually;
@@ -308,6 +309,11 @@ async fn a_run_that_asks_its_table_has_fresh_instances_alone() {
     let report = sandbox.runtime.filter(asks.clone()).await;
     assert!(report.result.as_ref().is_ok_and(|kept| *kept) && report.used_table, "{:?}", report.result);
     assert_eq!(count(&report), 1);
+    assert_eq!(
+        report.price(),
+        report.run.fuel + 2 * (TABLE_FUEL + TABLE_BYTE_FUEL),
+        "each question is paid for, and each byte of its key"
+    );
     assert_eq!(*tables.0.lock().unwrap(), ["0: 1", "1: 1"], "what an older instance asked is not answered");
     assert_eq!(sandbox.runtime.idle_instances(), (0, 0));
     assert_eq!(counts(&sandbox, &quiet, 2).await, [1, 2]);

@@ -86,7 +86,7 @@ fn the_commands_of_the_readme_work_in_its_order() {
         if !NOT_RUN_HERE.contains(&block.trim()) {
             script.push_str(&block.replace(
                 "tidegate serve &\n",
-                "tidegate serve >serve.log 2>&1 & gateway=$!\ntrap 'kill $gateway; wait $gateway' EXIT\n\
+                "tidegate serve >serve.log 2>&1 & gateway=$!\ntrap 'kill $gateway || true; wait $gateway || true' EXIT\n\
                  until curl -sf http://127.0.0.1:8082/readyz >/dev/null; do kill -0 $gateway; sleep 0.05; done\n",
             ));
         }
@@ -128,6 +128,15 @@ fn the_configurations_shown_are_valid() {
         Config::parse(&block, Path::new("")).unwrap_or_else(|faults| panic!("{faults:?} in\n{block}"));
     }
     Config::load(&root().join("deploy/tidegate.toml")).expect("deploy/tidegate.toml is valid");
+}
+
+#[test]
+fn the_notice_shown_is_one() {
+    for block in blocks("json").iter().filter(|block| block.contains("\"timestamp\"")) {
+        let notice: tidegate::notices::Notice = serde_json::from_str(block).expect("a notice");
+        let again = serde_json::to_value(&notice).expect("plain data");
+        assert_eq!(again, serde_json::from_str::<serde_json::Value>(block).expect("JSON"), "nothing in it is unknown");
+    }
 }
 
 #[test]

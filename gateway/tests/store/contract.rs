@@ -1,10 +1,13 @@
 //! The contract as tests: each says one sentence of it, in its name. Every engine runs all of them.
 
 pub(crate) mod accept;
+pub(crate) mod bookmarks;
 pub(crate) mod claim;
 pub(crate) mod concurrency;
 pub(crate) mod dead_letters;
 pub(crate) mod history;
+pub(crate) mod lines;
+pub(crate) mod new_work;
 pub(crate) mod ownership;
 pub(crate) mod parking;
 pub(crate) mod purge;
@@ -80,6 +83,17 @@ macro_rules! contract_suite {
                 keeps_to_the_budget
                 a_plan_is_parked_with_its_event
             }
+            lines {
+                only_the_first_of_each_line_is_handed_out
+                one_that_is_to_wait_keeps_its_place
+                one_that_is_put_back_stands_as_it_stood
+                outputs_take_the_place_of_their_event
+                a_new_owner_finds_lines_as_they_were
+                lines_outlive_a_restart_and_a_crash
+                hand_outs_of_a_line_are_counted_until_it_is_recorded
+                lines_keep_to_the_budget_the_longest_due_first
+                a_dead_letter_stands_in_no_line
+            }
             record {
                 a_finished_entry_is_gone
                 a_batch_sent_twice_counts_once
@@ -102,6 +116,12 @@ macro_rules! contract_suite {
                 a_retried_job_starts_afresh
                 a_retry_counts_what_was_there
                 a_retried_delivery_goes_on_to_its_end
+            }
+            new_work {
+                new_work_of_a_finished_event_goes_on_the_schedule
+                new_work_that_is_known_is_left_alone
+                new_work_needs_an_event_of_this_tenant_and_shard
+                an_event_with_new_work_outlives_retention_until_it_is_done
             }
             history {
                 says_where_an_event_stands_at_every_step
@@ -127,6 +147,7 @@ macro_rules! contract_suite {
                 a_retried_event_is_not_terminal
                 steps_are_bounded_and_come_to_an_end
                 what_is_trimmed_is_gone_from_the_listing
+                what_goes_is_never_shown_as_queued
             }
             queued {
                 counts_unfinished_entries
@@ -141,6 +162,7 @@ macro_rules! contract_suite {
             purge {
                 takes_all_of_a_tenant_and_nothing_of_another
                 takes_nothing_of_another_shard
+                takes_what_stands_in_lines
                 leaves_what_is_in_hand_until_it_is_recorded
                 leaves_an_event_while_a_job_of_it_is_in_hand
                 goes_on_after_a_restart_with_its_counts
@@ -181,6 +203,16 @@ macro_rules! contract_suite {
                 a_dropped_table_is_gone
                 a_purge_takes_all_tables_of_a_tenant
                 survives_a_restart_and_a_crash
+            }
+            bookmarks {
+                comes_back_byte_exact_after_a_restart_and_a_crash
+                are_listed_by_name_without_their_copies
+                a_name_is_given_once
+                what_is_too_much_is_not_kept
+                of_concurrent_bookmarks_no_more_are_kept_than_may_be
+                outlives_the_history_of_its_event
+                tenants_and_shards_are_apart
+                a_purge_takes_all_bookmarks_of_a_tenant
             }
             concurrency {
                 each_scheduled_job_is_handed_out_once_at_a_time

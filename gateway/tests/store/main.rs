@@ -14,6 +14,7 @@ mod fixture;
 mod model;
 mod on_redis;
 mod random;
+mod transfer;
 mod world;
 
 contract_suite!(on_model, crate::fixture::InMemory::start);

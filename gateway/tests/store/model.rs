@@ -11,9 +11,10 @@ use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{Attempt, DeliveryId, Event, EventId, Failure, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
 use tidegate::store::{
-    Acceptance, Accepted, Budget, Burial, Claimed, ConfigChange, DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory,
-    EventSummary, Home, Job, LaneDepth, Lease, MAX_PAGE, Once, Origin, Page, PageRequest, Purged, QueueKey, Record, Retention,
-    Store, StoreError, Table, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed,
+    Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
+    DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory, EventSummary, Heads, Home, Job, LaneDepth, Lease, Line,
+    MAX_PAGE, Once, Origin, Page, PageRequest, Purged, PutBack, QueueKey, Record, Retention, Store, StoreError, Table, TableEntry,
+    TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed, Work,
 };
 use tokio::sync::Notify;
 
@@ -35,6 +36,7 @@ struct State {
     signals: BTreeMap<Shard, Arc<Notify>>,
     purged: BTreeMap<(TenantId, Shard), Purged>,
     tables: table::Tables,
+    bookmarks: BTreeMap<(TenantId, Shard), BTreeMap<BookmarkName, Bookmark>>,
 }
 
 #[derive(Default)]
@@ -107,13 +109,36 @@ struct Waiting {
     job: Job,
     place: Place,
     taken: bool,
+    /// How often it was handed out.
+    claims: u32,
 }
 
 #[derive(Clone)]
 enum Place {
     Scheduled(Timestamp),
     Parked(QueueKey, u64),
-    Dead { at: Timestamp, reason: Failure, last: Option<Attempt> },
+    Dead {
+        at: Timestamp,
+        reason: Failure,
+        last: Option<Attempt>,
+    },
+    /// When it is due, and the number of its event and output in it.
+    Lined {
+        queue: QueueKey,
+        line: Line,
+        due: Timestamp,
+        number: (u64, u32),
+    },
+}
+
+impl Place {
+    /// What orders a line: the line, and the job's place in it.
+    fn in_line(&self) -> Option<((QueueKey, u128), (u64, u32))> {
+        match self {
+            Self::Lined { queue, line, number, .. } => Some(((*queue, line.key), *number)),
+            _ => None,
+        }
+    }
 }
 
 impl Model {
@@ -147,6 +172,7 @@ impl Sharded {
                 break;
             }
             waiting.taken = true;
+            waiting.claims += 1;
             jobs.push(waiting.job.clone());
         }
         jobs
@@ -202,6 +228,10 @@ impl Sharded {
     fn place(&mut self, delivery: &DeliveryRecord) {
         self.next += 1;
         let place = match &delivery.state {
+            _ if delivery.lined().is_some() => {
+                let (queue, line, due) = delivery.lined().unwrap();
+                Place::Lined { queue, line, due, number: (line.place.unwrap_or(self.next), delivery.output) }
+            }
             DeliveryState::Scheduled { due } => Place::Scheduled(*due),
             DeliveryState::Parked { queue, .. } => Place::Parked(queue.unwrap(), self.next),
             DeliveryState::DeadLettered { reason } => {
@@ -209,8 +239,8 @@ impl Sharded {
             }
             _ => return,
         };
-        let job = Job::clone(delivery.job.as_ref().unwrap());
-        self.jobs.insert(job.id, Waiting { job, place, taken: false });
+        let job = Job { line: None, ..Job::clone(delivery.job.as_ref().unwrap()) };
+        self.jobs.insert(job.id, Waiting { job, place, taken: false, claims: 0 });
     }
 
     fn dead(&self, tenant: TenantId) -> impl Iterator<Item = DeadLetter> {
@@ -400,7 +430,7 @@ impl Store for Model {
         let mut state = self.state();
         let mut queues = BTreeMap::new();
         for waiting in state.owned(lease)?.jobs.values().filter(|waiting| !waiting.taken) {
-            if let Place::Parked(queue, _) = waiting.place {
+            if let Place::Parked(queue, _) | Place::Lined { queue, .. } = waiting.place {
                 *queues.entry(queue).or_default() += 1;
             }
         }
@@ -420,6 +450,48 @@ impl Store for Model {
             .collect();
         ids.sort();
         Ok(sharded.take(ids.into_iter().map(|(_, id)| id).collect(), budget))
+    }
+
+    async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
+        let mut state = self.state();
+        let sharded = state.owned(lease)?;
+        let mut fronts = BTreeMap::new();
+        for waiting in sharded.jobs.values() {
+            if let (Some((line, number)), Place::Lined { due, .. }) = (waiting.place.in_line(), &waiting.place)
+                && line.0 == queue
+            {
+                let front = fronts.entry(line).or_insert((number, *due, waiting.job.id));
+                *front = (*front).min((number, *due, waiting.job.id));
+            }
+        }
+        let free = fronts.into_values().filter(|(.., id)| !sharded.jobs[id].taken);
+        let mut fronts: Vec<_> = free.map(|(_, due, id)| (due, id)).collect();
+        fronts.sort_by_key(|(due, _)| *due);
+        let ready = fronts.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect();
+        let mut jobs = sharded.take(ready, budget);
+        for job in &mut jobs {
+            let Waiting { place, claims, .. } = &sharded.jobs[&job.id];
+            if let Place::Lined { line, due, number, .. } = *place {
+                job.line = Some(Line { place: Some(number.0), due, claims: *claims, ..line });
+            }
+        }
+        let next = fronts.get(jobs.len()).map(|(due, _)| *due);
+        Ok(Heads { jobs, next })
+    }
+
+    async fn put_back(&self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let sharded = state.owned(lease)?;
+        for job in jobs {
+            let Some(waiting) = sharded.jobs.get_mut(&job.id).filter(|waiting| waiting.taken) else { continue };
+            if let Place::Lined { due, .. } = &mut waiting.place
+                && *due == job.from
+            {
+                *due = job.due;
+                (waiting.taken, waiting.claims) = (false, 0);
+            }
+        }
+        Ok(())
     }
 
     async fn record(&self, lease: &Lease, batch: &[Record]) -> Result<(), StoreError> {
@@ -461,6 +533,7 @@ impl Store for Model {
         let mut purged = state.purged.get(&(tenant, lease.shard)).copied().unwrap_or_default();
         state.owned(lease)?;
         let mut is_clean = state.tables.drop_tables(Home { tenant, shard: lease.shard }, None) == 0;
+        is_clean &= state.bookmarks.remove(&(tenant, lease.shard)).is_none();
         let Sharded { events, jobs, .. } = state.owned(lease)?;
         jobs.retain(|_, waiting| {
             if waiting.job.tenant() != tenant {
@@ -516,7 +589,7 @@ impl Store for Model {
         Ok(Depth {
             lanes: Lane::ALL.map(|lane| sharded.lane(lane)).into(),
             scheduled: count(|place| matches!(place, Place::Scheduled(_))),
-            parked: count(|place| matches!(place, Place::Parked(..))),
+            parked: count(|place| matches!(place, Place::Parked(..) | Place::Lined { .. })),
             dead_letters: count(|place| matches!(place, Place::Dead { .. })),
         })
     }
@@ -561,6 +634,41 @@ impl Store for Model {
         }
         state.signals.entry(home.shard).or_default().notify_one();
         Ok(moved)
+    }
+
+    async fn add(&self, home: Home, added: &[Job], now: Timestamp) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        let Sharded { events, jobs, .. } = state.shards.entry(home.shard).or_default();
+        let mut put = 0;
+        for job in added.iter().filter(|job| job.tenant() == home.tenant) {
+            let Some(kept) = events.get_mut(&job.event()).filter(|kept| kept.event.tenant == home.tenant) else { continue };
+            if !kept.finished || jobs.contains_key(&job.id) || kept.rows.iter().any(|row| row.id == job.id) {
+                continue;
+            }
+            put += 1;
+            let connection = match &job.work {
+                Work::Attempt(delivery) => Some(delivery.connection),
+                Work::Plan { connection, .. } => *connection,
+            };
+            let (destination, output) = match &job.work {
+                Work::Attempt(delivery) => (Some(delivery.destination), delivery.output),
+                Work::Plan { .. } => (None, 0),
+            };
+            kept.rows.push(DeliveryRecord {
+                id: job.id,
+                connection,
+                destination,
+                output,
+                at: now,
+                state: DeliveryState::Scheduled { due: now },
+                attempts: Vec::new(),
+                runs: Vec::new(),
+                job: None,
+            });
+            jobs.insert(job.id, Waiting { job: job.clone(), place: Place::Scheduled(now), taken: false, claims: 0 });
+        }
+        state.signals.entry(home.shard).or_default().notify_one();
+        Ok(put)
     }
 
     async fn config(&self) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {
@@ -640,6 +748,44 @@ impl Store for Model {
 
     async fn drop_tables(&self, home: Home, plugin: Option<PluginId>) -> Result<u64, StoreError> {
         Ok(self.state().tables.drop_tables(home, plugin))
+    }
+
+    async fn keep_bookmark(
+        &self,
+        home: Home,
+        name: &BookmarkName,
+        bookmark: &Bookmark,
+        limits: BookmarkLimits,
+    ) -> Result<Bookmarked, StoreError> {
+        let mut state = self.state();
+        let kept = state.bookmarks.entry((home.tenant, home.shard)).or_default();
+        if let Some(known) = kept.get(name) {
+            return Ok(if known.head == bookmark.head { Bookmarked::Kept } else { Bookmarked::Taken });
+        }
+        let bytes: u64 = kept.values().map(|one| one.head.bytes).sum();
+        if kept.len() as u64 >= limits.count {
+            return Ok(Bookmarked::TooMany);
+        }
+        if bytes + bookmark.head.bytes > limits.bytes {
+            return Ok(Bookmarked::TooLarge);
+        }
+        kept.insert(name.clone(), bookmark.clone());
+        Ok(Bookmarked::Kept)
+    }
+
+    async fn bookmarks(&self, home: Home) -> Result<Vec<(BookmarkName, BookmarkHead)>, StoreError> {
+        let state = self.state();
+        let kept = state.bookmarks.get(&(home.tenant, home.shard)).into_iter().flatten();
+        Ok(kept.map(|(name, one)| (name.clone(), one.head.clone())).collect())
+    }
+
+    async fn bookmark(&self, home: Home, name: &BookmarkName) -> Result<Option<Bookmark>, StoreError> {
+        Ok(self.state().bookmarks.get(&(home.tenant, home.shard)).and_then(|kept| kept.get(name)).cloned())
+    }
+
+    async fn drop_bookmark(&self, home: Home, name: &BookmarkName) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        Ok(state.bookmarks.get_mut(&(home.tenant, home.shard)).is_some_and(|kept| kept.remove(name).is_some()))
     }
 
     fn ready(&self) -> Result<(), StoreError> {

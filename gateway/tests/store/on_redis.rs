@@ -1,5 +1,6 @@
 //! Fixtures over servers of the test's own.
 
+mod addresses;
 mod away;
 mod checks;
 mod faults;
@@ -7,6 +8,7 @@ mod nodes;
 mod proxy;
 mod queued;
 mod room;
+mod said;
 mod sentinel;
 mod share;
 mod table;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
-use tidegate::event::{ConnectionId, DeliveryId, DestinationId, Event, EventId, Lane, PluginId, Shard, SourceId, TenantId};
+use tidegate::event::{ConnectionId, DeliveryId, DestinationId, Event, EventId, JobId, Lane, PluginId, Shard, SourceId, TenantId};
 use tidegate::store::{
-    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Once, Origin, PageRequest, Purged,
-    QueueKey, Record, Retention, Store, StoreError, Table, TableKey, TableOp, TablePage, Ticket, Trimmed, Work,
+    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Line, Once, Origin, PageRequest,
+    Purged, PutBack, QueueKey, Record, Retention, Store, StoreError, Table, TableKey, TableOp, TablePage, Ticket, Trimmed, Work,
 };
 
 use crate::fixture::Fixture;
@@ -104,6 +104,8 @@ struct Trial {
     /// Claimed and unfinished, in order, for each shard and lane.
     open: BTreeMap<(Shard, Lane), Vec<EventId>>,
     jobs: Vec<(Shard, Job)>,
+    /// Places in lines that were handed out, on the real side and in the model.
+    places: HashMap<(Shard, u64), u64>,
     last: Option<(Shard, Vec<Spec>)>,
     buried: Vec<(Home, DeliveryId)>,
     asked: Option<Asked>,
@@ -130,6 +132,7 @@ impl Trial {
             events: HashMap::new(),
             open: BTreeMap::new(),
             jobs: Vec::new(),
+            places: HashMap::new(),
             last: None,
             buried: Vec::new(),
             asked: None,
@@ -165,9 +168,11 @@ impl Trial {
             20..38 => self.claim(shard).await,
             38..62 => self.record(shard).await,
             62..70 => self.due(shard).await,
-            70..77 => self.unpark(shard).await,
+            70..74 => self.unpark(shard).await,
+            74..77 => self.heads(shard).await,
             77..82 => self.reclaim(shard).await,
-            82..86 => self.retry().await,
+            82..85 => self.retry().await,
+            85..86 => self.add().await,
             86..89 => self.trim(shard).await,
             89..90 => self.purge(shard).await,
             90..92 => self.send_again().await,
@@ -177,6 +182,23 @@ impl Trial {
             98..99 => self.end(true).await,
             _ => self.end(false).await,
         }
+    }
+
+    /// New work of any event, sometimes the same again.
+    async fn add(&mut self) {
+        let mut known: Vec<EventId> = self.events.keys().copied().collect();
+        known.sort();
+        if known.is_empty() {
+            return;
+        }
+        let now = self.tick();
+        let event = self.events[&known[self.dice.index(known.len())]].clone();
+        let home = home(event.tenant);
+        let id = DeliveryId::replay(JobId(self.dice.roll(2).into()), event.id, ConnectionId(2));
+        let work = Work::Plan { event: Box::new(event), connection: Some(ConnectionId(2)) };
+        let jobs = [Job { id, attempts: 0, spent: 0, since: now, work, line: None }];
+        let real = self.store().add(home, &jobs, now).await.unwrap();
+        assert_eq!(real, self.model.add(home, &jobs, now).await.unwrap(), "{}", self.context);
     }
 
     async fn accept(&mut self) {
@@ -320,6 +342,51 @@ impl Trial {
         self.jobs.extend(real.into_iter().map(|job| (shard, job)));
     }
 
+    async fn heads(&mut self, shard: Shard) {
+        let budget = self.budget();
+        let now = Timestamp(self.time + self.dice.roll(200_000));
+        let tenant = if shard == SHARD { TENANT } else { OTHER_TENANT };
+        let queue = QueueKey::Ordered(tenant, DestinationId(self.dice.roll(2).into()));
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        let real = self.store().heads(&real, queue, now, budget).await.unwrap();
+        self.is_legal(&real.jobs.iter().map(Job::size).collect::<Vec<_>>(), budget);
+        let follow = Budget { count: real.jobs.len().max(1), bytes: usize::MAX };
+        let model = self.model.heads(&model, queue, now, follow).await.unwrap();
+        let without_place = |job: &Job| Job { line: job.line.map(|line| Line { place: None, ..line }), ..job.clone() };
+        let (left, right): (Vec<_>, Vec<_>) =
+            (real.jobs.iter().map(without_place).collect(), model.jobs.iter().map(without_place).collect());
+        assert_eq!((left, real.next), (right, model.next), "{}", self.context);
+        for (real, model) in real.jobs.iter().zip(&model.jobs) {
+            let place = |job: &Job| job.line.and_then(|line| line.place).unwrap();
+            self.places.insert((shard, place(real)), place(model));
+        }
+        self.jobs.extend(real.jobs.into_iter().map(|job| (shard, job)));
+        if self.dice.chance(40) {
+            self.put_back(shard).await;
+        }
+    }
+
+    /// Some of what is in hand goes back to its lines, sometimes twice.
+    async fn put_back(&mut self, shard: Shard) {
+        let mut back: Vec<PutBack> = Vec::new();
+        for at in 0..self.jobs.len() {
+            let (of, job) = &self.jobs[at];
+            if let (true, Some(line)) = (*of == shard, job.line)
+                && self.dice.chance(50)
+            {
+                // Never two that are due at once.
+                let due = Timestamp(line.due.0 + 100_000 * (1 + self.dice.roll(2)));
+                back.push(PutBack { id: job.id, from: line.due, due });
+            }
+        }
+        self.jobs.retain(|(of, job)| *of != shard || !back.iter().any(|back| back.id == job.id));
+        let Leases { real, model, .. } = self.leases[&shard].clone();
+        for _ in 0..1 + self.dice.index(2) {
+            self.store().put_back(&real, &back).await.unwrap();
+            self.model.put_back(&model, &back).await.unwrap();
+        }
+    }
+
     fn queue(&mut self, tenant: TenantId) -> QueueKey {
         match self.dice.roll(5) {
             0 => QueueKey::Tenant(tenant),
@@ -358,6 +425,15 @@ impl Trial {
     }
 
     fn records(&self, batch: &[Spec]) -> (Vec<Record>, Vec<Record>) {
+        let in_model = |mut delivery: DeliveryRecord| {
+            if let Some(job) = &mut delivery.job {
+                let shard = home(job.tenant()).shard;
+                if let Some(Line { place: Some(place), .. }) = &mut job.line {
+                    *place = self.places[&(shard, *place)];
+                }
+            }
+            delivery
+        };
         let record = |spec: &Spec, pick: fn(&(Ticket, Ticket)) -> Ticket| Record {
             origin: match spec.origin {
                 SpecOrigin::Entry(event) => Origin::Entry(pick(&self.tickets[&event])),
@@ -369,7 +445,11 @@ impl Trial {
             deliveries: spec.deliveries.clone(),
         };
         let real = batch.iter().map(|spec| record(spec, |tickets| tickets.0)).collect();
-        (real, batch.iter().map(|spec| record(spec, |tickets| tickets.1)).collect())
+        let model = batch.iter().map(|spec| record(spec, |tickets| tickets.1)).map(|mut record| {
+            record.deliveries = record.deliveries.into_iter().map(in_model).collect();
+            record
+        });
+        (real, model.collect())
     }
 
     fn entry_record(&mut self, shard: Shard) -> Option<Spec> {
@@ -384,7 +464,7 @@ impl Trial {
             vec![DeliveryRecord { at, ..parked_plan(&event, queue) }]
         } else {
             let outputs = self.dice.roll(3) as u32;
-            (0..outputs).map(|output| self.delivery(&event, output, 0)).collect()
+            (0..outputs).map(|output| self.delivery(&event, output, 0, None)).collect()
         };
         Some(Spec { origin: SpecOrigin::Entry(event.id), event: event.id, tenant: event.tenant, finished, deliveries })
     }
@@ -395,22 +475,22 @@ impl Trial {
         let (_, job) = self.jobs.swap_remove(at);
         let event = self.events[&job.event()].clone();
         let deliveries = match &job.work {
-            Work::Attempt(delivery) => vec![self.delivery(&event, delivery.output, job.attempts)],
+            Work::Attempt(delivery) => vec![self.delivery(&event, delivery.output, job.attempts, job.line)],
             Work::Plan { .. } if self.dice.chance(30) => {
                 let (at, queue) = (self.tick(), QueueKey::Tenant(event.tenant));
                 vec![DeliveryRecord { at, ..parked_plan(&event, queue) }]
             }
-            Work::Plan { .. } => (0..2).map(|output| self.delivery(&event, output, 0)).collect(),
+            Work::Plan { .. } => (0..2).map(|output| self.delivery(&event, output, 0, job.line)).collect(),
         };
         Some(Spec { origin: SpecOrigin::Job(job.id), event: event.id, tenant: event.tenant, finished: true, deliveries })
     }
 
-    /// What becomes of a delivery that had so many attempts.
-    fn delivery(&mut self, event: &Event, output: u32, attempts: u32) -> DeliveryRecord {
+    /// What becomes of a delivery that had so many attempts, and stood in this line.
+    fn delivery(&mut self, event: &Event, output: u32, attempts: u32, line: Option<Line>) -> DeliveryRecord {
         let at = self.tick();
         let next = attempts + 1;
         let with_attempt = |record: DeliveryRecord| DeliveryRecord { at, attempts: vec![attempt(event, next)], ..record };
-        match self.dice.roll(6) {
+        match self.dice.roll(8) {
             0 => with_attempt(delivered(event, output)),
             1 => DeliveryRecord { at, ..outcome(event, output, DeliveryState::Filtered { by: "filter".into() }) },
             2 | 3 => {
@@ -422,6 +502,21 @@ impl Trial {
                 let queue = self.queue(event.tenant);
                 let record = parked(event, output, queue);
                 DeliveryRecord { at, job: Some(Box::new(job(event, output, attempts))), ..record }
+            }
+            5 | 6 => {
+                let to = DestinationId(self.dice.roll(2).into());
+                let line = line.unwrap_or(Line::end(to, self.dice.roll(3).into(), at));
+                let due = Timestamp((self.time + self.dice.roll(150_000)) / 100_000 * 100_000 + self.time % 100_000);
+                let record = match self.dice.chance(50) {
+                    true => with_attempt(scheduled(event, output, due, next)),
+                    false => {
+                        let queue = QueueKey::Ordered(event.tenant, line.destination);
+                        let record = parked(event, output, queue);
+                        DeliveryRecord { at, job: Some(Box::new(job(event, output, attempts))), ..record }
+                    }
+                };
+                let job = Job { line: Some(Line { due: at, ..line }), ..*record.job.unwrap() };
+                DeliveryRecord { job: Some(Box::new(job)), ..record }
             }
             _ => {
                 self.buried.push((home(event.tenant), delivery_id(event, output)));

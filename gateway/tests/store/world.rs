@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate::clock::Timestamp;
 use tidegate::event::{
-    Attempt, ConnectionId, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Header, Lane, Party, Pin, PluginRun,
-    Request, Revision, Shard, SourceId, TenantId, TraceContext, VersionHash,
+    Attempt, BatchId, BatchPart, ConnectionId, Delivery, DeliveryId, DestinationId, Event, EventId, Failure, Header, Lane, Party,
+    Pin, PluginRun, Request, Revision, Shard, SourceId, TenantId, TraceContext, VersionHash,
 };
 use tidegate::ingest::verify::Verifier;
 use tidegate::store::{
@@ -227,7 +227,7 @@ pub(crate) fn job(event: &Event, output: u32, attempts: u32) -> Job {
         trace: event.trace,
     };
     let work = Work::Attempt(Box::new(delivery));
-    Job { id: delivery_id(event, output), attempts, spent: attempts, since: event.accepted_at, work }
+    Job { id: delivery_id(event, output), attempts, spent: attempts, since: event.accepted_at, work, line: None }
 }
 
 /// A plan of the event on all its connections, as it is parked before planning.
@@ -238,6 +238,7 @@ pub(crate) fn plan(event: &Event) -> Job {
         spent: 0,
         since: event.accepted_at,
         work: Work::Plan { event: Box::new(event.clone()), connection: None },
+        line: None,
     }
 }
 
@@ -299,6 +300,8 @@ pub(crate) fn attempt(event: &Event, number: u32) -> Attempt {
         response: Bytes::from_static(b"no\0"),
         response_cut: false,
         failure: Some(failure()),
+        // Some go out with others.
+        batch: number.is_multiple_of(2).then(|| BatchPart { id: BatchId(number.into()), size: number }),
     }
 }
 

@@ -13,6 +13,9 @@ use crate::world::OPERATOR;
 /// The tenant of every test that needs only one.
 pub(crate) const TENANT: &str = "acme";
 
+/// How long a job over many things may take on a busy machine.
+const JOB: Duration = Duration::from_secs(90);
+
 /// A client with a key.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -79,6 +82,22 @@ impl Api {
         eventually(&format!("{id} is settled"), within, async || {
             let event = self.event(id).await;
             (!matches!(event["state"].as_str(), Some("queued" | "active"))).then_some(event)
+        })
+        .await
+    }
+
+    /// Begins a job of the tenant's: `/v1/replay-jobs`, or those over dead letters. Its id.
+    pub(crate) async fn begin_job(&self, jobs: &str, spec: Value) -> String {
+        let reply = self.send("POST", &format!("{jobs}?tenant={TENANT}"), "application/json", spec.to_string()).await;
+        assert_eq!(reply.status, 202, "{:?}", reply.body);
+        text(&reply.json()["id"])
+    }
+
+    /// Waits until a job is over, and gives what it shows then.
+    pub(crate) async fn job_over(&self, jobs: &str, id: &str) -> Value {
+        eventually(&format!("{id} is over"), JOB, async || {
+            let job = self.get(&format!("{jobs}/{id}?tenant={TENANT}")).await;
+            (job["state"] != "running").then_some(job)
         })
         .await
     }

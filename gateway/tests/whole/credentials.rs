@@ -97,6 +97,34 @@ async fn a_new_secret_signs_beside_the_old_one_and_ed25519_beside_hmac() {
     assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!("overlap")), "{:?}", refused.body);
 }
 
+#[tokio::test]
+async fn an_apply_decides_what_signs_whatever_was_rotated() {
+    const OLD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let (world, url) = world(json!({"signing": {"secrets": [OLD]}})).await;
+    let path = format!("/v1/destinations/out/rotate-secret?tenant={TENANT}");
+    let new = text(&world.api.post(&path, &json!({"overlap": "1h"})).await["secret"]);
+    let file = |secrets: &[&str]| {
+        let out = json!({"name": "out", "url": world.receiver.url("/hook"), "signing": {"secrets": secrets}});
+        json!({"destinations": [out]})
+    };
+    // A file that still has the old one brings that back; both in it sign on; the new one alone ends the overlap.
+    for (secrets, signs) in [
+        (None, [true, true]),
+        (Some(vec![OLD]), [true, false]),
+        (Some(vec![&*new, OLD]), [true, true]),
+        (Some(vec![&*new]), [false, true]),
+    ] {
+        if let Some(secrets) = &secrets {
+            world.api.apply(file(secrets)).await;
+        }
+        let event = post(&url, "{}").await;
+        assert_eq!(delivery(&world, &event).await["state"], "delivered");
+        let request = world.receiver.requests().pop().unwrap();
+        let found = [OLD, &new].map(|secret| verify_rust(secret, &request.headers, &request.body).is_ok());
+        assert_eq!(found, signs, "{}", secrets.map_or(0, |secrets| secrets.len()));
+    }
+}
+
 async fn introspect(server: &NodeServer, token: &str, method: &str) -> Value {
     let mut headers = vec![("content-type", "application/x-www-form-urlencoded".to_owned())];
     let mut form = format!("token={token}");
@@ -186,12 +214,23 @@ async fn aws_signatures_are_those_of_awss_own_library() {
             "type": "aws_sigv4", "access_key_id": "AKIDEXAMPLE", "secret_access_key": AWS_KEY, "session_token": "temporary",
             "region": "eu-central-1", "service": service,
         });
-        let (world, url) = world(json!({"auth": auth})).await;
+        let own = json!([{"name": "x-amz-target", "value": "AWSEvents.PutEvents"}]);
+        let (world, url) = world(json!({"auth": auth, "headers": own})).await;
         let patch = json!({"url": world.receiver.url(path)});
         world.api.patch(&format!("/v1/destinations/out?tenant={TENANT}"), &patch).await;
-        let event = post(&url, r#"{"name": "ä"}"#).await;
-        assert_eq!(delivery(&world, &event).await["state"], "delivered");
+        // What a sender would have the service do is not signed for it.
+        let theirs = [
+            ("content-type", "application/json"),
+            ("x-amz-acl", "public-read-write"),
+            ("X-Amz-Target", "AWSEvents.DeleteRule"),
+            ("x-amz-date", "20200101T000000Z"),
+            ("authorization", "AWS4-HMAC-SHA256 Credential=theirs"),
+        ];
+        let reply = send("POST", &url, &theirs, r#"{"name": "ä"}"#).await;
+        assert_eq!(delivery(&world, &text(&reply.json()["id"])).await["state"], "delivered");
         let request = &world.receiver.requests()[0];
+        assert_eq!((request.header("x-amz-acl"), request.header("x-amz-target")), (None, Some("AWSEvents.PutEvents")));
+        assert_eq!(request.headers.get_all("x-amz-target").iter().count(), 1);
         let authorization = request.header("authorization").unwrap();
         let scope =
             format!("/eu-central-1/{service}/aws4_request, SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date;");

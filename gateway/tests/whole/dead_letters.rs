@@ -76,23 +76,8 @@ async fn given_up(world: &World, count: usize) {
     .await;
 }
 
-async fn begin(api: &Api, spec: Value) -> String {
-    let reply = api.send("POST", &format!("{JOBS}?tenant={TENANT}"), "application/json", spec.to_string()).await;
-    assert_eq!(reply.status, 202, "{:?}", reply.body);
-    text(&reply.json()["id"])
-}
-
 async fn job(api: &Api, id: &str) -> Value {
     api.get(&format!("{JOBS}/{id}?tenant={TENANT}")).await
-}
-
-/// Waits until a job is over, and gives what it shows then.
-async fn over(api: &Api, id: &str) -> Value {
-    eventually(&format!("{id} is over"), LONG, async || {
-        let job = job(api, id).await;
-        (job["state"] != "running").then_some(job)
-    })
-    .await
 }
 
 fn counts(job: &Value) -> [u64; 4] {
@@ -160,10 +145,11 @@ async fn find(engine: Engine) {
     assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!("source")));
 
     // A job means the same.
-    let counted = over(&world.api, &begin(&world.api, json!({"filter": {"source": "a"}, "dry_run": true})).await).await;
+    let counted =
+        world.api.job_over(JOBS, &world.api.begin_job(JOBS, json!({"filter": {"source": "a"}, "dry_run": true})).await).await;
     assert_eq!((&counted["state"], counts(&counted)), (&json!("done"), [12, 7, 0, 0]));
     world.receiver.answer(Answer::status(200));
-    let done = over(&world.api, &begin(&world.api, json!({"filter": {"source": "a"}})).await).await;
+    let done = world.api.job_over(JOBS, &world.api.begin_job(JOBS, json!({"filter": {"source": "a"}})).await).await;
     assert_eq!((&done["state"], counts(&done)), (&json!("done"), [12, 7, 7, 0]));
     for event in &a {
         assert_eq!(world.api.settled(event, SOON).await["state"], "delivered");
@@ -195,7 +181,7 @@ async fn killed(engine: Engine, elsewhere: bool) {
     let events = accept(&world, "a", LETTERS).await;
     given_up(&world, LETTERS).await;
     let refused = received(&world);
-    let id = begin(&world.api, json!({"rate": 60})).await;
+    let id = world.api.begin_job(JOBS, json!({"rate": 60})).await;
     let before = eventually("the job is under way", SOON, async || {
         let job = job(&world.api, &id).await;
         (counts(&job)[2] > 0).then_some(job)
@@ -211,7 +197,7 @@ async fn killed(engine: Engine, elsewhere: bool) {
         None
     };
     let api = Api::of(other.as_ref().unwrap_or(&world.gateway));
-    let done = over(&api, &id).await;
+    let done = api.job_over(JOBS, &id).await;
     let all = LETTERS as u64;
     // What was put back in the first second failed again, and is newer than the job.
     assert_eq!((&done["state"], counts(&done)), (&json!("done"), [all, all, all, 0]));
@@ -220,7 +206,7 @@ async fn killed(engine: Engine, elsewhere: bool) {
         let attempts = event["deliveries"][0]["attempts"].as_array().unwrap().len();
         assert!(attempts >= 2, "each was tried again: {event}");
     }
-    let again = over(&api, &begin(&api, json!({})).await).await;
+    let again = api.job_over(JOBS, &api.begin_job(JOBS, json!({})).await).await;
     assert_eq!(again["state"], "done");
     for event in &events {
         eventually("it is delivered", SOON, async || (api.event(event).await["state"] == "delivered").then_some(())).await;
@@ -275,11 +261,11 @@ async fn a_job_keeps_its_rate_and_can_be_cancelled() {
     accept(&world, "a", LETTERS).await;
     given_up(&world, LETTERS).await;
     world.receiver.answer(Answer::status(200));
-    let id = begin(&world.api, json!({"rate": RATE})).await;
+    let id = world.api.begin_job(JOBS, json!({"rate": RATE})).await;
     eventually("some of them are put back", SOON, async || (counts(&job(&world.api, &id).await)[2] >= 60).then_some(())).await;
     let reply = world.api.send("DELETE", &format!("{JOBS}/{id}?tenant={TENANT}"), "application/json", "").await;
     assert_eq!(reply.status, 200, "{:?}", reply.body);
-    let ended = over(&world.api, &id).await;
+    let ended = world.api.job_over(JOBS, &id).await;
     assert_eq!(ended["state"], "cancelled");
     let retried = counts(&ended)[2] as usize;
     assert!((60..LETTERS).contains(&retried), "{ended}");
@@ -312,7 +298,7 @@ async fn jobs_have_limits_and_wait_while_retries_are_paused() {
     set(0).await;
     let mut ids = Vec::new();
     for _ in 0..4 {
-        ids.push(begin(&world.api, json!({})).await);
+        ids.push(world.api.begin_job(JOBS, json!({})).await);
     }
     for id in &ids {
         eventually("it is held up", SOON, async || (job(&world.api, id).await["held_up_by"] == "retries_paused").then_some(()))
@@ -320,13 +306,13 @@ async fn jobs_have_limits_and_wait_while_retries_are_paused() {
     }
     let fifth = world.api.send("POST", &format!("{JOBS}?tenant={TENANT}"), "application/json", "{}").await;
     assert_eq!(fifth.status, 409, "{:?}", fifth.body);
-    assert!(text(&fifth.json()["detail"]).contains("4 retry jobs"), "{:?}", fifth.body);
+    assert!(text(&fifth.json()["detail"]).contains("4 retry and replay jobs"), "{:?}", fifth.body);
     assert_eq!(listed(&world.api, "").await.len(), 3);
     world.receiver.answer(Answer::status(200));
     set(100).await;
     let mut retried = 0;
     for id in &ids {
-        let done = over(&world.api, id).await;
+        let done = world.api.job_over(JOBS, id).await;
         assert_eq!(done["state"], "done");
         retried += counts(&done)[2];
     }
@@ -334,8 +320,8 @@ async fn jobs_have_limits_and_wait_while_retries_are_paused() {
 
     // Twenty are kept.
     for _ in 0..20 {
-        let id = begin(&world.api, json!({"dry_run": true})).await;
-        over(&world.api, &id).await;
+        let id = world.api.begin_job(JOBS, json!({"dry_run": true})).await;
+        world.api.job_over(JOBS, &id).await;
         ids.push(id);
     }
     let jobs = world.api.get(&format!("{JOBS}?tenant={TENANT}")).await;
@@ -363,7 +349,7 @@ async fn ten_thousand_are_retried_in_bounded_memory() {
     senders.join_all().await;
     given_up(&world, LETTERS).await;
     let before = resident(&world.gateway);
-    let id = begin(&world.api, json!({"rate": 100_000})).await;
+    let id = world.api.begin_job(JOBS, json!({"rate": 100_000})).await;
     let mut most = 0;
     let done = eventually("the job is over", LONG, async || {
         most = most.max(resident(&world.gateway));

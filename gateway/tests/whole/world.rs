@@ -36,12 +36,12 @@ pub(crate) const REDIS: Engine = Engine::Redis("everysec");
 pub(crate) struct Servers {
     engine: Engine,
     pub(crate) redis: Option<Server>,
-    _replica: Option<Server>,
+    pub(crate) replica: Option<Server>,
 }
 
 impl Servers {
     pub(crate) async fn start(engine: Engine) -> Self {
-        let Engine::Redis(mode) = engine else { return Self { engine, redis: None, _replica: None } };
+        let Engine::Redis(mode) = engine else { return Self { engine, redis: None, replica: None } };
         let fsync = match mode {
             "fsync" => Fsync::Always,
             "ephemeral" => Fsync::Off,
@@ -49,7 +49,7 @@ impl Servers {
         };
         let config = Config::new(Flavor::Redis, fsync);
         if mode != "replicated" {
-            return Self { engine, redis: Some(Server::start(config).await), _replica: None };
+            return Self { engine, redis: Some(Server::start(config).await), replica: None };
         }
         let primary = Server::start(config.clone().with("min-replicas-to-write", "1").with("repl-diskless-sync-delay", "0")).await;
         let replica = Server::start(config.replica_of(&primary)).await;
@@ -58,12 +58,12 @@ impl Servers {
             (counted && replica.info("master_link_status").await == "up").then_some(())
         })
         .await;
-        Self { engine, redis: Some(primary), _replica: Some(replica) }
+        Self { engine, redis: Some(primary), replica: Some(replica) }
     }
 
     /// A store on a server that runs already.
     pub(crate) fn of(server: Server, mode: &'static str) -> Self {
-        Self { engine: Engine::Redis(mode), redis: Some(server), _replica: None }
+        Self { engine: Engine::Redis(mode), redis: Some(server), replica: None }
     }
 
     /// A gateway on this store, not started yet. `toml` is added to its configuration.

@@ -56,7 +56,7 @@ fn a_json_body_stands_in_the_envelope_as_it_came() {
             r#"{{"specversion":"1.0","id":"d-1","source":"https://github.com/o/r","type":"com.github.push","subject":"12345678901234567890123","time":"2023-11-14T22:13:20.000Z","region":"eu","datacontenttype":"application/json","data":{BODY}}}"#
         )
     );
-    assert_eq!(lines(&request)[0], "content-type: application/cloudevents+json; charset=UTF-8");
+    assert_eq!(lines(&request)[0], "content-type: application/cloudevents+json; charset=utf-8");
 }
 
 #[test]

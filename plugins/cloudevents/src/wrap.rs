@@ -115,7 +115,7 @@ pub(crate) fn structured(event: &Event, config: &Wrap) -> Result<Output, Failure
         }
     }
     text.push('}');
-    Ok(Output::new().header("content-type", "application/cloudevents+json; charset=UTF-8").body(text))
+    Ok(Output::new().header("content-type", "application/cloudevents+json; charset=utf-8").body(text))
 }
 
 /// The body as it came, the attributes as headers.

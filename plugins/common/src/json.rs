@@ -164,6 +164,11 @@ impl<'a> Cursor<'a> {
 
     /// Goes behind the next value.
     pub fn skip(&mut self) -> Result<Span, Failure> {
+        self.skip_inside(0)
+    }
+
+    /// Goes behind the next value, which so many arrays and objects are around.
+    pub fn skip_inside(&mut self, around: usize) -> Result<Span, Failure> {
         let kind = self.kind();
         let start = self.at;
         match kind {
@@ -172,7 +177,7 @@ impl<'a> Cursor<'a> {
             }
             Kind::Number | Kind::Word => self.at = self.end_of_word(),
             Kind::Object | Kind::Array => {
-                let mut depth = 0;
+                let mut depth = around;
                 loop {
                     match self.text.as_bytes().get(self.at) {
                         Some(b'"') => {
@@ -187,7 +192,7 @@ impl<'a> Cursor<'a> {
                         return Err(too_deep());
                     }
                     self.at += 1;
-                    if depth == 0 {
+                    if depth == around {
                         break;
                     }
                 }

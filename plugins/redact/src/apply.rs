@@ -9,10 +9,17 @@ pub(crate) struct Redactor<'a> {
     pub(crate) host: &'a dyn Host,
     /// The name of the secret that hashes are made with.
     pub(crate) secret: &'a str,
-    pub(crate) patterns: &'a [Pattern],
+    pub(crate) patterns: Vec<&'a Pattern>,
 }
 
-impl Redactor<'_> {
+impl<'a> Redactor<'a> {
+    /// The same with those patterns alone that may be found in a string or number of this JSON text, as long as that is written without
+    /// escapes: what a detector knows stands in it as it is, and neither quotes nor what surrounds a number are a part of it.
+    pub(crate) fn without_escapes(&self, json: &str) -> Self {
+        let patterns = self.patterns.iter().copied().filter(|pattern| pattern.is_regex() || pattern.find(json, 0).is_some());
+        Self { patterns: patterns.collect(), ..*self }
+    }
+
     /// The text without what the patterns find; none if they find nothing. Where matches overlap, the one that begins first goes
     /// first, then the one that is configured first.
     pub(crate) fn text(&self, text: &str) -> Result<Option<String>, Failure> {
@@ -37,7 +44,7 @@ impl Redactor<'_> {
                 }
                 continue;
             }
-            let pattern = &self.patterns[index];
+            let pattern = self.patterns[index];
             redacted.push_str(&text[copied..start]);
             match pattern.action {
                 Action::Replace => redacted.push_str(&pattern.with),

@@ -89,6 +89,11 @@ enum What {
 }
 
 impl Pattern {
+    /// What it finds may depend on where a text begins and ends.
+    pub(crate) fn is_regex(&self) -> bool {
+        matches!(self.what, What::Regex(_))
+    }
+
     /// The first match at or after `from`.
     pub(crate) fn find(&self, text: &str, from: usize) -> Option<Found> {
         match &self.what {

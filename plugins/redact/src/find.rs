@@ -136,6 +136,11 @@ fn modulo(rest: u32, byte: u8) -> u32 {
 /// From a digit that none stands before: the first match in this run of digits, or the run's end.
 fn card(bytes: &[u8], at: usize) -> Result<Found, usize> {
     let is_digit = |place: usize| bytes.get(place).is_some_and(u8::is_ascii_digit);
+    let alone = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if alone < SHORTEST_CARD && !(matches!(bytes.get(at + alone), Some(b' ' | b'-')) && is_digit(at + alone + 1)) {
+        // Most numbers are short ones.
+        return Err(at + alone);
+    }
     // Of each digit: where it stands. Numbers begin and end where groups do.
     let (mut places, mut place) = (Vec::new(), at);
     loop {

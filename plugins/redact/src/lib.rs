@@ -20,7 +20,7 @@ impl Transform for Redact {
     fn run(event: Event, host: &dyn Host) -> Result<Vec<Output>, Failure> {
         let config: Config = plugin_common::config(host)?;
         let patterns = config.check()?;
-        let redactor = Redactor { host, secret: &config.secret, patterns: &patterns };
+        let redactor = Redactor { host, secret: &config.secret, patterns: patterns.iter().collect() };
         let mut output = Output::new();
         if config.query == Query::Remove {
             output = output.remove_query();

@@ -87,6 +87,45 @@ fn nothing_hides_behind_escapes_repeated_keys_keys_or_numbers() {
     );
 }
 
+/// A text as it is, and the same with something escaped in it: what is not found in one of them would go on.
+#[test]
+fn what_is_found_depends_on_no_escape_and_on_nothing_around_it() {
+    let finds = ["email", "phone", "card", "iban"].map(|find| json!({"find": find, "with": "X"}));
+    let found = [
+        ("ada@example.com", "X"),
+        ("mail ada@example.com.", "mail X."),
+        ("+4930901820", "X"),
+        ("4111111111111111", "X"),
+        ("4111 1111 1111 1111", "X"),
+        ("DE89 3704 0044 0532 0130 00", "X"),
+        ("DE89370400440532013000", "X"),
+    ];
+    for (text, expected) in found {
+        for (before, after) in [("", ""), (r"\n", ""), ("", r"\t"), (r"\u00e9 ", r"\/")] {
+            let string = format!("\"{before}{text}{after}\"");
+            let whole: String = serde_json::from_str(&string).unwrap();
+            let redacted = serde_json::to_string(&whole.replace(text, expected)).unwrap();
+            for (around, again) in [("1,", ",2"), ("\"a\",", ",\"b\""), ("{\"k\":1},", ",[4]"), ("\"\\n\",", ",\"@+\"")] {
+                let (json, wanted) = (format!("[{around}{string}{again}]"), format!("[{around}{redacted}{again}]"));
+                assert_eq!(body(&json, json!({ "patterns": finds })).unwrap(), wanted, "{json}");
+                let (json, wanted) = (format!("{{{string}:1,\"a\":[{around}2]}}"), format!("{{{redacted}:1,\"a\":[{around}2]}}"));
+                assert_eq!(body(&json, json!({ "patterns": finds })).unwrap(), wanted, "{json}");
+            }
+        }
+    }
+    let number = body("[4111111111111111,-4111111111111111 , 4111111111111112]", json!({"patterns": finds})).unwrap();
+    assert_eq!(number, "[\"X\",\"-X\" , 4111111111111112]");
+    let none = r#"[1, "a@b", "+123", {"x": "0123456789012345", "DE": 89}, "", 12.5e-3]"#;
+    assert_eq!(body(none, json!({"patterns": finds})).unwrap(), none);
+    let deep = "[".repeat(129) + &"]".repeat(129);
+    assert_eq!(body(&deep, json!({"patterns": finds})), Err("not-json".into()));
+    assert_eq!(body(&deep, json!({"fields": [{"pointer": "/0/1"}]})), Err("not-json".into()));
+    let allowed = &deep[1..257];
+    assert_eq!(body(allowed, json!({"fields": [{"pointer": "/0/1"}]})).as_deref(), Ok(allowed));
+    let anchored = json!({"patterns": [{"regex": "^a+$", "with": "X"}]});
+    assert_eq!(body(r#"["aa", "ba", "\u0061"]"#, anchored).unwrap(), r#"["X", "ba", "X"]"#);
+}
+
 #[test]
 fn patterns_are_found_wherever_they_stand() {
     let text =

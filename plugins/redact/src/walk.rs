@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use plugin_common::json::{Cursor, Json, Kind, MAX_DEPTH, Span, too_deep};
 use tidegate_plugin::Failure;
 
@@ -11,8 +12,23 @@ use crate::config::{Action, Field, Place};
 /// The rewritten body; none if nothing was found.
 pub(crate) fn json(body: &[u8], fields: &[Field], redactor: &Redactor) -> Result<Option<Vec<u8>>, Failure> {
     let json = Json::read(body)?;
+    let plain = redactor.without_escapes(json.text());
+    let fields_alone = plain.patterns.is_empty() && memchr(b'\\', body).is_none();
+    if fields.is_empty() && fields_alone {
+        // Nothing to be found, but it may nest too deep.
+        return json.cursor().skip().map(|_| None);
+    }
     let fields = fields.iter().map(|field| Wanted { field, place: field.place(), seen: false }).collect();
-    let mut walk = Walk { text: json.text(), redactor, fields, path: Vec::with_capacity(16), written: String::new(), copied: 0 };
+    let mut walk = Walk {
+        text: json.text(),
+        redactor,
+        plain,
+        fields_alone,
+        fields,
+        path: Vec::with_capacity(16),
+        written: String::new(),
+        copied: 0,
+    };
     walk.value(&mut json.cursor(), None)?;
     if let Some(missing) = walk.fields.iter().find(|wanted| wanted.field.required && !wanted.seen) {
         return Err(Failure::never(
@@ -51,6 +67,10 @@ impl Step<'_> {
 struct Walk<'a, 'f> {
     text: &'a str,
     redactor: &'f Redactor<'f>,
+    /// For what is written without escapes.
+    plain: Redactor<'f>,
+    /// Whether only fields can be found.
+    fields_alone: bool,
     fields: Vec<Wanted<'f>>,
     /// Where the walk is.
     path: Vec<Step<'a>>,
@@ -76,6 +96,15 @@ impl<'a, 'f> Walk<'a, 'f> {
         first
     }
 
+    /// Whether nothing that is looked for can stand inside of what is at the path.
+    fn is_done_here(&self) -> bool {
+        let may_be_inside = |wanted: &Wanted| match &wanted.place {
+            Place::At(parts) => parts.len() > self.path.len() && self.path.iter().zip(parts).all(|(step, part)| step.is(part)),
+            Place::Anywhere(_) => true,
+        };
+        self.fields_alone && !self.fields.iter().any(may_be_inside)
+    }
+
     fn value(&mut self, cursor: &mut Cursor<'a>, field: Option<&Field>) -> Result<(), Failure> {
         let kind = cursor.kind();
         let start = cursor.place();
@@ -92,6 +121,7 @@ impl<'a, 'f> Walk<'a, 'f> {
             return Ok(());
         }
         match kind {
+            Kind::Object | Kind::Array if self.is_done_here() => cursor.skip_inside(self.path.len()).map(drop),
             Kind::Object | Kind::Array => self.inside(cursor, kind),
             Kind::String => {
                 let text = cursor.string();
@@ -99,11 +129,11 @@ impl<'a, 'f> Walk<'a, 'f> {
                     // What is no text must not go on either.
                     return text.unescape().map(drop);
                 }
-                self.pattern(&text.unescape()?, Span { start, end: cursor.place() })
+                self.pattern(text.unescape()?, Span { start, end: cursor.place() })
             }
             Kind::Number => {
                 let number = cursor.word();
-                self.pattern(number, Span { start, end: cursor.place() })
+                self.pattern(Cow::Borrowed(number), Span { start, end: cursor.place() })
             }
             Kind::Word => cursor.skip().map(drop),
         }
@@ -140,7 +170,7 @@ impl<'a, 'f> Walk<'a, 'f> {
                 }
                 field => {
                     if let Some(key) = key {
-                        self.pattern(&key, Span { start, end: key_end })?;
+                        self.pattern(key, Span { start, end: key_end })?;
                     }
                     self.value(cursor, field)?;
                     stays_until = Some(cursor.place());
@@ -152,9 +182,10 @@ impl<'a, 'f> Walk<'a, 'f> {
         Ok(())
     }
 
-    /// Looks through a text or a number.
-    fn pattern(&mut self, text: &str, span: Span) -> Result<(), Failure> {
-        if let Some(redacted) = self.redactor.text(text)? {
+    /// Looks through a text or a number; it is borrowed if it is written without escapes.
+    fn pattern(&mut self, text: Cow<'_, str>, span: Span) -> Result<(), Failure> {
+        let redactor = if matches!(text, Cow::Borrowed(_)) { &self.plain } else { self.redactor };
+        if let Some(redacted) = redactor.text(&text)? {
             self.put(span, &redacted);
         }
         Ok(())
@@ -172,6 +203,10 @@ impl<'a, 'f> Walk<'a, 'f> {
     }
 
     fn cut(&mut self, span: Span) {
+        if self.written.is_empty() {
+            // Once, rather than step by step as it grows.
+            self.written.reserve(self.text.len());
+        }
         self.written.push_str(&self.text[self.copied..span.start]);
         self.copied = span.end;
     }

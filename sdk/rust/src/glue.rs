@@ -19,113 +19,47 @@ pub mod filter {
     });
 }
 
-#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
-pub mod transform {
-    wit_bindgen::generate!({
-        path: "../wit",
-        world: "transform-plugin",
-        pub_export_macro: true,
-        export_macro_name: "export_transform",
-        default_bindings_module: "tidegate_plugin::glue::transform",
-        with: {
-            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
-            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
-            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
-            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
-            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
-            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
-            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
-            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
-        },
-    });
+/// Bindings of another world, with the types and host interfaces of [`filter`], and more that others have made already.
+macro_rules! bindings {
+    ($module:ident, $world:tt, $export:tt, $path:tt $(, $interface:tt: $made:path)*) => {
+        #[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
+        pub mod $module {
+            wit_bindgen::generate!({
+                path: "../wit",
+                world: $world,
+                pub_export_macro: true,
+                export_macro_name: $export,
+                default_bindings_module: $path,
+                with: {
+                    "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
+                    "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
+                    "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
+                    "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
+                    "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
+                    "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
+                    "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
+                    "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
+                    $($interface: $made,)*
+                },
+            });
+        }
+    };
 }
 
-#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
-pub mod verify {
-    wit_bindgen::generate!({
-        path: "../wit",
-        world: "verify-plugin",
-        pub_export_macro: true,
-        export_macro_name: "export_verify",
-        default_bindings_module: "tidegate_plugin::glue::verify",
-        with: {
-            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
-            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
-            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
-            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
-            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
-            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
-            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
-            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
-        },
-    });
-}
-
-#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
-pub mod respond {
-    wit_bindgen::generate!({
-        path: "../wit",
-        world: "respond-plugin",
-        pub_export_macro: true,
-        export_macro_name: "export_respond",
-        default_bindings_module: "tidegate_plugin::glue::respond",
-        with: {
-            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
-            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
-            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
-            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
-            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
-            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
-            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
-            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
-            "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange,
-        },
-    });
-}
-
-#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
-pub mod sign {
-    wit_bindgen::generate!({
-        path: "../wit",
-        world: "sign-plugin",
-        pub_export_macro: true,
-        export_macro_name: "export_sign",
-        default_bindings_module: "tidegate_plugin::glue::sign",
-        with: {
-            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
-            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
-            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
-            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
-            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
-            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
-            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
-            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
-            "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange,
-        },
-    });
-}
-
-#[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
-pub mod judge {
-    wit_bindgen::generate!({
-        path: "../wit",
-        world: "judge-plugin",
-        pub_export_macro: true,
-        export_macro_name: "export_judge",
-        default_bindings_module: "tidegate_plugin::glue::judge",
-        with: {
-            "tidegate:plugin/types@1.1.0": crate::glue::filter::tidegate::plugin::types,
-            "tidegate:plugin/log@1.1.0": crate::glue::filter::tidegate::plugin::log,
-            "tidegate:plugin/config@1.1.0": crate::glue::filter::tidegate::plugin::config,
-            "tidegate:plugin/secret@1.1.0": crate::glue::filter::tidegate::plugin::secret,
-            "tidegate:plugin/clock@1.1.0": crate::glue::filter::tidegate::plugin::clock,
-            "tidegate:plugin/random@1.1.0": crate::glue::filter::tidegate::plugin::random,
-            "tidegate:plugin/hmac@1.1.0": crate::glue::filter::tidegate::plugin::hmac,
-            "tidegate:plugin/kv@1.1.0": crate::glue::filter::tidegate::plugin::kv,
-            "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange,
-        },
-    });
-}
+bindings!(transform, "transform-plugin", "export_transform", "tidegate_plugin::glue::transform");
+bindings!(verify, "verify-plugin", "export_verify", "tidegate_plugin::glue::verify");
+bindings!(
+    respond, "respond-plugin", "export_respond", "tidegate_plugin::glue::respond",
+    "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange
+);
+bindings!(
+    sign, "sign-plugin", "export_sign", "tidegate_plugin::glue::sign",
+    "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange
+);
+bindings!(
+    judge, "judge-plugin", "export_judge", "tidegate_plugin::glue::judge",
+    "tidegate:plugin/exchange@1.1.0": crate::glue::verify::tidegate::plugin::exchange
+);
 
 /// Runs a filter on behalf of the gateway.
 pub fn keep<T: Filter>(event: Event) -> Result<bool, Failure> {

@@ -4,17 +4,21 @@ mod accept;
 mod backlog;
 mod cost;
 mod deliver;
+mod hanging;
 mod hostile;
 mod latency;
 mod memory;
 mod noisy;
+mod parked;
 mod plugin;
+mod rates;
 mod restart;
 mod slow_store;
 mod tenants;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::time::Duration;
 
 use super::error::BenchError;
 use super::gateway::{Backend, Gateway, Planned, Tuning};
@@ -42,6 +46,9 @@ pub(super) enum Plan {
     SlowStore(Traffic, u32),
     Cost(Traffic, Extent),
     Memory(Traffic),
+    Hanging(Traffic, usize),
+    Parked(Traffic, u64),
+    Rates(Traffic, Duration),
     Plugin(Subject),
 }
 
@@ -109,6 +116,9 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         | Plan::SlowStore(traffic, _)
         | Plan::Cost(traffic, _)
         | Plan::Memory(traffic)
+        | Plan::Hanging(traffic, _)
+        | Plan::Parked(traffic, _)
+        | Plan::Rates(traffic, _)
             if traffic.store.list().contains(&Store::Redis) =>
         {
             Some(RedisServer::start(&traffic.redis_server, &lab.room()?).await?.settings())
@@ -128,6 +138,9 @@ async fn conduct(options: &Options, plan: Plan) -> Result<(), BenchError> {
         Plan::SlowStore(traffic, delay_ms) => slow_store::run(&lab, &traffic, delay_ms).await?,
         Plan::Cost(traffic, extent) => cost::run(&lab, &traffic, extent).await?,
         Plan::Memory(traffic) => memory::run(&lab, &traffic).await?,
+        Plan::Hanging(traffic, destinations) => hanging::run(&lab, &traffic, destinations).await?,
+        Plan::Parked(traffic, events) => parked::run(&lab, &traffic, events).await?,
+        Plan::Rates(traffic, time) => rates::run(&lab, &traffic, time).await?,
         Plan::Plugin(subject) => plugin::run(&lab, &subject).await?,
     };
     let report = Report { machine, figures };

@@ -148,6 +148,17 @@ impl Planned {
         Ok(Self { launch, ingest, admin })
     }
 
+    /// With the keys of another one, so that both can stand on one store.
+    pub(super) fn beside(mut self, other: &Self) -> Result<Self, BenchError> {
+        let (own, others) = (&self.launch.config, &other.launch.config);
+        for name in [OPERATOR_KEY, ENCRYPTION_KEY] {
+            let (from, to) = (others.with_file_name(name), own.with_file_name(name));
+            std::fs::copy(&from, &to).map_err(BenchError::io(from.display().to_string()))?;
+        }
+        self.launch.key = other.launch.key.clone();
+        Ok(self)
+    }
+
     /// Its configuration as it will read it, and the directory that this stands in.
     pub(super) fn config(&self) -> Result<(Config, &Path), BenchError> {
         let config = Config::load(&self.launch.config).map_err(|error| BenchError::Setup(error.to_string()))?;
@@ -236,6 +247,16 @@ impl Gateway {
         let path = format!("/v1/plugins/{plugin}/versions?tenant={tenant}");
         let upload = request(Method::POST, &path, Some(self.launch.key.expose()), component);
         http::call(self.admin, upload).await.map(|(status, _)| status)
+    }
+
+    /// Changes a thing by a merge patch.
+    pub(super) async fn change(&self, path: &str, patch: &Value) -> Result<(), BenchError> {
+        self.send(Method::PATCH, path, patch.to_string().into()).await.map(drop)
+    }
+
+    /// Looks something up.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, BenchError> {
+        self.send(Method::GET, path, Bytes::new()).await
     }
 
     /// The end of its log, if it ended.

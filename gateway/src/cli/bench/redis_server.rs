@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 use tokio::process::{Child, Command};
@@ -26,6 +27,11 @@ const START: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_millis(10);
 /// How long one command may take.
 const COMMAND: Duration = Duration::from_secs(10);
+
+/// Ports below belong to servers that are known by them.
+const LOWEST_PORT: u16 = 10_000;
+/// Ports that are tried before the kernel is to choose one.
+const TRIES: usize = 100;
 
 /// Between two writes that are timed beside other work.
 const BETWEEN: Duration = Duration::from_millis(5);
@@ -187,8 +193,14 @@ async fn batches(connection: &mut MultiplexedConnection, body: &Body, time: Dura
 
 /// A port on loopback that nobody listens on now.
 pub(super) fn free_port() -> Result<u16, BenchError> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(BenchError::io("bind"))?;
-    Ok(listener.local_addr().map_err(BenchError::io("bind"))?.port())
+    // Not one that a connection which goes out may get meanwhile.
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
+    let first = first.and_then(|range| range.split_whitespace().next()?.parse().ok()).unwrap_or(32_768_u16);
+    let ports = (0..TRIES).map(|_| rand::rng().random_range(LOWEST_PORT..first.max(LOWEST_PORT + 1))).chain([0]);
+    let mut bound = ports.map(|port| TcpListener::bind(("127.0.0.1", port)));
+    let listener = bound.find(Result::is_ok).unwrap_or_else(|| TcpListener::bind("127.0.0.1:0"));
+    let address = listener.and_then(|listener| listener.local_addr());
+    Ok(address.map_err(BenchError::io("bind"))?.port())
 }
 
 fn late(log: &Path) -> BenchError {

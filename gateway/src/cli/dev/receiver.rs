@@ -1,4 +1,4 @@
-//! The destination that `tidegate dev` delivers to: takes everything, checks the signature, and shows what came.
+//! The destination that `tidegate dev` delivers to: takes everything and shows what came, or does wrong what its path asks for (`faults`).
 
 use std::convert::Infallible;
 
@@ -11,6 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+use super::faults::{self, Harmless};
 
 /// More than this of a body is not shown.
 const MAX_BODY: usize = 1 << 20;
@@ -38,6 +40,7 @@ pub(super) async fn run(listener: TcpListener, deliveries: mpsc::Sender<Delivere
         let deliveries = deliveries.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, deliveries.clone()));
+            let Some(Harmless { stream }) = faults::meet(stream).await else { return };
             let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
             if let Err(error) = served {
                 tracing::debug!(%error, "connection to the receiver ended");
@@ -50,6 +53,16 @@ pub(super) async fn run(listener: TcpListener, deliveries: mpsc::Sender<Delivere
 async fn answer(request: Request<Incoming>, deliveries: mpsc::Sender<Delivered>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let mut response = Response::new(Full::new(Bytes::new()));
+    if head.method == Method::GET && head.uri.path() == "/fault" {
+        *response.body_mut() = Full::new(faults::list().into());
+        return Ok(response);
+    }
+    if head.uri.path().starts_with(faults::PREFIX) {
+        // A fault is its connection's first request; or there is none of that name.
+        *response.status_mut() = http::StatusCode::MISDIRECTED_REQUEST;
+        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        return Ok(response);
+    }
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => {
             let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);

@@ -180,7 +180,7 @@ impl Case {
             // A text is a configuration that is no JSON object; everything else is one.
             config: self.config.as_str().map_or_else(|| self.config.to_string(), str::to_owned).into(),
             secrets: Arc::new(secrets),
-            limits: self.limits.limits(),
+            limits: self.limits.limits(ask),
             table: Table::default(),
             reuse: None,
         }

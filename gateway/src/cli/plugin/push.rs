@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::source::Source;
 use super::{Names, build};
 use crate::cli::builtin;
-use crate::cli::client::{ApiArgs, Client, TenantArgs, part};
+use crate::cli::client::part;
+use crate::cli::common::Common;
 
 /// Pushes a component.
 #[derive(Debug, Args)]
@@ -23,26 +24,21 @@ pub(super) struct PushArgs {
     /// Aliases that point to this version from now on
     #[arg(long, value_name = "ALIAS")]
     alias: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    tenant: TenantArgs,
-    #[command(flatten)]
-    api: ApiArgs,
+    common: Common,
 }
 
 /// Does it.
 pub(super) async fn run(args: PushArgs) -> anyhow::Result<()> {
-    let PushArgs { source, name, alias, json, tenant, api } = args;
+    let PushArgs { source, name, alias, common } = args;
     // Before anything is built: a key that is missing is told at once.
-    let client = Client::new(&api)?;
+    let client = common.client()?;
     let name = match name {
         Some(name) => name,
         None => named(&source)?,
     };
     let component = build::component_at(&source, Names::AsBuilt).await?;
-    let query: Vec<(&str, &str)> = tenant.tenant.as_deref().map(|tenant| ("tenant", tenant)).into_iter().collect();
+    let query = common.query();
     let path = format!("/v1/plugins/{}", part(&name));
     let uploaded = client.upload(&format!("{path}/versions"), &query, component).await;
     let version = uploaded.with_context(|| format!("{}: the plugin `{name}` has no new version", source.display()))?;
@@ -51,13 +47,11 @@ pub(super) async fn run(args: PushArgs) -> anyhow::Result<()> {
         let moved = client.put(&format!("{path}/aliases/{}", part(alias)), &query, &json!({ "version": hash })).await;
         moved.with_context(|| format!("version {hash} is uploaded, but the alias `{alias}` was not moved to it"))?;
     }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&version)?);
-    } else {
-        println!("{name}: version {hash} ({}, {} bytes)", shown(&version["kind"]), version["size"]);
-        alias.iter().for_each(|alias| println!("{name}: the alias `{alias}` is at this version"));
-    }
-    Ok(())
+    common.show(&version, |version| {
+        let mut out = format!("{name}: version {hash} ({}, {} bytes)\n", shown(&version["kind"]), version["size"]);
+        alias.iter().for_each(|alias| out.push_str(&format!("{name}: the alias `{alias}` is at this version\n")));
+        out
+    })
 }
 
 /// The project's name; a component's file could have any, so that one has to be said.

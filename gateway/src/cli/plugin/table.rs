@@ -101,12 +101,6 @@ struct Common {
     api: ApiArgs,
 }
 
-impl Common {
-    fn query(&self) -> Vec<(&str, &str)> {
-        self.tenant.tenant.as_deref().map(|tenant| ("tenant", tenant)).into_iter().collect()
-    }
-}
-
 fn entry(plugin: &str, key: &str) -> String {
     format!("/v1/plugins/{}/table/{}", part(plugin), part(key))
 }
@@ -116,7 +110,7 @@ pub(super) async fn run(args: TableArgs) -> anyhow::Result<()> {
     match args.command {
         Command::Get { plugin, key, common } => {
             let client = Client::new(&common.api)?;
-            let value = client.bytes(Method::GET, &entry(&plugin, &key), &common.query(), None).await?;
+            let value = client.bytes(Method::GET, &entry(&plugin, &key), &common.tenant.query(), None).await?;
             std::io::stdout().write_all(&value)?;
         }
         Command::Set { plugin, key, value, file, ttl, common } => {
@@ -125,17 +119,17 @@ pub(super) async fn run(args: TableArgs) -> anyhow::Result<()> {
                 (None, Some(file)) => read(&file, MAX_TABLE_VALUE as u64)?,
                 (None, None) => bail!("a value is needed, or --file"),
             };
-            let mut query = common.query();
+            let mut query = common.tenant.query();
             query.extend(ttl.as_deref().map(|ttl| ("ttl", ttl)));
             let body = Some(("application/octet-stream", value));
             Client::new(&common.api)?.bytes(Method::PUT, &entry(&plugin, &key), &query, body).await?;
         }
         Command::Delete { plugin, key, common } => {
-            Client::new(&common.api)?.delete(&entry(&plugin, &key), &common.query()).await?;
+            Client::new(&common.api)?.delete(&entry(&plugin, &key), &common.tenant.query()).await?;
         }
         Command::List { plugin, prefix, limit, cursor, json, common } => {
             let limit = limit.to_string();
-            let mut query = common.query();
+            let mut query = common.tenant.query();
             query.extend([("limit", limit.as_str()), ("prefix", prefix.as_str())]);
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let answer = Client::new(&common.api)?.get(&format!("/v1/plugins/{}/table", part(&plugin)), &query).await?;
@@ -161,7 +155,7 @@ async fn load(plugin: &str, file: &Path, common: &Common) -> anyhow::Result<()> 
     let (mut loaded, mut first) = (0, 1);
     for (chunk, count) in chunks(&lines) {
         let body = Some(("application/x-ndjson", chunk));
-        let answer = client.bytes(Method::POST, &path, &common.query(), body).await;
+        let answer = client.bytes(Method::POST, &path, &common.tenant.query(), body).await;
         let answer = answer.with_context(|| format!("{loaded} entries were written, up to line {}", first - 1))?;
         let answer: Value = serde_json::from_slice(&answer)?;
         loaded += answer["loaded"].as_u64().unwrap_or_default();

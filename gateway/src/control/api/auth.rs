@@ -10,6 +10,7 @@ use super::{Api, Problem};
 use crate::control::homes::Homes;
 use crate::control::model::Who;
 use crate::control::model::digest_of;
+use crate::control::refresh::INTERVAL;
 use crate::control::service::Access;
 
 /// A request with a valid key.
@@ -83,6 +84,12 @@ impl FromRequestParts<Api> for Scope {
         let (access, by) = authenticate(parts, api)?;
         let query = axum::extract::Query::<Named>::try_from_uri(&parts.uri);
         let named = query.map_err(|error| Problem::bad_request("bad_query", "tenant", error.body_text()))?.0.tenant;
+        // What another gateway has acknowledged is to be seen here: the shards that it has put events into, and all that was declared there. While
+        // the store does not answer, what is known here serves.
+        let known = tokio::time::timeout(INTERVAL, api.0.control.refresh()).await;
+        if let Ok(Err(error)) = known {
+            tracing::debug!(%error, "configuration not looked at before a request");
+        }
         let homes = api.0.control.homes(access, named.as_deref())?;
         Ok(Self { access, homes, by })
     }

@@ -29,14 +29,16 @@ pub(super) fn answer<T, P: Display>(page: &Page<T, P>, view: impl Fn(&T) -> Valu
 
 pub(super) async fn list(State(api): State<Api>, scope: Scope, Query(paging): Query<Paging>) -> Answer {
     let events = api.0.control.events(&scope.homes, request(&paging)?).await?;
+    let circuits = api.0.control.circuits(events.items.iter().map(|(_, event)| event)).await?;
     let state = api.0.control.state();
-    Ok(answer(&events, |(home, event)| to_json(&EventView::summary(event, Explainer::new(&state, *home, event)))))
+    Ok(answer(&events, |(home, event)| to_json(&EventView::summary(event, Explainer::new(&state, *home, event, &circuits)))))
 }
 
 pub(super) async fn show(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
     let (home, history) = api.0.control.event(&scope.homes, &event).await?;
+    let circuits = api.0.control.circuits([&history.summary]).await?;
     let state = api.0.control.state();
-    Ok(axum::Json(EventView::full(&history, Explainer::new(&state, home, &history.summary))).into_response())
+    Ok(axum::Json(EventView::full(&history, Explainer::new(&state, home, &history.summary, &circuits))).into_response())
 }
 
 pub(super) async fn retry(State(api): State<Api>, scope: Scope, Path([event]): Path<1>, _: Query<TenantOnly>) -> Answer {
@@ -56,8 +58,9 @@ pub(super) struct DeliveriesQuery {
 pub(super) async fn deliveries(State(api): State<Api>, scope: Scope, Query(query): Query<DeliveriesQuery>) -> Answer {
     let event = query.event.ok_or_else(|| Error::field("event", "is needed: the id of the event whose deliveries are listed"))?;
     let (home, history) = api.0.control.event(&scope.homes, &event).await?;
+    let circuits = api.0.control.circuits([&history.summary]).await?;
     let state = api.0.control.state();
-    let explainer = Explainer::new(&state, home, &history.summary);
+    let explainer = Explainer::new(&state, home, &history.summary, &circuits);
     let items: Vec<DeliveryView> = history.summary.deliveries.iter().map(|row| DeliveryView::of(row, explainer)).collect();
     Ok(axum::Json(json!({ "items": items, "next": null })).into_response())
 }
@@ -71,6 +74,8 @@ pub(super) async fn delivery(
     let (home, history) = api.0.control.event(&scope.homes, &event).await?;
     let found = history.summary.deliveries.iter().find(|row| row.id.to_string() == delivery);
     let found = found.ok_or_else(|| Problem::not_found("the event has no such delivery"))?;
+    let circuits = api.0.control.circuits([&history.summary]).await?;
     let state = api.0.control.state();
-    Ok(axum::Json(DeliveryView::of(found, Explainer::new(&state, home, &history.summary))).into_response())
+    let explainer = Explainer::new(&state, home, &history.summary, &circuits);
+    Ok(axum::Json(DeliveryView::of(found, explainer)).into_response())
 }

@@ -10,11 +10,13 @@ use utoipa::{PartialSchema, ToSchema};
 use super::routes::{Body, Reply, Route};
 use super::{Problem, aliases, recovery, rotation, tables, tenants, traffic, views};
 use crate::control::apply::{ApplyReport, ApplySpec};
+use crate::control::bookmarks::{BookmarkSpec, SendSpec};
 use crate::control::model::{ConnectionSpec, DestinationSpec, RetrySpec, SourceSpec, TenantSpec};
-use crate::control::recovery::JobSpec;
+use crate::control::recovery::{JobSpec, ReplayJobSpec};
 use crate::control::replay::ReplaySpec;
 use crate::control::service::TenantPatch;
 use crate::control::trial::TrySpec;
+use crate::notices::Notice;
 
 /// The document of these routes.
 pub(super) fn document(routes: &[Route]) -> Value {
@@ -33,11 +35,24 @@ pub(super) fn document(routes: &[Route]) -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}
         },
         "paths": paths,
+        "webhooks": {"notice": {"post": notice()}},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key: `tgk_...`"}}
         },
         "security": [{"key": []}]
+    })
+}
+
+/// What receivers of notices are sent.
+fn notice() -> Value {
+    json!({
+        "summary": "Tells what became of a destination, a plugin or a queue. Goes to where the connections of a tenant's source of the type \
+            `notices` lead, signed as all their deliveries are (Standard Webhooks). The same `webhook-id` means the same notice.",
+        "tags": ["notices"],
+        "security": [],
+        "requestBody": {"required": true, "content": {"application/json": {"schema": reference("Notice")}}},
+        "responses": {"2XX": {"description": "Taken; anything else is tried again"}}
     })
 }
 
@@ -186,6 +201,7 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<rotation::RotatedView>(&mut found);
     add::<recovery::RetryDeadLettersSpec>(&mut found);
     add::<JobSpec>(&mut found);
+    add::<ReplayJobSpec>(&mut found);
     add::<views::TenantView>(&mut found);
     add::<views::DeletionView>(&mut found);
     add::<views::KeyView>(&mut found);
@@ -201,6 +217,11 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::DeadLetterView>(&mut found);
     add::<views::RetriedView>(&mut found);
     add::<views::RetryJobView>(&mut found);
+    add::<views::ReplayJobView>(&mut found);
+    add::<BookmarkSpec>(&mut found);
+    add::<SendSpec>(&mut found);
+    add::<views::BookmarkView>(&mut found);
+    add::<views::SentView>(&mut found);
     add::<traffic::ShareSpec>(&mut found);
     add::<traffic::DiversionSpec>(&mut found);
     add::<views::TrafficView>(&mut found);
@@ -210,6 +231,7 @@ fn schemas() -> BTreeMap<String, Value> {
     add::<views::SignalsView>(&mut found);
     add::<views::ScalingView>(&mut found);
     add::<views::HealthView>(&mut found);
+    add::<Notice>(&mut found);
     let mut schemas: BTreeMap<String, Value> =
         found.into_iter().map(|(name, schema)| (name, serde_json::to_value(schema).expect("schemas are plain data"))).collect();
     for kind in ["Source", "Destination", "Connection"] {

@@ -1,4 +1,4 @@
-//! Dead letters: found by what they have in common, and tried again, one by one or by a job.
+//! Dead letters: found by what they have in common, and tried again, one by one or by a job. Jobs that replay events.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 use super::auth::Scope;
 use super::events::{answer, request};
 use super::extract::{Json, Paging, Path, Query, TenantOnly};
-use super::views::{DeadLetterView, RetriedView, RetryJobView, to_json};
+use super::views::{DeadLetterView, ReplayJobView, RetriedView, RetryJobView, to_json};
 use super::{Api, Problem};
-use crate::control::recovery::{JobSpec, LetterFilterSpec};
+use crate::control::recovery::{Job, JobKind, JobSpec, LetterFilterSpec, ReplayJobSpec};
 use crate::control::service::Error;
 use crate::event::{DeliveryId, Party};
 
@@ -70,21 +70,47 @@ pub(super) async fn retry(State(api): State<Api>, scope: Scope, _: Query<TenantO
 
 pub(super) async fn begin(State(api): State<Api>, scope: Scope, _: Query<TenantOnly>, body: Json<JobSpec>) -> Answer {
     let job = api.0.control.begin_retry_job(&scope.homes, &body.value, &scope.by).await?;
-    Ok((http::StatusCode::ACCEPTED, axum::Json(RetryJobView::of(&job))).into_response())
+    Ok((http::StatusCode::ACCEPTED, axum::Json(view(&job))).into_response())
 }
 
 pub(super) async fn jobs(State(api): State<Api>, scope: Scope, _: Query<TenantOnly>) -> Answer {
-    let jobs = api.0.control.retry_jobs(&scope.homes).await?;
-    let items: Vec<Value> = jobs.iter().map(|job| to_json(&RetryJobView::of(job))).collect();
-    Ok(axum::Json(json!({ "items": items, "next": null })).into_response())
+    all_of(&api, &scope, JobKind::Retry).await
 }
 
 pub(super) async fn job(State(api): State<Api>, scope: Scope, Path([job]): Path<1>, _: Query<TenantOnly>) -> Answer {
-    let job = api.0.control.retry_job(&scope.homes, &job).await?;
-    Ok(axum::Json(RetryJobView::of(&job)).into_response())
+    Ok(axum::Json(view(&api.0.control.job(&scope.homes, JobKind::Retry, &job).await?)).into_response())
 }
 
 pub(super) async fn cancel(State(api): State<Api>, scope: Scope, Path([job]): Path<1>, _: Query<TenantOnly>) -> Answer {
-    let job = api.0.control.cancel_retry_job(&scope.homes, &job).await?;
-    Ok(axum::Json(RetryJobView::of(&job)).into_response())
+    Ok(axum::Json(view(&api.0.control.cancel_job(&scope.homes, JobKind::Retry, &job).await?)).into_response())
+}
+
+pub(super) async fn begin_replay(State(api): State<Api>, scope: Scope, _: Query<TenantOnly>, body: Json<ReplayJobSpec>) -> Answer {
+    let job = api.0.control.begin_replay_job(&scope.homes, &body.value, &scope.by).await?;
+    Ok((http::StatusCode::ACCEPTED, axum::Json(view(&job))).into_response())
+}
+
+pub(super) async fn replays(State(api): State<Api>, scope: Scope, _: Query<TenantOnly>) -> Answer {
+    all_of(&api, &scope, JobKind::Replay).await
+}
+
+pub(super) async fn replay(State(api): State<Api>, scope: Scope, Path([job]): Path<1>, _: Query<TenantOnly>) -> Answer {
+    Ok(axum::Json(view(&api.0.control.job(&scope.homes, JobKind::Replay, &job).await?)).into_response())
+}
+
+pub(super) async fn cancel_replay(State(api): State<Api>, scope: Scope, Path([job]): Path<1>, _: Query<TenantOnly>) -> Answer {
+    Ok(axum::Json(view(&api.0.control.cancel_job(&scope.homes, JobKind::Replay, &job).await?)).into_response())
+}
+
+async fn all_of(api: &Api, scope: &Scope, kind: JobKind) -> Answer {
+    let jobs = api.0.control.jobs(&scope.homes, kind).await?;
+    let items: Vec<Value> = jobs.iter().map(view).collect();
+    Ok(axum::Json(json!({ "items": items, "next": null })).into_response())
+}
+
+fn view(job: &Job) -> Value {
+    match job.order.kind() {
+        JobKind::Retry => to_json(&RetryJobView::of(job)),
+        JobKind::Replay => to_json(&ReplayJobView::of(job)),
+    }
 }

@@ -5,7 +5,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::resources::Shown;
 use super::{
-    Api, aliases, apply, destinations, events, health, plugins, recovery, resources, rotation, signals, tables, tenants, traffic,
+    Api, aliases, apply, bookmarks, destinations, events, health, plugins, recovery, resources, rotation, signals, tables, tenants,
+    traffic,
 };
 use crate::control::model::{Connections, Destinations, Sources};
 
@@ -141,6 +142,8 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(table_routes());
     routes.extend(event_routes());
     routes.extend(dead_letter_routes());
+    routes.extend(replay_routes());
+    routes.extend(bookmark_routes());
     routes.extend(traffic_routes());
     routes
 }
@@ -479,5 +482,59 @@ fn dead_letter_routes() -> Vec<Route> {
         )
         .query(TENANT)
         .answers(),
+    ]
+}
+
+fn replay_routes() -> Vec<Route> {
+    let (jobs, job) = ("/v1/replay-jobs", "/v1/replay-jobs/{job}");
+    vec![
+        Route::new(("get", jobs), "List replay jobs, newest first", Reply::Page("ReplayJobView"), recovery::replays).query(TENANT),
+        Route::new(
+            ("post", jobs),
+            "Begin a job that sends past events over a connection once more, as new deliveries, at a rate",
+            Reply::Json("ReplayJobView"),
+            recovery::begin_replay,
+        )
+        .query(TENANT)
+        .body(Body::Json("ReplayJobSpec"))
+        .accepted(),
+        Route::new(("get", job), "Show a replay job with its progress", Reply::Json("ReplayJobView"), recovery::replay)
+            .query(TENANT),
+        Route::new(
+            ("delete", job),
+            "Cancel a replay job; what it has put on the schedule is delivered",
+            Reply::Json("ReplayJobView"),
+            recovery::cancel_replay,
+        )
+        .query(TENANT)
+        .answers(),
+    ]
+}
+
+fn bookmark_routes() -> Vec<Route> {
+    let (all, one) = ("/v1/bookmarks", "/v1/bookmarks/{bookmark}");
+    vec![
+        Route::new(("get", all), "List bookmarks, in order of their names", Reply::Page("BookmarkView"), bookmarks::list)
+            .query(TENANT),
+        Route::new(
+            ("post", all),
+            "Keep a copy of an event's request under a name, for longer than history does",
+            Reply::Json("BookmarkView"),
+            bookmarks::create,
+        )
+        .query(TENANT)
+        .body(Body::Json("BookmarkSpec"))
+        .creates(),
+        Route::new(("get", one), "Show a bookmark with its request", Reply::Json("BookmarkView"), bookmarks::show).query(TENANT),
+        Route::new(("delete", one), "Delete a bookmark", Reply::Nothing, bookmarks::delete).query(TENANT),
+        Route::new(
+            ("post", "/v1/bookmarks/{bookmark}/send"),
+            "Send a bookmark's request as a new event: through its source, or over one connection",
+            Reply::Json("SentView"),
+            bookmarks::send,
+        )
+        .query(TENANT)
+        .body(Body::Json("SendSpec"))
+        .accepted(),
     ]
 }

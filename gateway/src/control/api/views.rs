@@ -1,6 +1,7 @@
 //! What the API shows.
 
 mod aliases;
+mod bookmarks;
 mod destinations;
 mod part;
 mod recovery;
@@ -15,9 +16,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use aliases::{AliasView, ShadowView, SplitView};
-pub use destinations::{CircuitView, DestinationStatusView, DisabledView, DueView, ScheduleView};
+pub use bookmarks::{BookmarkView, SentView};
+pub use destinations::{CircuitView, DestinationStatusView, DisabledView, DueView, HandshakeView, ScheduleView};
 pub use part::AttemptPartView;
-pub use recovery::{DeadLetterView, LetterFilterView, RetriedView, RetryJobView};
+pub use recovery::{DeadLetterView, EventFilterView, LetterFilterView, ReplayJobView, RetriedView, RetryJobView};
 pub use replay::ReplayView;
 pub use signals::{AilingView, LaneView, QueuedView, QueuesView, ScalingView, ShardView, SignalsView};
 pub use traffic::{DiversionView, SettingView, TrafficChangeView, TrafficView, WhoView};
@@ -29,7 +31,7 @@ use crate::control::service::Inspected;
 use crate::control::snapshot::StageKind;
 use crate::control::state::Entry;
 use crate::control::waiting::{Explainer, Waiting};
-use crate::event::{Attempt, Failure, Header, PluginRun, Request};
+use crate::event::{Attempt, Event, Failure, Header, PluginRun, Request};
 use crate::plugin::poison::Poisoned;
 use crate::store::{DeliveryRecord, DeliveryState, EventHistory, EventSummary, Purged, TableEntry, TableUse};
 
@@ -303,6 +305,9 @@ pub struct EventView {
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<WaitingView>,
     deliveries: Vec<DeliveryView>,
+    /// Whether it was made of a bookmark; only when one event is shown, and while history keeps its request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<bool>,
     /// What came in; only when one event is shown, and while history keeps it.
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<RequestView>,
@@ -317,12 +322,14 @@ impl EventView {
             state: overall(event),
             waiting: explainer.event().map(WaitingView::of),
             deliveries: event.deliveries.iter().map(|row| DeliveryView::of(row, explainer)).collect(),
+            test: None,
             request: None,
         }
     }
 
     pub(super) fn full(history: &EventHistory, explainer: Explainer<'_>) -> Self {
         Self {
+            test: history.event.as_ref().map(Event::is_test),
             request: history.event.as_ref().map(|event| RequestView::of(&event.request)),
             ..Self::summary(&history.summary, explainer)
         }
@@ -404,11 +411,14 @@ impl RequestView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeliveryView {
     id: String,
-    /// Null if the event could not be planned at all, or matched no connection.
+    /// Null if this is of the whole event: it waits or was given up before it was planned, or matched no connection.
     connection: Option<String>,
+    /// Null if it is not planned.
     destination: Option<String>,
     /// Which output of the transform.
     output: u32,
+    /// Whether a replay made it, and not the event's own way.
+    replay: bool,
     /// `delivered`, `filtered`, `unmatched`, `scheduled`, `parked` or `dead_lettered`.
     state: &'static str,
     /// When this was recorded.
@@ -416,7 +426,7 @@ pub struct DeliveryView {
     /// When it is tried again, if it is scheduled.
     #[serde(skip_serializing_if = "Option::is_none")]
     due: Option<String>,
-    /// What filtered it, or why it waits.
+    /// What filtered it, or why it was parked.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// Why it is not done yet; only while something is still to happen.
@@ -457,6 +467,7 @@ impl DeliveryView {
             connection: row.connection.map(|id| id.to_string()),
             destination: row.destination.map(|id| id.to_string()),
             output: row.output,
+            replay: explainer.is_replay(row),
             state,
             at: shown(row.at),
             due,
@@ -472,8 +483,13 @@ impl DeliveryView {
 /// Why something is not done yet.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WaitingView {
-    /// `lane`: its turn. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who paused its lane, its shard
-    /// or retries, or its connection, which is paused. `tenant_window`, `destination_window`: a place there. `destination_disabled`. `retry`: its next attempt's time.
+    /// `lane`: its turn, in its lane or behind what it waited for before. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who
+    /// paused its lane, its shard or retries, or its connection, which is paused. `tenant_window`, `destination_window`: a place there. `destination_disabled`.
+    /// `lane`: its turn, in its lane or behind what it waited for before. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who
+    /// paused its lane, its shard or retries, or its connection, which is paused. `tenant_window`, `destination_window`: a place there. `destination_disabled`.
+    /// `destination_handshake`: its destination has not agreed to be sent to. `order`: deliveries of its key that come before it. `retry`: its next attempt's
+    /// time. `plugin_fuel`, `plugin_poisoned`: its plugins. `rate_limit`, `delivery_rate`: its destination's rate, or its tenant's. `circuit_open`: its
+    /// destination's circuit.
     #[serde(rename = "for")]
     reason: &'static str,
     /// As far as it is recorded.
@@ -526,6 +542,19 @@ pub struct AttemptView {
     /// Whether the response body was cut.
     response_cut: bool,
     failure: Option<FailureView>,
+    /// The request that it was in with other deliveries; none if it went out alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<BatchView>,
+}
+
+/// A request of several deliveries.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchView {
+    /// Its id, which went out as `webhook-id`.
+    #[schema(example = "bat_01j9zx1c2m8t6r4v5w7y9a0b3d")]
+    id: String,
+    /// How many deliveries were in it.
+    size: u32,
 }
 
 impl AttemptView {
@@ -538,6 +567,7 @@ impl AttemptView {
             response: String::from_utf8_lossy(&attempt.response).into_owned(),
             response_cut: attempt.response_cut,
             failure: attempt.failure.as_ref().map(FailureView::of),
+            batch: attempt.batch.map(|batch| BatchView { id: batch.id.to_string(), size: batch.size }),
         }
     }
 }

@@ -1,4 +1,5 @@
 mod auth;
+mod kind;
 mod signing;
 
 use std::sync::Arc;
@@ -10,20 +11,24 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::limits::{CircuitBreakerSpec, check_rate};
+use super::order::OrderSpec;
 use super::retry::RetrySpec;
-use super::{FORMAT, Faults, FieldError, Kind, VISITED, VisitParts, VisitSpec, check_name, yes};
+use super::{
+    BatchSpec, DestinationHandshakeSpec, FORMAT, Faults, FieldError, Kind, LATER, VISITED, VisitParts, VisitSpec, check_name, yes,
+};
 use crate::clock::Timestamp;
 use crate::config::units;
 use crate::control::parts::{self, Origin};
-use crate::control::snapshot::Destination;
+use crate::control::snapshot::{Destination, Handshake, Order};
 use crate::dispatch::rate::{Paces, Rate};
 use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::policy::AddressPolicy;
-use crate::egress::{ClientIdentity, Proxy, ProxyUser, TargetConfig, TargetError, TlsOptions};
+use crate::egress::{ClientIdentity, MAX_BROKER_CONNECTIONS, Proxy, ProxyUser, Speaks, TargetConfig, TargetError, TlsOptions};
 use crate::event::{DestinationId, Revision, TenantId};
 use crate::plugin::Limits;
 use crate::secret::Secret;
 pub use auth::DestinationAuth;
+pub use kind::{AmqpSpec, DestinationKind, KafkaSpec, NatsSpec, RedisStreamSpec, S3Spec};
 pub use signing::{RetiringSpec, SigningSpec};
 
 /// Static headers of a destination.
@@ -56,7 +61,7 @@ impl Kind for Destinations {
         "sign/secrets/*",
         "judge/secrets/*",
     ];
-    const FORMAT: u8 = VISITED;
+    const FORMAT: u8 = LATER;
 
     fn new_id(now: Timestamp, random: u128) -> DestinationId {
         DestinationId::new(now, random)
@@ -67,7 +72,12 @@ impl Kind for Destinations {
     }
 
     fn format(spec: &DestinationSpec) -> u8 {
-        if spec.sign.is_some() || spec.judge.is_some() { VISITED } else { FORMAT }
+        let is_new = spec.sign.is_some() || spec.judge.is_some() || spec.handshake.is_some();
+        match (spec.kind, &spec.order, &spec.batch) {
+            (DestinationKind::Http, None, None) if is_new => VISITED,
+            (DestinationKind::Http, None, None) => FORMAT,
+            _ => LATER,
+        }
     }
 }
 
@@ -81,9 +91,28 @@ pub struct DestinationSpec {
     /// Deliveries for a disabled destination wait. Default true.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// Where requests go.
+    /// What it is. Default `http`.
+    #[serde(default, skip_serializing_if = "DestinationKind::is_http")]
+    pub kind: DestinationKind,
+    /// Where requests go: `http://` or `https://`, of a bucket the store's. Of a broker its address: `redis://` or `rediss://`, `nats://` or
+    /// `tls://`, `amqp://` or `amqps://`, `kafka://` or `kafka+tls://`, with host and port alone; the second of each is with TLS.
     #[schema(example = "https://chat.example.com/hooks/1")]
     pub url: String,
+    /// The stream, for the kind `redis_stream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_stream: Option<RedisStreamSpec>,
+    /// The subject, for the kind `nats`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsSpec>,
+    /// The exchange, for the kind `amqp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amqp: Option<AmqpSpec>,
+    /// The topic, for the kind `kafka`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSpec>,
+    /// The bucket, for the kind `s3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Spec>,
     /// Whether the path below the source is appended to the URL's. Default false.
     #[serde(default)]
     pub append_path: bool,
@@ -108,6 +137,9 @@ pub struct DestinationSpec {
     /// The proxy that requests go through. Default: the operator's, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxySpec>,
+    /// Asks it whether it agrees to be sent to, before anything is (CloudEvents' webhook handshake).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<DestinationHandshakeSpec>,
     /// A plugin that signs each attempt by the receiver's own scheme, beside `signing`: its headers are made afresh and not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign: Option<VisitSpec>,
@@ -127,6 +159,14 @@ pub struct DestinationSpec {
     /// down, at least one. Without it as many as there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// What leaves in the order in which its events were accepted, one delivery at a time. Without it everything goes out as it comes, side
+    /// by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderSpec>,
+    /// Several deliveries in one request, of destinations of the kind `http`. Then `in_flight`, `rate` and `circuit_breaker` are about these
+    /// requests. Without it each delivery is a request of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchSpec>,
     /// When failed deliveries are tried again.
     #[serde(default)]
     pub retry: RetrySpec,
@@ -228,7 +268,7 @@ impl ProxySpec {
             }
         };
         let tls = TlsOptions { http2: false, client: None, ..place.destination.tls.clone() };
-        let config = TargetConfig { url: self.url.clone(), tls, ..place.destination.clone() };
+        let config = TargetConfig { url: self.url.clone(), tls, speaks: Speaks::Http, ..place.destination.clone() };
         let refused = |error: TargetError| match error {
             TargetError::Refused(refusal) if place.origin == Origin::Stored => {
                 tracing::warn!(destination = %config.destination, %refusal, "destination held: its proxy is not allowed any more");
@@ -265,6 +305,7 @@ pub struct DestinationParts {
     pub(in crate::control) destination: Arc<Destination>,
     pub(in crate::control) sign: Option<VisitParts>,
     pub(in crate::control) judge: Option<VisitParts>,
+    pub(in crate::control) handshake: Option<Arc<Handshake>>,
     pub(in crate::control) retry: RetryPolicy,
 }
 
@@ -286,7 +327,17 @@ impl DestinationSpec {
         check_rate("rate", self.rate, &mut faults);
         let breaker = self.circuit_breaker.prepare("circuit_breaker", self.timeout, &mut faults);
         let client = self.tls.client(&mut faults);
-        let config = self.target(tenant, id, client);
+        let order = self.order.as_ref().and_then(|order| order.prepare("order", &mut faults));
+        let speaks = self.speaks(&mut faults);
+        let is_broker = matches!(speaks, Speaks::Broker(_));
+        if self.order.is_some() && self.kind == DestinationKind::Kafka {
+            faults.add("order", "is not kept by the kind `kafka`: each connection writes to one of the topic's partitions, and only those keep an order");
+        }
+        let batch = self.batch.as_ref().map(|batch| batch.prepare("batch", &mut faults));
+        if batch.is_some() {
+            self.check_alone(&mut faults);
+        }
+        let config = TargetConfig { speaks, ..self.target(tenant, id, client) };
         let field = |error: &TargetError| match error {
             TargetError::Certificates(_) => "tls.ca_pem",
             TargetError::Client(_) => "tls.client_cert_pem",
@@ -296,10 +347,13 @@ impl DestinationSpec {
         let signer = self.signing.prepare(&mut faults);
         let mut headers = self.prepare_headers(&mut faults);
         let place = auth::Place { destination: &config, policy, origin };
-        let made = self.auth.prepare(place, &mut faults);
+        // Brokers are told at the log-in, not with each message.
+        let made = if is_broker { auth::Made::default() } else { self.auth.prepare(place, &mut faults) };
         headers.extend(made.header);
         let proxy = self.proxy.as_ref().and_then(|proxy| proxy.prepare(place, &mut faults));
         let proxy_held = self.proxy.is_some() && proxy.is_none();
+        let handshake = self.handshake.as_ref().and_then(|one| one.prepare("handshake", &self.url, &mut faults));
+        headers.extend(handshake.as_ref().map(|one| (HeaderName::from_static("webhook-request-origin"), one.origin.clone())));
         let mut visit = |field, visit: &Option<VisitSpec>| visit.as_ref().map(|visit| visit.prepare(field, gate, &mut faults));
         let (sign, judge) = (visit("sign", &self.sign), visit("judge", &self.judge));
         let Ok((target, held)) = target else { return Err(faults.0) };
@@ -314,16 +368,20 @@ impl DestinationSpec {
             credentials: made.credentials,
             gzip: self.compression == Compression::Gzip,
             timeout: self.timeout,
-            in_flight: self.in_flight,
+            // What has no connection waits in the store, as behind any window.
+            in_flight: if is_broker { self.in_flight.min(MAX_BROKER_CONNECTIONS) } else { self.in_flight },
             rate: self.rate,
             paces: Paces::default(),
+            order: order.map(Order::new),
+            batch,
             breaker,
             failing_since: None,
             enabled_at: Timestamp::default(),
+            awaits: None,
             sign: None,
             judge: None,
         };
-        faults.or(DestinationParts { destination: Arc::new(destination), sign, judge, retry })
+        faults.or(DestinationParts { destination: Arc::new(destination), sign, judge, handshake, retry })
     }
 
     fn target(&self, tenant: TenantId, destination: DestinationId, client: Option<ClientIdentity>) -> TargetConfig {
@@ -339,6 +397,34 @@ impl DestinationSpec {
             append_path: self.append_path,
             append_query: self.append_query,
             tls: TlsOptions { ca_pem: self.tls.ca_pem.clone(), http2: self.tls.http2, client },
+            speaks: Speaks::Http,
+        }
+    }
+
+    /// What can't be had together with batches.
+    fn check_alone(&self, faults: &mut Faults) {
+        let others = [
+            (
+                self.kind != DestinationKind::Http,
+                "batch",
+                "is for the kind `http` alone: brokers and buckets get a message or an object for each delivery",
+            ),
+            (
+                self.order.is_some(),
+                "order",
+                "can't be kept together with `batch`: events of a batch end one by one, and those that failed come later",
+            ),
+            (self.append_path, "append_path", "can't be true with `batch`: a batch goes to one path, the URL's"),
+            (self.append_query, "append_query", "can't be true with `batch`: a batch has one query, the URL's"),
+            (self.sign.is_some(), "sign", "can't be used with `batch`: such a plugin signs one delivery; `signing` signs batches"),
+            (
+                self.judge.is_some(),
+                "judge",
+                "can't be used with `batch`: such a plugin judges one delivery; the answer to a batch tells outcomes itself",
+            ),
+        ];
+        for (_, field, problem) in others.into_iter().filter(|(is_set, ..)| *is_set) {
+            faults.add(field, problem);
         }
     }
 

@@ -7,10 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{FORMAT, Faults, FieldError, Kind, VISITED, VisitParts, VisitSpec, check_name, yes};
+use super::{FORMAT, Faults, FieldError, Kind, SourceHandshakeSpec, VISITED, VisitParts, VisitSpec, check_name, yes};
 use crate::clock::Timestamp;
 use crate::config::units;
-use crate::control::snapshot::{DedupBy, DedupRule};
+use crate::control::snapshot::{DedupBy, DedupRule, Format, Permits};
 use crate::event::SourceId;
 use crate::ingest::verify::{Verifier, VerifierConfig};
 use crate::plugin::Limits;
@@ -44,8 +44,8 @@ impl Kind for Sources {
     }
 
     fn format(spec: &SourceSpec) -> u8 {
-        let is_visited = spec.respond.is_some() || matches!(spec.auth, SourceAuth::Plugin(_));
-        if is_visited { VISITED } else { FORMAT }
+        let is_new = matches!(spec.auth, SourceAuth::Plugin(_) | SourceAuth::BuiltIn(VerifierConfig::Notices {}));
+        if spec.respond.is_some() || spec.handshake.is_some() || !is_any(&spec.format) || is_new { VISITED } else { FORMAT }
     }
 }
 
@@ -66,10 +66,16 @@ pub struct SourceSpec {
     /// A plugin that is asked first, and may answer what is no event: a handshake, or a challenge. Such a request is not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<VisitSpec>,
+    /// Answers senders that ask whether they may send (CloudEvents' webhook handshake). Without it such a request is an event like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<SourceHandshakeSpec>,
     /// Methods that it takes; any when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["POST"]))]
     pub methods: Option<Vec<String>>,
+    /// What requests must be, to be taken once they are verified. Default `any`.
+    #[serde(default, skip_serializing_if = "is_any")]
+    pub format: Format,
     /// What makes an event a duplicate, which is answered with the first one's id and dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<DedupSpec>,
@@ -80,6 +86,10 @@ pub struct SourceSpec {
     /// Whether a `traceparent` that comes in is the parent of the event's trace; otherwise it becomes a link. Default false.
     #[serde(default)]
     pub trust_trace: bool,
+}
+
+fn is_any(format: &Format) -> bool {
+    *format == Format::Any
 }
 
 fn no_auth() -> SourceAuth {
@@ -102,6 +112,7 @@ pub enum SourceAuth {
 #[serde(rename_all = "snake_case")]
 enum AuthType {
     None,
+    Notices,
     ApiKey,
     Basic,
     Preset,
@@ -176,13 +187,20 @@ pub struct SourceParts {
     pub(in crate::control) verifier: Arc<Verifier>,
     pub(in crate::control) verify: Option<VisitParts>,
     pub(in crate::control) respond: Option<VisitParts>,
+    pub(in crate::control) permits: Option<Arc<Permits>>,
     pub(in crate::control) methods: Option<Vec<Method>>,
+    pub(in crate::control) format: Format,
     pub(in crate::control) dedup: Option<DedupRule>,
     pub(in crate::control) max_body: usize,
     pub(in crate::control) trust_trace: bool,
 }
 
 impl SourceSpec {
+    /// Whether it is for the gateway's own notices.
+    pub(in crate::control) fn takes_notices(&self) -> bool {
+        self.auth == SourceAuth::BuiltIn(VerifierConfig::Notices {})
+    }
+
     /// Checks it and makes it ready for use on a gateway that takes at most `max_body`, and gives its plugins at most `gate`.
     pub(in crate::control) fn prepare(&self, max_body: usize, gate: &Limits) -> Result<SourceParts, Vec<FieldError>> {
         let mut faults = Faults::default();
@@ -192,7 +210,11 @@ impl SourceSpec {
             SourceAuth::Plugin(visit) => (Ok(Verifier::plugin()), Some(visit.prepare("auth", gate, &mut faults))),
             SourceAuth::BuiltIn(config) => (Verifier::new(config).map_err(|error| faults.add("auth", error.to_string())), None),
         };
+        if self.takes_notices() && self.respond.is_some() {
+            faults.add("respond", "must be left out where `auth.type` is \"notices\": nobody is answered there");
+        }
         let respond = self.respond.as_ref().map(|visit| visit.prepare("respond", gate, &mut faults));
+        let permits = self.handshake.as_ref().map(|handshake| handshake.prepare("handshake", &mut faults));
         let methods = self.methods.as_ref().map(|methods| parse_methods(methods, &mut faults));
         let dedup = self.dedup.as_ref().and_then(|dedup| dedup.prepare(&mut faults));
         let Ok(verifier) = verifier else { return Err(faults.0) };
@@ -201,7 +223,9 @@ impl SourceSpec {
             verifier: Arc::new(verifier),
             verify,
             respond,
+            permits,
             methods,
+            format: self.format,
             dedup,
             max_body: self.max_body.min(max_body),
             trust_trace: self.trust_trace,

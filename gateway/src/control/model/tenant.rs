@@ -10,6 +10,7 @@ use crate::config::units;
 use crate::control::snapshot::{Plan, Shards, Tenant};
 use crate::dispatch::rate::Rate;
 use crate::event::{Shard, TenantId};
+use crate::store::BookmarkLimits;
 
 /// Tenants.
 #[derive(Debug)]
@@ -113,6 +114,14 @@ pub struct PlanSpec {
     /// down, at least one. Without it as many as there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery_rate: Option<Rate>,
+    /// Bookmarks that it may have; 0 forbids them. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1000)]
+    pub bookmarks: Option<u32>,
+    /// Bytes that the copies of all its bookmarks may take. Default 16 MiB.
+    #[serde(with = "units::size_option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "16MiB")]
+    pub bookmark_bytes: Option<u64>,
 }
 
 /// The ceiling of a plan that says nothing of it, unless its rate is above.
@@ -127,6 +136,11 @@ const MAX_FUEL: u64 = 1_000_000_000_000_000;
 const DEFAULT_COMPILED: u64 = 512 << 20;
 const MAX_COMPILED: u64 = 1 << 40;
 const MAX_TABLES: u64 = 1 << 40;
+/// Bookmarks, and bytes of them, of a plan that says nothing of them.
+const DEFAULT_BOOKMARKS: u32 = 100;
+const MAX_BOOKMARKS: u32 = 1000;
+const DEFAULT_BOOKMARKED: u64 = 16 << 20;
+const MAX_BOOKMARKED: u64 = 1 << 40;
 
 impl Default for PlanSpec {
     fn default() -> Self {
@@ -142,6 +156,18 @@ impl Default for PlanSpec {
             plugin_fuel: None,
             plugin_bytes: None,
             delivery_rate: None,
+            bookmarks: None,
+            bookmark_bytes: None,
+        }
+    }
+}
+
+impl PlanSpec {
+    /// What its bookmarks may take.
+    pub fn bookmark_limits(&self) -> BookmarkLimits {
+        BookmarkLimits {
+            count: self.bookmarks.unwrap_or(DEFAULT_BOOKMARKS).into(),
+            bytes: self.bookmark_bytes.unwrap_or(DEFAULT_BOOKMARKED),
         }
     }
 }
@@ -169,6 +195,9 @@ impl TenantRecord {
         faults.range("plan.plugin_bytes", plugin_bytes, 0, MAX_COMPILED);
         faults.range("plan.table_bytes", table_bytes, 0, MAX_TABLES);
         check_rate("plan.delivery_rate", delivery_rate, &mut faults);
+        let bookmarks = self.plan.bookmark_limits();
+        faults.range("plan.bookmarks", bookmarks.count, 0, MAX_BOOKMARKS.into());
+        faults.range("plan.bookmark_bytes", bookmarks.bytes, 0, MAX_BOOKMARKED);
         let plan =
             Plan { rate, burst, weight, in_flight, ceiling, queued_bytes, table_bytes, plugin_fuel, plugin_bytes, delivery_rate };
         let shards = Shards::new(self.shard, self.further.clone());

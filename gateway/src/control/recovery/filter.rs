@@ -100,7 +100,7 @@ impl LetterFilterSpec {
     }
 }
 
-fn find<K: Kind>(field: String, reference: Option<&str>, table: &Table<K>, faults: &mut Faults) -> Option<K::Id> {
+pub(super) fn find<K: Kind>(field: String, reference: Option<&str>, table: &Table<K>, faults: &mut Faults) -> Option<K::Id> {
     let reference = reference?;
     let found = reference.parse().ok().or_else(|| table.named(reference).map(|entry| entry.id));
     if found.is_none() {
@@ -109,7 +109,7 @@ fn find<K: Kind>(field: String, reference: Option<&str>, table: &Table<K>, fault
     found
 }
 
-fn time(field: String, text: Option<&str>, faults: &mut Faults) -> Option<Timestamp> {
+pub(super) fn time(field: String, text: Option<&str>, faults: &mut Faults) -> Option<Timestamp> {
     let parsed = humantime::parse_rfc3339_weak(text?);
     if parsed.is_err() {
         faults.add(field, "must be a time like `2026-01-31T10:00:00Z` (RFC 3339, UTC)");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn letter(work: Work, last: Option<Attempt>) -> DeadLetter {
-        let job = Job { id: DeliveryId(1), attempts: 2, spent: 2, since: Timestamp(0), work };
+        let job = Job { id: DeliveryId(1), attempts: 2, spent: 2, since: Timestamp(0), work, line: None };
         DeadLetter { job, at: Timestamp(1000), reason: failure(Party::Destination, "attempts_exhausted"), last }
     }
 
@@ -187,6 +187,7 @@ mod tests {
             response: Bytes::new(),
             response_cut: false,
             failure: Some(failure(Party::Destination, "status")),
+            batch: None,
         };
         letter(Work::Attempt(Box::new(delivery)), Some(last))
     }

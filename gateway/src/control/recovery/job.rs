@@ -18,9 +18,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::events::Replay;
 use super::filter::{LetterFilter, LetterFilterSpec};
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, JobId, TenantId};
+use crate::event::{DeliveryId, EventId, JobId, TenantId};
 use crate::store::{Burial, Store, StoreError};
 
 /// Jobs of one tenant that may be under way at once.
@@ -38,6 +39,8 @@ pub const MAX_RATE: u32 = 100_000;
 const OPEN: &str = "retry-jobs";
 /// The format of what is kept.
 const FORMAT: u8 = 1;
+/// Of orders that replay events: a release that knows of none leaves them alone.
+const REPLAYS: u8 = 2;
 /// The shortest time to live: it takes a note away.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
@@ -69,6 +72,32 @@ pub struct Order {
     pub rate: u32,
     /// Whether it only counts.
     pub dry_run: bool,
+    /// Events to replay, instead of dead letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+}
+
+/// What jobs go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    /// Dead letters.
+    Retry,
+    /// Events.
+    Replay,
+}
+
+impl Order {
+    /// What it goes over.
+    pub fn kind(&self) -> JobKind {
+        if self.replay.is_some() { JobKind::Replay } else { JobKind::Retry }
+    }
+
+    fn format(&self) -> u8 {
+        match self.kind() {
+            JobKind::Retry => FORMAT,
+            JobKind::Replay => REPLAYS,
+        }
+    }
 }
 
 /// Where a job stands.
@@ -126,12 +155,23 @@ pub struct Progress {
     pub before: Option<(Timestamp, DeliveryId)>,
     /// What is being put back: counted in `matched`, not in `retried`.
     pub batch: Vec<DeliveryId>,
+    /// The same of a replay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventId>,
+    /// Where a replay goes on in its shard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_event: Option<EventId>,
 }
 
 impl Progress {
     /// Whether nothing more happens.
     pub fn is_over(&self) -> bool {
         self.state != JobState::Running
+    }
+
+    /// How many are being put back.
+    pub fn in_batch(&self) -> usize {
+        self.batch.len() + self.events.len()
     }
 
     /// Where it goes on, as a place in a listing.
@@ -177,14 +217,14 @@ struct Versioned<T> {
     value: T,
 }
 
-fn write(value: &impl Serialize) -> Bytes {
-    Bytes::from(serde_json::to_vec(&Versioned { v: FORMAT, value }).expect("plain data"))
+fn write(v: u8, value: &impl Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(&Versioned { v, value }).expect("plain data"))
 }
 
 /// None of what a newer release wrote: it works on that itself.
 fn read<T: serde::de::DeserializeOwned>(note: &[u8]) -> Option<T> {
     let note: Versioned<T> = serde_json::from_slice(note).ok()?;
-    (note.v <= FORMAT).then_some(note.value)
+    (note.v <= REPLAYS).then_some(note.value)
 }
 
 fn topic(tenant: TenantId) -> String {
@@ -232,19 +272,20 @@ pub async fn open(store: &dyn Store) -> Result<Vec<Open>, StoreError> {
 /// Begins a job. It is named as open first: what is named and not there is passed over, what is there and not named would never begin.
 pub(super) async fn begin(store: &dyn Store, tenant: TenantId, order: &Order) -> Result<(), StoreError> {
     let open = Open { tenant, job: order.id, created_at: order.created_at };
-    store.say(OPEN, &order.id.to_string(), write(&open), JOB_AGE).await?;
-    store.say(&topic(tenant), &format!("{}/order", order.id), write(&Note::Order(order.clone())), JOB_AGE).await
+    store.say(OPEN, &order.id.to_string(), write(order.format(), &open), JOB_AGE).await?;
+    let note = write(order.format(), &Note::Order(order.clone()));
+    store.say(&topic(tenant), &format!("{}/order", order.id), note, JOB_AGE).await
 }
 
 /// Asks for a job's end.
 pub(super) async fn cancel(store: &dyn Store, tenant: TenantId, id: JobId) -> Result<(), StoreError> {
-    store.say(&topic(tenant), &format!("{id}/cancel"), write(&Note::Cancel { job: id }), JOB_AGE).await
+    store.say(&topic(tenant), &format!("{id}/cancel"), write(FORMAT, &Note::Cancel { job: id }), JOB_AGE).await
 }
 
 /// Notes how far a job is. For who works on it.
 pub async fn note(store: &dyn Store, tenant: TenantId, id: JobId, progress: &Progress) -> Result<(), StoreError> {
     let note = Note::Progress { job: id, progress: progress.clone() };
-    store.say(&topic(tenant), &format!("{id}/progress"), write(&note), JOB_AGE).await
+    store.say(&topic(tenant), &format!("{id}/progress"), write(FORMAT, &note), JOB_AGE).await
 }
 
 /// Keeps what a job has to do, and its name among the open ones, for another while. For who takes it up.

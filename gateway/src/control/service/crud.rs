@@ -119,6 +119,11 @@ impl Control {
         .await
     }
 
+    /// When a request was first made that may come again.
+    pub(in crate::control) async fn moment(&self, again: Option<&Idempotency>) -> Result<Timestamp, Error> {
+        Ok(self.seed(again).await?.now)
+    }
+
     pub(super) async fn seed(&self, again: Option<&Idempotency>) -> Result<Seed, Error> {
         let body = again.map_or_else(Vec::new, |again| again.body.to_vec());
         let secret = hex::encode(self.random::<32>()?);

@@ -52,7 +52,8 @@ impl Control {
             let entry = found.ok_or_else(|| Error::missing::<Destinations>(reference))?;
             let mut spec = entry.open(draft.with())?;
             let signing = &mut spec.signing;
-            if signing.secrets.contains(&secret) {
+            let is_made = signing.secrets.contains(&secret) || signing.retiring.iter().any(|one| one.secret == secret);
+            if is_made {
                 return Ok(entry);
             }
             let until = seed.now.after(rotation.overlap);

@@ -46,6 +46,19 @@ fn opened(now: Timestamp) -> Circuit {
 }
 
 #[test]
+fn a_probe_that_was_not_used_makes_room_for_another_at_once() {
+    let (mut circuit, breaker) = (opened(START), breaker());
+    let now = later(breaker.pause_ms);
+    assert_eq!(circuit.begin(&breaker, now), Some(true));
+    assert_eq!(circuit.begin(&breaker, now), None);
+    circuit.unused();
+    assert_eq!(circuit.begin(&breaker, now), Some(true));
+    circuit.succeeded(&breaker, true, now);
+    circuit.unused();
+    assert_eq!(circuit.standing(&breaker, now), Standing::Probing(2), "what has passed has passed");
+}
+
+#[test]
 fn failures_in_a_row_open_it() {
     let (mut circuit, breaker) = (circuit(), breaker());
     for round in 0..2 {

@@ -4,13 +4,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{
-    BATCH, BATCH_BYTES, CRASHES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, SUSPECT, ShardLoop,
-    THROTTLED, TICK, budget, class_of, is_held, is_over, item_of, limit, size, wait_of,
+    BATCH, BATCH_BYTES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, SUSPECT, ShardLoop, THROTTLED, TICK,
+    budget, class_of, is_held, is_over, item_of, limit, size, wait_of,
 };
 use crate::clock::{Timestamp, monotonic};
-use crate::control::snapshot::Diverted;
+use crate::control::snapshot::{Diverted, Percent};
 use crate::dispatch::budget::Class;
 use crate::dispatch::gate::Pass;
+use crate::dispatch::order;
 use crate::dispatch::record::Held;
 use crate::dispatch::wait::Wait;
 use crate::dispatch::work::{Item, source_of, tenant_of};
@@ -20,6 +21,8 @@ use crate::store::{QueueKey, StoreError};
 /// The state of the round over what is older.
 #[derive(Default)]
 pub(super) struct Older {
+    /// Whether the queues that an earlier owner left are known.
+    has_found: bool,
     looked_at: Option<Instant>,
     low_read_at: Option<Instant>,
     /// How much the last read of the low lane found.
@@ -32,6 +35,8 @@ pub(super) struct Older {
     throttled: bool,
     /// When the next of what waits for plugins, or for a destination's rate or circuit, may go on, as far as the last look told.
     gates_at: Option<Instant>,
+    /// When the next line is due in which nothing is now.
+    lines_at: Option<Timestamp>,
 }
 
 impl Round for Older {
@@ -42,6 +47,7 @@ impl Round for Older {
             of.windows.look_again();
         }
         self.throttled = false;
+        self.lines_at = of.windows.ring(now);
         if now.since(self.reclaimed_at) >= of.hold.lease.ttl {
             self.reclaim(of).await?;
         }
@@ -71,7 +77,8 @@ impl Round for Older {
         // Queues are not looked at again before that.
         let looked = self.looked_at.map_or(LOOK, |at| LOOK.saturating_sub(at.elapsed()));
         let gates = self.gates_at.map_or(longest, |at| at.saturating_duration_since(monotonic()).max(looked));
-        let longest = longest.min(gates).max(TICK);
+        let lines = self.lines_at.map_or(longest, |at| at.since(now));
+        let longest = longest.min(gates).min(lines).max(TICK);
         let budget = &of.shared.in_flight;
         tokio::select! {
             () = of.stirred.notified() => {}
@@ -86,34 +93,22 @@ impl Round for Older {
 impl Older {
     /// What an owner before this one left: its parked queues and its unfinished entries.
     pub(super) async fn take_over(&mut self, of: &ShardLoop) -> Result<(), StoreError> {
-        for (queue, length) in of.shared.store.queues(&of.hold.lease).await? {
-            of.windows.found(queue, length);
-            of.worker.gates.found(&of.shared, queue);
-            of.worker.admission.found(&of.shared.snapshots.load(), queue);
+        if !self.has_found {
+            of.worker.begun.find(&of.shared).await?;
+            for (queue, length) in of.shared.store.queues(&of.hold.lease).await? {
+                of.windows.found(queue, length);
+                of.worker.gates.found(&of.shared, queue);
+                of.worker.admission.found(&of.shared.snapshots.load(), queue);
+            }
+            self.has_found = true;
         }
         while self.reclaim(of).await? > 0 {}
         Ok(())
     }
 
     async fn reclaim(&mut self, of: &ShardLoop) -> Result<usize, StoreError> {
-        let Some(mut grant) = of.take(Class::Reclaimed, BATCH, BATCH_BYTES, &mut self.throttled) else {
-            // Nothing is free, or the shard is paused.
-            let _either = tokio::time::timeout(THROTTLED, of.shared.in_flight.freed()).await;
-            return Ok(1);
-        };
-        let _claiming = of.claiming.lock().await;
-        let held = of.table.entries().clone();
-        let claimed = of.shared.store.reclaim(&of.hold.lease, &held, budget(&grant)).await?;
+        let count = of.reclaim(&mut self.throttled).await?;
         self.reclaimed_at = of.shared.clock.now();
-        let count = claimed.len();
-        for claimed in claimed {
-            let grant = grant.split(claimed.event.request.size());
-            match claimed.claims {
-                CRASHES.. => of.give_up(claimed, grant).await,
-                SUSPECT.. => of.run_alone(claimed, grant).await,
-                _ => of.start(claimed, grant).await,
-            }
-        }
         Ok(count)
     }
 
@@ -161,21 +156,27 @@ impl Older {
             let limits = |queue| limit(&of.worker, &snapshot, idle, queue);
             let Some(mut turn) = of.windows.next(&limits) else { break };
             let (queue, bytes) = (turn.queue, turn.bytes.min(BATCH_BYTES));
-            let Some(mut grant) = of.take(class_of(&snapshot, queue), turn.permits.len(), bytes, &mut self.throttled) else {
+            let class = match class_of(&snapshot, queue) {
+                // What keeps an order comes this way even if nothing waits.
+                Class::CatchUp if matches!(queue, QueueKey::Ordered(..)) && of.windows.waiting(queue) <= BATCH as u64 => {
+                    Class::Normal
+                }
+                class => class,
+            };
+            let Some(mut grant) = of.take(class, turn.permits.len(), bytes, &mut self.throttled) else {
                 of.windows.put_back(turn);
                 if of.shared.in_flight.is_exhausted() {
                     break;
                 }
                 continue;
             };
-            let jobs = match of.shared.store.unpark(&of.hold.lease, queue, budget(&grant)).await {
-                Ok(jobs) => jobs,
+            let (jobs, _lining) = match of.unpark(queue, budget(&grant)).await {
+                Ok(taken) => taken,
                 Err(error) => {
                     of.windows.put_back(turn);
                     return Err(error);
                 }
             };
-            of.windows.unparked(queue, jobs.len() as u64, jobs.last().map(|job| job.since));
             count += jobs.len();
             let (now, wait) = (of.shared.clock.now(), wait_of(&of.worker, &snapshot, queue));
             for job in jobs {
@@ -183,11 +184,23 @@ impl Older {
                 if let Some(permit) = &mut permit {
                     permit.weigh(bytes);
                 }
-                let diverted = source_of(&job.work).filter(|source| is_held(&snapshot, Diverted::Source(*source)));
+                let retries_wait = job.line.is_some() && job.attempts > 0 && snapshot.traffic.retries == Percent::NONE;
+                let diverted = source_of(&job.work).filter(|source| {
+                    // What was held of a source is older than what waits in its tenant's queue.
+                    let is_behind = |tenant| of.windows.is_waiting(QueueKey::Source(tenant, *source));
+                    is_held(&snapshot, Diverted::Source(*source)) || matches!(queue, QueueKey::Tenant(tenant) if is_behind(tenant))
+                });
                 let pass = match queue {
                     // What is given up needs no turn.
-                    QueueKey::Destination(..) if wait.over_for(&of.shared, job.spent, job.since, now).is_some() => Pass::None,
-                    QueueKey::Destination(..) => of.worker.admission.pass(&snapshot, queue, now).map_or(Pass::None, Pass::Turn),
+                    QueueKey::Destination(..) | QueueKey::Ordered(..)
+                        if wait.over_for(&of.shared, job.spent, job.since, now).is_some() =>
+                    {
+                        Pass::None
+                    }
+                    QueueKey::Ordered(..) if retries_wait => Pass::None,
+                    QueueKey::Destination(..) | QueueKey::Ordered(..) => {
+                        of.worker.admission.pass(&snapshot, queue, now).map_or(Pass::None, Pass::Turn)
+                    }
                     _ => of.worker.gates.pass(&of.shared, &snapshot, queue, now),
                 };
                 let item = Item { pass, ..item_of(job, Held::of(grant.split(bytes), permit), wait) };
@@ -198,7 +211,11 @@ impl Older {
                         let queue = QueueKey::Source(tenant_of(&item.work), source);
                         of.park(item, queue, Wait::Held).await;
                     }
-                    None => of.spawn(item),
+                    None => match item.line.filter(|_| retries_wait) {
+                        Some(line) => of.worker.send(order::stays(&of.shared, item, line, Wait::RetriesPaused)).await,
+                        None if item.line.is_some_and(|line| line.claims >= SUSPECT) => of.suspect(item).await,
+                        None => of.launch(item).await,
+                    },
                 }
             }
         }

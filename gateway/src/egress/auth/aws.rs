@@ -1,6 +1,6 @@
 //! AWS Signature Version 4, as API Gateway, Lambda's URLs, EventBridge or S3 ask for it. Pure.
 //!
-//! Signed are method, path, query, host, date, `content-type` and the body's hash.
+//! Signed are method, path, query, host, date, `content-type`, what begins with `x-amz-`, and the body's hash.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -49,6 +49,11 @@ impl Aws {
         Self { credentials, region, service }
     }
 
+    /// Whether a header tells the service what to do, as `x-amz-acl` or `x-amz-target` does.
+    pub(in crate::egress) fn orders(name: &HeaderName) -> bool {
+        name.as_str().starts_with("x-amz-")
+    }
+
     /// Signs a request that is complete but for this.
     pub(in crate::egress) fn sign(&self, request: &mut OutRequest, now: Timestamp) -> Result<(), Fault> {
         let fault = |error: &dyn std::fmt::Display| Fault::NotSigned(error.to_string());
@@ -69,8 +74,9 @@ impl Aws {
             .map_err(|error| fault(&error))?
             .into();
         let url = format!("{}{}", request.target.origin(), request.path_and_query);
-        let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let headers = content_type.map(|value| (CONTENT_TYPE.as_str(), value)).into_iter();
+        let signed = |name: &HeaderName| *name == CONTENT_TYPE || Self::orders(name);
+        let headers = request.headers.iter().filter(|(name, _)| signed(name));
+        let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let signed = SignableRequest::new(request.method.as_str(), url, headers, SignableBody::Bytes(&request.body))
             .and_then(|signable| sign(signable, &params));
         let (instructions, _) = signed.map_err(|error| fault(&error))?.into_parts();

@@ -70,7 +70,6 @@ pub struct OAuth {
     asking: tokio::sync::Mutex<()>,
 }
 
-#[derive(Clone)]
 enum State {
     None,
     Some { header: HeaderValue, until: Timestamp },
@@ -163,7 +162,9 @@ impl OAuth {
             deadline: ASK,
             gzip: false,
             wants_headers: false,
+            reads: None,
             credentials: None,
+            labels: None,
         };
         let mut exchange = Exchange::new(inner, request, clock, MAX_ANSWER);
         match tokio::time::timeout(ASK, exchange.run()).await {

@@ -10,33 +10,23 @@ use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::TrySendError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::super::auth::{Credentials, Token};
 use super::super::connect;
-use super::super::fault::Fault;
+use super::super::fault::{Fault, is_unprocessed};
 use super::super::gzip;
-use super::super::metered::{Allowance, Metered};
-use super::super::policy::AddressPolicy;
-use super::super::pool::{Admission, Connection, Driver, Http1, Spoken};
-use super::super::proxy::{self, Proxy};
-use super::super::target::{PoolKey, Target};
+use super::super::handshake::{self, H2_STREAM_WINDOW};
+use super::super::pool::{Admission, Connection, Http1, Spoken};
+use super::super::proxy::Proxy;
+use super::super::target::Target;
 use super::{Inner, MAX_RESPONSE_HEAD, OutRequest};
 use crate::clock::Clock;
 
 /// How long a connection may take to come to rest after its response before it is not kept.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How often the server behind an HTTP/2 connection is asked whether it lives while requests wait for it.
-const H2_PING_EVERY: Duration = Duration::from_secs(20);
-const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// What an HTTP/2 server may send of one body before it is read.
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-/// Settings, pings and the like, on any HTTP/2 connection.
-const H2_HOUSEKEEPING: usize = 256 * 1024;
 /// Each byte of a body may come in a chunk of its own, with five bytes of frame.
 const CHUNKED_OVERHEAD: usize = 6;
 
@@ -91,7 +81,7 @@ impl<'a> Exchange<'a> {
             self.authorize(credentials).await?;
         }
         let key = self.request.target.key;
-        let Admission { permit: _permit, spoken, gate, connection } = self.inner.pool.admit(key).await;
+        let Admission { permits: _permits, spoken, gate, connection } = self.inner.pool.admit(key).await;
         let kept = connection.is_some();
         let connection = match connection {
             Some(connection) => connection,
@@ -99,9 +89,9 @@ impl<'a> Exchange<'a> {
             None => Box::pin(self.connect(spoken, &gate)).await?,
         };
         match self.exchange(connection).await {
-            Err(Unsent { unwritten: true, .. }) if kept => {
+            Err(Unsent { unwritten, unprocessed, .. }) if unprocessed || (unwritten && kept) => {
                 self.resent = true;
-                let connection = Box::pin(self.open()).await?;
+                let connection = Box::pin(self.connect(spoken, &gate)).await?;
                 Box::pin(self.exchange(connection)).await.map_err(|unsent| unsent.fault)
             }
             outcome => outcome.map_err(|unsent| unsent.fault),
@@ -166,13 +156,11 @@ impl<'a> Exchange<'a> {
         let (inner, target) = (self.inner, Arc::clone(&self.request.target));
         self.stage = Stage::Resolve;
         if let Some(proxy) = &target.proxy {
-            let tunnel = self.through(proxy, &target).await?;
+            let tunnel = proxy.lead(inner, &target, &mut self.stage).await?;
             return self.speak(tunnel, &target, permit).await;
         }
-        if let Some(environment) = &inner.proxies
-            && let Some(proxy) = Proxy::of_environment(environment, &target)?
-        {
-            let tunnel = self.through(&proxy, &target).await?;
+        if let Some(proxy) = Proxy::of_environment(inner, &target)? {
+            let tunnel = proxy.lead(inner, &target, &mut self.stage).await?;
             return self.speak(tunnel, &target, permit).await;
         }
         let addresses = inner.resolver.resolve(&target).await?;
@@ -181,50 +169,21 @@ impl<'a> Exchange<'a> {
         self.speak(stream, &target, permit).await
     }
 
-    /// A tunnel to one of the target's addresses.
-    async fn through(&mut self, proxy: &Proxy, target: &Target) -> Result<TokioIo<Upgraded>, Fault> {
-        let inner = self.inner;
-        let places: Vec<String> = if inner.names_at_proxy && proxy.is_operators {
-            vec![target.place()]
-        } else {
-            inner.resolver.resolve(target).await?.iter().map(ToString::to_string).collect()
-        };
-        let found = if proxy.is_operators {
-            inner.resolver.resolve_by(&proxy.target, &AddressPolicy::open()).await
-        } else {
-            inner.resolver.resolve(&proxy.target).await
-        };
-        let unreachable = |fault: Fault| proxy::failed(fault.to_string());
-        let addresses = found.map_err(unreachable)?;
-        self.stage = Stage::Connect;
-        let mut fault = None;
-        for place in places {
-            let stream = connect::tcp(&addresses).await.map_err(unreachable)?;
-            let tunnel = if proxy.target.is_tls() {
-                let (stream, _) = inner.tls.connect(&proxy.target, stream).await.map_err(unreachable)?;
-                proxy.tunnel(stream, &place).await
-            } else {
-                proxy.tunnel(stream, &place).await
-            };
-            match tunnel {
-                Ok(tunnel) => return Ok(tunnel),
-                Err(error) => fault = Some(error),
-            }
-        }
-        Err(fault.unwrap_or_else(|| proxy::failed("the destination has no address")))
-    }
-
     /// TLS and HTTP over a stream to the target.
     async fn speak<T>(&mut self, stream: T, target: &Target, permit: OwnedSemaphorePermit) -> Result<Connection, Fault>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if !target.is_tls() {
-            return http1(stream, permit).await;
+            return handshake::http1(stream, permit).await;
         }
         self.stage = Stage::Tls;
         let (stream, is_http2) = self.inner.tls.connect(target, stream).await?;
-        if is_http2 { http2(self.inner, target.key, stream, permit).await } else { http1(stream, permit).await }
+        if is_http2 {
+            handshake::http2(&self.inner.pool, target.key, stream, permit).await
+        } else {
+            handshake::http1(stream, permit).await
+        }
     }
 
     async fn exchange(&mut self, connection: Connection) -> Result<(), Unsent> {
@@ -245,7 +204,10 @@ impl<'a> Exchange<'a> {
                 let doubt = Doubt(Some(&connection));
                 let mut sender = connection.sender.clone();
                 let message = self.message(Spoken::Http2);
-                let response = sender.try_send_request(message).await.map_err(|error| self.unsent(error))?;
+                let response = sender.try_send_request(message).await.map_err(|error| {
+                    let unsent = self.unsent(error);
+                    if connection.allowance.is_used_up() { Unsent { fault: Fault::HeadTooLarge, ..unsent } } else { unsent }
+                })?;
                 doubt.settle();
                 self.read(response).await;
             }
@@ -253,12 +215,15 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Takes the headers out of the request; [`Self::unsent`] puts them back.
+    /// Takes the headers out of the request; [`Self::unsent`] puts them back. HTTP/2 does not give them back once they were written, and
+    /// yet they may be wanted again.
     fn message(&mut self, spoken: Spoken) -> Message {
         let target = &self.request.target;
         let mut message = Request::new(Full::new(self.request.body.clone()));
         *message.method_mut() = self.request.method.clone();
-        let mut headers: HeaderMap = std::mem::take(&mut self.request.headers);
+        let may_be_refused = spoken == Spoken::Http2 && !self.resent;
+        let mut headers: HeaderMap =
+            if may_be_refused { self.request.headers.clone() } else { std::mem::take(&mut self.request.headers) };
         if spoken == Spoken::Http2 {
             let mut parts = http::uri::Parts::default();
             parts.scheme = Some(target.scheme.clone());
@@ -280,7 +245,7 @@ impl<'a> Exchange<'a> {
         if let Some(message) = message {
             self.request.headers = message.into_parts().0.headers;
         }
-        Unsent { fault: Fault::from(error.error()), unwritten }
+        Unsent { fault: Fault::from(error.error()), unwritten, unprocessed: is_unprocessed(error.error()) }
     }
 
     /// Reads the body up to the cap. However it ends, the head has come.
@@ -333,7 +298,7 @@ pub(in crate::egress) struct Kept {
 
 impl Kept {
     /// Takes as much as there is room for; answers how much that is.
-    fn extend(&mut self, room: &Arc<Semaphore>, data: &[u8]) -> usize {
+    pub(in crate::egress) fn extend(&mut self, room: &Arc<Semaphore>, data: &[u8]) -> usize {
         let wanted = data.len().min(room.available_permits());
         let permits = u32::try_from(wanted).ok().and_then(|wanted| room.clone().try_acquire_many_owned(wanted).ok());
         let Some(permits) = permits else { return 0 };
@@ -346,7 +311,7 @@ impl Kept {
     }
 
     /// The bytes; their room is free again once the last copy of them is gone.
-    pub(super) fn freeze(self) -> Bytes {
+    pub(in crate::egress) fn freeze(self) -> Bytes {
         if self.bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(self) }
     }
 }
@@ -362,6 +327,8 @@ struct Unsent {
     fault: Fault,
     /// Whether it is certain that nothing of the request was written.
     unwritten: bool,
+    /// Whether the server said that it did nothing with the request.
+    unprocessed: bool,
 }
 
 /// Retires its connection unless it is settled.
@@ -379,45 +346,4 @@ impl Drop for Doubt<'_> {
             connection.retire();
         }
     }
-}
-
-async fn http1<T>(stream: T, permit: OwnedSemaphorePermit) -> Result<Connection, Fault>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let allowance = Allowance::default();
-    let io = TokioIo::new(Metered::new(stream, allowance.clone(), permit));
-    let (sender, connection) =
-        http1::Builder::new().max_buf_size(MAX_RESPONSE_HEAD).handshake(io).await.map_err(|error| Fault::from(&error))?;
-    let driver = drive(connection);
-    Ok(Connection::Http1(Http1 { sender, allowance, _driver: driver }))
-}
-
-async fn http2<T>(inner: &Inner, key: PoolKey, stream: T, permit: OwnedSemaphorePermit) -> Result<Connection, Fault>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let allowance = Allowance::default();
-    allowance.add(H2_HOUSEKEEPING);
-    let io = TokioIo::new(Metered::new(stream, allowance.clone(), permit));
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .max_header_list_size(MAX_RESPONSE_HEAD as u32)
-        .keep_alive_interval(H2_PING_EVERY)
-        .keep_alive_timeout(H2_PING_TIMEOUT)
-        .handshake(io)
-        .await
-        .map_err(|error| Fault::from(&error))?;
-    let driver = drive(connection);
-    Ok(Connection::Http2(inner.pool.share(key, sender, allowance, driver)))
-}
-
-fn drive<E: std::error::Error>(connection: impl Future<Output = Result<(), E>> + Send + 'static) -> Driver {
-    let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended");
-        }
-    });
-    Driver(task.abort_handle())
 }

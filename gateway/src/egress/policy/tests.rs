@@ -7,7 +7,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn allowing(nets: &[&str]) -> AddressPolicy {
-    AddressPolicy { allow: nets.iter().map(|net| net.parse().unwrap()).collect(), ports: vec![] }
+    AddressPolicy { allow: nets.iter().map(|net| net.parse().unwrap()).collect(), ..AddressPolicy::default() }
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn metadata_needs_an_entry_for_that_one_address() {
 fn ports() {
     assert_eq!(AddressPolicy::default().check_port(0), Err(Refusal::Port));
     assert_eq!(AddressPolicy::default().check_port(25), Ok(()));
-    let narrow = AddressPolicy { allow: vec![], ports: vec![443] };
+    let narrow = AddressPolicy { ports: vec![443], ..AddressPolicy::default() };
     assert_eq!(narrow.check_port(443), Ok(()));
     assert_eq!(narrow.check_port(80), Err(Refusal::Port));
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::egress::policy::AddressPolicy;
-use crate::egress::target::{TargetConfig, TlsOptions};
+use crate::egress::target::{Speaks, TargetConfig, TlsOptions};
 use crate::event::{DestinationId, Revision, TenantId};
 
 fn target(url: &str, append: bool) -> Arc<Target> {
@@ -14,6 +14,7 @@ fn target(url: &str, append: bool) -> Arc<Target> {
         append_path: append,
         append_query: append,
         tls: TlsOptions::default(),
+        speaks: Speaks::Http,
     };
     Arc::new(Target::new(&config, &AddressPolicy::default()).unwrap())
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::egress::broker::{Login, Protocol};
 
 fn config(url: &str) -> TargetConfig {
     TargetConfig {
@@ -11,6 +12,7 @@ fn config(url: &str) -> TargetConfig {
         append_path: false,
         append_query: false,
         tls: TlsOptions::default(),
+        speaks: Speaks::Http,
     }
 }
 
@@ -33,15 +35,17 @@ fn good_urls_are_taken_apart() {
 
 #[test]
 fn bad_urls_are_refused_by_name() {
-    assert_eq!(target("ftp://example.com").unwrap_err(), TargetError::Scheme);
-    assert_eq!(target("file:///etc/passwd").unwrap_err(), TargetError::Scheme);
+    assert_eq!(target("ftp://example.com").unwrap_err(), TargetError::Scheme("http", "https"));
+    assert_eq!(target("file:///etc/passwd").unwrap_err(), TargetError::Scheme("http", "https"));
     assert_eq!(target("https://user@example.com").unwrap_err(), TargetError::Userinfo);
     assert_eq!(target("https://:pass@example.com").unwrap_err(), TargetError::Userinfo);
     assert_eq!(target("https://example.com/#x").unwrap_err(), TargetError::Fragment);
     assert_eq!(target("https://example.com:0").unwrap_err(), TargetError::Refused(Refusal::Port));
     assert_eq!(target(&format!("https://example.com/{}", "x".repeat(MAX_URL))).unwrap_err(), TargetError::TooLong);
-    for malformed in ["", "example.com", "https://", "https://a b/", "https://example.com:99999"] {
-        assert!(matches!(target(malformed).unwrap_err(), TargetError::Malformed(_) | TargetError::Scheme), "{malformed}");
+    for malformed in
+        ["", "example.com", "https://", "https://a b/", "https://example.com:99999", "http://[fe80::1%25eth0]/", "http://[::1"]
+    {
+        assert!(matches!(target(malformed).unwrap_err(), TargetError::Malformed(_) | TargetError::Scheme(..)), "{malformed}");
     }
 }
 
@@ -108,11 +112,41 @@ fn certificates_are_read_or_refused() {
     }
 }
 
+fn nats(url: &str) -> Result<Target, TargetError> {
+    let protocol = Protocol::Nats { subject: "hooks".to_owned(), stream: None };
+    let speaks = Speaks::Broker(Broker { protocol, login: Login::None });
+    Target::new(&TargetConfig { speaks, ..config(url) }, &AddressPolicy::default())
+}
+
+#[test]
+fn a_broker_s_url_is_an_address() {
+    for (url, origin) in [
+        ("nats://n.example.com", "nats://n.example.com:4222"),
+        ("NATS://n.example.com:80/", "nats://n.example.com:80"),
+        ("tls://n.example.com:443", "tls://n.example.com:443"),
+        ("nats://[2606:4700::1]:1", "nats://[2606:4700::1]:1"),
+    ] {
+        let target = nats(url).unwrap();
+        assert_eq!((target.origin().as_str(), target.is_tls()), (origin, url.starts_with("tls")));
+    }
+    assert_eq!(nats("http://n.example.com").unwrap_err(), TargetError::Scheme("nats", "tls"));
+    assert_eq!(nats("amqp://n.example.com").unwrap_err(), TargetError::Scheme("nats", "tls"));
+    assert_eq!(target("nats://n.example.com").unwrap_err(), TargetError::Scheme("http", "https"));
+    assert_eq!(nats("nats://n.example.com/hooks").unwrap_err(), TargetError::PathOfBroker);
+    assert_eq!(nats("nats://n.example.com/?hooks").unwrap_err(), TargetError::PathOfBroker);
+    assert_eq!(nats("nats://me:secret@n.example.com").unwrap_err(), TargetError::Userinfo);
+    for private in ["127.0.0.1", "0x7f.1", "2130706433", "[::1]", "[::ffff:10.0.0.1]", "169.254.169.254"] {
+        assert!(matches!(nats(&format!("nats://{private}")), Err(TargetError::Refused(_))), "{private}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "\\PC{0,60}") {
         let _ = target(&text);
         let _ = target(&format!("https://{text}"));
+        let _ = nats(&text);
+        let _ = nats(&format!("nats://{text}"));
     }
 
     /// Whatever the spelling of a dotted address, the connection goes where the check looked.

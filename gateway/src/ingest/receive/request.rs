@@ -13,10 +13,10 @@ use super::answer::{self, Answer, Extra, Refusal, jitter};
 use super::body::{self, BodyError, Room};
 use super::connection::Context;
 use super::gate::{self, Said};
-use super::{Limits, Shared, dedup};
+use super::{Limits, Shared, cloud_event, dedup, handshake};
 use crate::clock::{self, Timestamp};
 use crate::config::units::ShownSize;
-use crate::control::snapshot::{Source, Tenant};
+use crate::control::snapshot::{Format, Source, Tenant};
 use crate::event::{self, Event, EventId, Header, Lane, Revision, Shard, SourceId};
 use crate::ingest::accept::AcceptError;
 use crate::ingest::quota::Quota;
@@ -43,6 +43,7 @@ pub(super) async fn handle(context: &Context, request: Request<Incoming>) -> Ans
     let (answer, result, event) = match &outcome {
         Ok(Taken::Event(id, Accepted::New { .. })) => (answer::accepted(*id), Ingested::Accepted, Some(*id)),
         Ok(Taken::Event(_, Accepted::Duplicate(first))) => (answer::duplicate(*first), Ingested::Duplicate, Some(*first)),
+        Ok(Taken::Permitted(answer)) => (answer.clone(), Ingested::Answered, None),
         Ok(Taken::Answered(response)) => (answer::given(response.clone()), Ingested::Answered, None),
         Err(refusal) => {
             if has_body {
@@ -73,6 +74,8 @@ enum Taken {
     Event(EventId, Accepted),
     /// A plugin answered it; it is no event.
     Answered(Response),
+    /// It asked whether its sender may send.
+    Permitted(Answer),
 }
 
 async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -> Result<Taken, Refusal> {
@@ -80,6 +83,9 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     let limits = &shared.limits;
     let (source, revision) = find(shared, head.uri.path())?;
     let source = &*seen.source.insert(source);
+    if let Some(answered) = handshake::answer(source, head).filter(|_| source.enabled) {
+        return answered.map(Taken::Permitted);
+    }
     check_head(limits, source, head)?;
     let trust = if source.trust_trace { Trust::Parent } else { Trust::Link };
     seen.trace = shared.parts.spans.incoming(head.headers.get("traceparent").map(|value| value.as_bytes()), trust);
@@ -116,7 +122,14 @@ async fn take(context: &Context, seen: &mut Seen, head: &Head, body: Incoming) -
     };
     let dedup = source.dedup.as_ref().and_then(|rule| dedup::key(rule, source.id, &event.request));
     let event = source.verifier.verify_by(event, seen.now, verdict).map_err(|error| unauthorized(&error))?;
-    let shard = tenant.shards.place(event.event().id, dedup.as_ref().map(|dedup| &dedup.key));
+    if source.format == Format::CloudEvents {
+        cloud_event::check(&event.event().request).map_err(not_a_cloud_event)?;
+    }
+    let shard = if source.is_ordered {
+        tenant.shards.home()
+    } else {
+        tenant.shards.place(event.event().id, dedup.as_ref().map(|dedup| &dedup.key))
+    };
     let lane = choose_lane(shared, source, shard, &quota, revision, head, seen.now)?;
     seen.lane = Some(lane);
     let acceptance = Acceptance { event, shard, lane, dedup };
@@ -189,7 +202,9 @@ fn choose_lane(
     if snapshot.traffic.diversion(source.tenant.id, source.id, shard).is_some() {
         return Ok(Lane::Held);
     }
-    Ok(shared.parts.acceptor.quotas().lane(quota, &source.tenant.plan, now))
+    let lane = shared.parts.acceptor.quotas().lane(quota, &source.tenant.plan, now);
+    // What comes by the low lane would be overtaken.
+    Ok(if source.is_ordered { Lane::Normal } else { lane })
 }
 
 /// The source that a path names, whatever it looks like.
@@ -290,6 +305,12 @@ fn refuse_body(error: BodyError, cap: usize, limits: &Limits) -> Refusal {
 fn unauthorized(error: &VerifyError) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, error.code(), "Not verified", Ingested::Unauthorized)
         .detail(format!("The source refuses the request: {error}. Nothing was kept."))
+}
+
+fn not_a_cloud_event((field, problem): (&'static str, String)) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "not_a_cloudevent", "Not a CloudEvent", Ingested::Refused)
+        .detail(format!("The source takes CloudEvents 1.0 alone, and this is none: {problem}. Nothing was kept."))
+        .field(field)
 }
 
 fn not_accepted(error: &AcceptError, limits: &Limits) -> Refusal {

@@ -17,6 +17,8 @@ use crate::secret::Secret;
 pub enum VerifierConfig {
     /// Not at all.
     None {},
+    /// Nobody's: the source takes the gateway's own notices and nothing else.
+    Notices {},
     /// A key in a header or in a query parameter: exactly one of the two is named.
     ApiKey {
         /// The header.
@@ -217,7 +219,7 @@ impl VerifierConfig {
     pub fn redacted(&self) -> Self {
         let mut shown = self.clone();
         let secrets: Vec<&mut Secret> = match &mut shown {
-            Self::None {} => vec![],
+            Self::None {} | Self::Notices {} => vec![],
             Self::ApiKey { keys, .. } => keys.iter_mut().collect(),
             Self::Basic { users } => users.iter_mut().map(|user| &mut user.password).collect(),
             Self::Preset { secrets, .. } | Self::Hmac { secrets, .. } => secrets.iter_mut().collect(),
@@ -230,6 +232,7 @@ impl VerifierConfig {
 pub(super) fn build(config: &VerifierConfig) -> Result<Kind, ConfigError> {
     Ok(match config {
         VerifierConfig::None {} => Kind::None,
+        VerifierConfig::Notices {} => Kind::Notices,
         VerifierConfig::ApiKey { header, prefix, query, keys } => {
             check_secrets("keys", keys.iter())?;
             Kind::ApiKey(match (header, query) {

@@ -12,7 +12,7 @@ use super::{DONE, INVALID};
 use crate::plugin::engine::{self, Filling};
 
 /// Half the share of a thread of the gateway.
-const NICE: i32 = 3;
+const NICE: i32 = 10;
 
 /// The whole life of a compiler process. `main` calls it, before anything else, when the first argument is
 /// [`COMPILER_WORD`](super::COMPILER_WORD).

@@ -15,13 +15,15 @@ pub(in crate::plugin) struct Asking {
     exists: bool,
     answers: Arc<Vec<(TableOp, TableResult)>>,
     next: usize,
+    /// Bytes that these moved.
+    traffic: usize,
     /// What it was stopped for.
     pub(in crate::plugin) asked: Option<TableOp>,
 }
 
 impl Asking {
     pub(super) fn new(table: &Table) -> Self {
-        Self { exists: table.place.is_some(), answers: Arc::clone(&table.answers), next: 0, asked: None }
+        Self { exists: table.place.is_some(), answers: Arc::clone(&table.answers), next: 0, traffic: 0, asked: None }
     }
 }
 
@@ -133,7 +135,9 @@ fn ask<T>(
     if table.next >= limits.table_ops as usize {
         return Err(Stop::TableOps(limits.table_ops).into());
     }
+    table.traffic = table.traffic.saturating_add(op.bytes());
     let answer = match table.answers.get(table.next) {
+        _ if table.traffic > limits.table_traffic => return Err(Stop::TableTraffic(limits.table_traffic).into()),
         Some((known, answer)) if *known == op => answer.clone(),
         Some(_) => return Err(Stop::Trap("it asked its table for something else than when it ran before".into()).into()),
         None => {
@@ -147,6 +151,7 @@ fn ask<T>(
         Err(fault) => return Ok((Err(fault.into()),)),
     };
     if let TableAnswer::Value(Some(value)) = &answer {
+        store.data_mut().table.traffic += value.len();
         charge(store, value.len() as u64)?;
     }
     Ok((read(answer).ok_or(Error::NoTable),))

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use super::*;
@@ -22,21 +23,19 @@ fn does(work: impl FnOnce() + Send + 'static) -> Box<dyn Work> {
 /// Queues whose jobs say who they were when they run.
 struct Order {
     queues: Queues,
-    room: Arc<Semaphore>,
     ran: Arc<Mutex<Vec<TenantId>>>,
 }
 
 impl Order {
     fn new() -> Self {
-        Self { queues: Queues::default(), room: Arc::new(Semaphore::new(1_000_000)), ran: Arc::default() }
+        Self { queues: Queues::default(), ran: Arc::default() }
     }
 
     fn push(&mut self, tenant: TenantId, cost_us: u64, count: usize) {
         for _ in 0..count {
             let ran = Arc::clone(&self.ran);
-            let permit = || Arc::clone(&self.room).try_acquire_owned().unwrap();
             let work = does(move || lock(&ran).push(tenant));
-            self.queues.push(tenant, Job { cost_us, work, _room: [permit(), permit()] });
+            self.queues.push(Job { tenant, cost_us, cost: Arc::default(), work, _room: Held::nothing() });
         }
     }
 
@@ -126,22 +125,22 @@ async fn a_full_queue_makes_its_tenant_wait_and_nobody_else() {
     let first = ran.clone();
     pool.submit(
         TENANTS[0],
-        0,
+        Arc::default(),
         does(move || {
             gate.recv().unwrap();
             first.try_send(0).unwrap();
         }),
     )
     .await;
-    pool.submit(TENANTS[0], 0, does(|| {})).await;
+    pool.submit(TENANTS[0], Arc::default(), does(|| {})).await;
     let third = {
         let (pool, ran) = (Arc::clone(&pool), ran.clone());
-        tokio::spawn(async move { pool.submit(TENANTS[0], 0, does(move || ran.try_send(3).unwrap())).await })
+        tokio::spawn(async move { pool.submit(TENANTS[0], Arc::default(), does(move || ran.try_send(3).unwrap())).await })
     };
     tokio::task::yield_now().await;
     assert!(!third.is_finished(), "two are its limit");
     let other = ran.clone();
-    pool.submit(TENANTS[1], 0, does(move || other.try_send(1).unwrap())).await;
+    pool.submit(TENANTS[1], Arc::default(), does(move || other.try_send(1).unwrap())).await;
     // The thread that is to take it may have to be woken first, by this runtime.
     tokio::task::spawn_blocking(move || open.send(()).unwrap()).await.unwrap();
     third.await.unwrap();
@@ -154,11 +153,43 @@ async fn a_full_queue_makes_its_tenant_wait_and_nobody_else() {
 async fn long_calls_do_not_hold_up_short_ones_and_panics_cost_no_thread() {
     let pool = Pool::start(size(10, 10)).unwrap();
     let (open, gate) = sync_channel::<()>(0);
-    pool.submit(TENANTS[0], LONG_US + 1, does(move || gate.recv().unwrap())).await;
-    pool.submit(TENANTS[0], 0, does(|| panic!("a bug of ours"))).await;
+    let long = Arc::new(Cost::default());
+    long.is_taking_long();
+    pool.submit(TENANTS[0], long, does(move || gate.recv().unwrap())).await;
+    pool.submit(TENANTS[0], Arc::default(), does(|| panic!("a bug of ours"))).await;
     let (ran, done) = tokio::sync::oneshot::channel();
-    pool.submit(TENANTS[1], 0, does(move || ran.send(()).unwrap())).await;
+    pool.submit(TENANTS[1], Arc::default(), does(move || ran.send(()).unwrap())).await;
     done.await.unwrap();
     // The thread that is to take it may have to be woken first, by this runtime.
     tokio::task::spawn_blocking(move || open.send(()).unwrap()).await.unwrap();
+}
+
+/// Work that runs until somebody says that it may end, and tells of it now and then.
+fn endless(end: &Arc<AtomicBool>) -> Box<dyn Work> {
+    let end = Arc::clone(end);
+    does(move || {
+        while !end.load(Ordering::Relaxed) {
+            still_running();
+            thread::yield_now();
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_call_that_turns_out_to_be_long_gives_way_and_so_do_those_of_its_kind() {
+    let pool = Pool::start(size(10, 10)).unwrap();
+    let (cost, end) = (Arc::new(Cost::default()), Arc::new(AtomicBool::new(false)));
+    for _ in 0..3 {
+        pool.submit(TENANTS[0], Arc::clone(&cost), endless(&end)).await;
+    }
+    let (ran, done) = tokio::sync::oneshot::channel();
+    pool.submit(TENANTS[1], Arc::default(), does(move || ran.send(()).unwrap())).await;
+    done.await.expect("one thread for short calls, and three that never end");
+    assert!(cost.is_long());
+    assert_eq!(lock(&pool.long.queues).guests, 1, "the others wait for their turn among the long ones");
+
+    end.store(true, Ordering::Relaxed);
+    let (ran, done) = tokio::sync::oneshot::channel();
+    pool.submit(TENANTS[0], cost, does(move || ran.send(()).unwrap())).await;
+    done.await.expect("the place of the one that gave way is free again");
 }

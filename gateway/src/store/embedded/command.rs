@@ -14,10 +14,11 @@ use crate::event::{
     DeliveryId, EventId, Failure, Lane, PluginId, Revision, Shard, SourceId, TenantId, VersionHash, encode, encode_event,
     encode_with,
 };
+use crate::store::bookmark::StoredBookmark;
 use crate::store::row::Row;
 use crate::store::{
-    Acceptance, Accepted, ConfigChange, Dedup, DeliveryRecord, DeliveryState, Home, Lease, Origin, Purged, QueueKey, Record,
-    StoreError, Table, TableKey, TableOp, TableResult, Trimmed,
+    Acceptance, Accepted, BookmarkLimits, BookmarkName, Bookmarked, ConfigChange, Dedup, DeliveryRecord, DeliveryState, Home, Job,
+    Lease, Line, Origin, Purged, PutBack, QueueKey, Record, StoreError, Table, TableKey, TableOp, TableResult, Trimmed,
 };
 
 /// Where an answer goes.
@@ -27,8 +28,10 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Command {
     Accept(Vec<Entry>, Reply<Vec<Accepted>>),
     Record(Lease, Vec<Note>, Reply<()>),
+    PutBack(Lease, Vec<PutBack>, Reply<()>),
     Acquire(Shard, String, Duration, Reply<Option<Lease>>),
     Retry(Home, Vec<DeliveryId>, Timestamp, Reply<u64>),
+    Add(Home, Vec<(Move, DeliveryRecord)>, Reply<u64>),
     Trim(Lease, Box<Cut>, Reply<Trimmed>),
     Purge(Lease, TenantId, Box<Haul>, Reply<Purged>),
     Configure(Revision, Vec<ConfigChange>, Reply<Revision>),
@@ -37,6 +40,8 @@ pub(super) enum Command {
     Say(Vec<u8>, Bytes, Duration, Reply<()>),
     Table(TableCall, Reply<Vec<TableResult>>),
     DropTables(Home, Option<PluginId>, Reply<u64>),
+    KeepBookmark(Home, BookmarkName, Box<StoredBookmark>, BookmarkLimits, Reply<Bookmarked>),
+    DropBookmark(Home, BookmarkName, Reply<bool>),
     Probe(Reply<Duration>),
 }
 
@@ -120,6 +125,7 @@ pub(super) enum Target {
     Schedule(Timestamp),
     Queue(QueueKey),
     Dead { at: Timestamp, reason: Failure },
+    Line { queue: QueueKey, line: Line, output: u32, due: Timestamp },
 }
 
 impl Note {
@@ -148,6 +154,21 @@ impl Note {
 }
 
 impl Move {
+    /// New work that is due.
+    pub(super) fn scheduled(job: &Job, due: Timestamp) -> Self {
+        Self {
+            id: job.id,
+            to: Target::Schedule(due),
+            tenant: job.tenant(),
+            event: job.event(),
+            attempts: job.attempts,
+            spent: job.spent,
+            since: job.since,
+            bytes: counted(job.size()),
+            work: encode(&job.work),
+        }
+    }
+
     fn of(delivery: &DeliveryRecord) -> Result<Option<Self>, StoreError> {
         let to = match &delivery.state {
             DeliveryState::Delivered | DeliveryState::Filtered { .. } | DeliveryState::Unmatched => return Ok(None),
@@ -156,6 +177,8 @@ impl Move {
             DeliveryState::Parked { queue: None, .. } => return Err(lacks(delivery, "its queue")),
             DeliveryState::DeadLettered { reason } => Target::Dead { at: delivery.at, reason: reason.clone() },
         };
+        let lined = delivery.lined().map(|(queue, line, due)| Target::Line { queue, line, output: delivery.output, due });
+        let to = lined.unwrap_or(to);
         let job = delivery.job.as_deref().ok_or_else(|| lacks(delivery, "its job"))?;
         let last = delivery.last_attempt().filter(|_| matches!(to, Target::Dead { .. }));
         Ok(Some(Self {

@@ -3,6 +3,8 @@
 //! for nobody.
 
 mod accept;
+mod bookmark;
+mod lines;
 mod purge;
 mod record;
 mod settings;
@@ -23,7 +25,7 @@ use super::state::{Cell, Owner};
 use super::{Shared, listing};
 use crate::clock::monotonic;
 use crate::event::{DeliveryId, EventId, Revision, Shard, TenantId, encode};
-use crate::store::{Lease, StoreError};
+use crate::store::{Lease, QueueKey, StoreError};
 
 /// A unit is written once it holds this much, even if more has arrived.
 const MAX_UNIT: usize = 8 << 20;
@@ -59,6 +61,8 @@ struct Draft {
     /// Shards to wake, and jobs whose move is done, once it is written.
     wake: HashSet<Shard>,
     moved: Vec<(Shard, DeliveryId)>,
+    /// What it does to lines.
+    lines: HashMap<(Shard, QueueKey, u128), lines::Changes>,
     answers: Vec<Answer>,
     probes: Vec<Reply<Duration>>,
     /// A read that failed while it was put together: nothing of it may be written.
@@ -101,12 +105,20 @@ impl Committer {
                 let result = self.record(&lease, batch);
                 self.answer(reply, result);
             }
+            Command::PutBack(lease, jobs, reply) => {
+                let result = self.put_back(&lease, &jobs);
+                self.answer(reply, result);
+            }
             Command::Acquire(shard, node, ttl, reply) => {
                 let result = self.acquire(shard, node, ttl);
                 self.answer(reply, Ok(result));
             }
             Command::Retry(home, ids, now, reply) => {
                 let result = self.retry(home, &ids, now);
+                self.answer(reply, Ok(result));
+            }
+            Command::Add(home, moves, reply) => {
+                let result = self.add(home, moves);
                 self.answer(reply, Ok(result));
             }
             Command::Trim(lease, cut, reply) => {
@@ -140,6 +152,14 @@ impl Committer {
             Command::DropTables(home, plugin, reply) => {
                 let result = self.drop_tables(home, plugin);
                 self.answer(reply, Ok(result));
+            }
+            Command::KeepBookmark(home, name, stored, limits, reply) => {
+                let result = self.keep_bookmark(home, &name, *stored, limits);
+                self.answer(reply, result);
+            }
+            Command::DropBookmark(home, name, reply) => {
+                let result = self.drop_bookmark(home, &name);
+                self.answer(reply, result);
             }
             Command::Probe(reply) => {
                 self.put(Tree::Index, keys::single(kind::PROBE), encode(&()));
@@ -182,6 +202,7 @@ impl Committer {
         if let Some(error) = draft.broken.take() {
             return Err(error);
         }
+        self.front_lines(draft)?;
         let disk = &self.shared.disk;
         for shard in &draft.shards {
             let (ledger, queued) = {
@@ -208,7 +229,7 @@ impl Committer {
     /// Lets readers see what has moved.
     fn settle(&self, draft: &Draft) {
         for shard in &draft.shards {
-            self.shared.cell(*shard).state().schedule.written();
+            self.shared.cell(*shard).state().written();
         }
         for (shard, id) in &draft.moved {
             let cell = self.shared.cell(*shard);
@@ -299,6 +320,7 @@ impl Draft {
             shards: HashSet::new(),
             wake: HashSet::new(),
             moved: Vec::new(),
+            lines: HashMap::new(),
             answers: Vec::new(),
             probes: Vec::new(),
             broken: None,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::path::Path;
 
-use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Slice};
+use fjall::{Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Slice};
 use serde::de::DeserializeOwned;
 
 use super::{Durability, Options};
@@ -99,12 +99,17 @@ impl Disk {
 
     /// The keys and values from `from` up to but not `to`, as they stand now.
     pub(super) fn range(&self, tree: Tree, from: Vec<u8>, to: Vec<u8>) -> impl DoubleEndedIterator<Item = Row> + use<> {
-        self.tree(tree).range::<Vec<u8>, _>((Bound::Included(from), Bound::Excluded(to))).map(pair)
+        self.guards(tree, from, to).map(pair)
     }
 
     /// The same without reading values.
     pub(super) fn keys(&self, tree: Tree, from: Vec<u8>, to: Vec<u8>) -> impl DoubleEndedIterator<Item = KeyRow> + use<> {
-        self.tree(tree).range::<Vec<u8>, _>((Bound::Included(from), Bound::Excluded(to))).map(|guard| guard.key().map_err(reading))
+        self.guards(tree, from, to).map(|guard| guard.key().map_err(reading))
+    }
+
+    /// Of a snapshot: a range of the tree itself shows the part of a unit that is written so far.
+    fn guards(&self, tree: Tree, from: Vec<u8>, to: Vec<u8>) -> Iter {
+        self.db.snapshot().range::<Vec<u8>, _>(self.tree(tree), (Bound::Included(from), Bound::Excluded(to)))
     }
 
     /// One key and a range of `index`, both as of one moment.

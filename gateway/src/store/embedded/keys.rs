@@ -25,15 +25,23 @@ pub(super) mod kind {
     pub(in crate::store::embedded) const PROBE: u8 = b'z';
     pub(in crate::store::embedded) const PURGED: u8 = b'u';
     pub(in crate::store::embedded) const QUEUED: u8 = b'b';
+    pub(in crate::store::embedded) const LINE: u8 = b'l';
+    pub(in crate::store::embedded) const FRONT: u8 = b'h';
+    pub(in crate::store::embedded) const READY: u8 = b'a';
+    pub(in crate::store::embedded) const TAKEN: u8 = b'x';
+    pub(in crate::store::embedded) const IMPORTING: u8 = b'i';
 }
 
 /// Prefixes in the `tables` tree.
-mod table_kind {
-    pub(super) const CELL: u8 = b'e';
-    pub(super) const CELL_END: u8 = b'x';
-    pub(super) const TABLES: u8 = b'u';
-    pub(super) const ANSWERED: u8 = b'o';
-    pub(super) const CALL: u8 = b'q';
+pub(super) mod table_kind {
+    pub(in crate::store::embedded) const CELL: u8 = b'e';
+    pub(in crate::store::embedded) const CELL_END: u8 = b'x';
+    pub(in crate::store::embedded) const TABLES: u8 = b'u';
+    pub(in crate::store::embedded) const ANSWERED: u8 = b'o';
+    pub(in crate::store::embedded) const CALL: u8 = b'q';
+    pub(in crate::store::embedded) const BOOKMARK: u8 = b'b';
+    pub(in crate::store::embedded) const BOOKMARKED: u8 = b'c';
+    pub(in crate::store::embedded) const BOOKMARKS: u8 = b'n';
 }
 
 /// Appends fixed-width parts.
@@ -81,6 +89,7 @@ impl Key {
             QueueKey::Plugins(tenant) => self.bytes(&[4]).u128(tenant.0),
             QueueKey::Connection(tenant, connection) => self.bytes(&[5]).u128(tenant.0).u128(connection.0),
             QueueKey::Paused(tenant, connection) => self.bytes(&[6]).u128(tenant.0).u128(connection.0),
+            QueueKey::Ordered(tenant, destination) => self.bytes(&[7]).u128(tenant.0).u128(destination.0),
         }
     }
 }
@@ -125,6 +134,7 @@ impl Parts<'_> {
             4 => Ok(QueueKey::Plugins(TenantId(self.u128()?))),
             5 => Ok(QueueKey::Connection(TenantId(self.u128()?), ConnectionId(self.u128()?))),
             6 => Ok(QueueKey::Paused(TenantId(self.u128()?), ConnectionId(self.u128()?))),
+            7 => Ok(QueueKey::Ordered(TenantId(self.u128()?), DestinationId(self.u128()?))),
             _ => Err(StoreError::Damaged("a key names no queue".into())),
         }
     }
@@ -200,6 +210,36 @@ pub(super) fn queued(shard: Shard, queue: QueueKey, seq: u64) -> Vec<u8> {
     Key(queues_of(shard)).queue(queue).u64(seq).0
 }
 
+/// What the places of all lines of a shard start with.
+pub(super) fn lines_of(shard: Shard) -> Vec<u8> {
+    Key::of(kind::LINE).shard(shard).0
+}
+
+/// The least key of a line's places from `place` on.
+pub(super) fn line_from(shard: Shard, queue: QueueKey, line: u128, place: u64) -> Vec<u8> {
+    Key(lines_of(shard)).queue(queue).u128(line).u64(place).0
+}
+
+/// A job's place in its line.
+pub(super) fn lined(shard: Shard, queue: QueueKey, line: u128, place: u64, id: DeliveryId) -> Vec<u8> {
+    Key(line_from(shard, queue, line, place)).u128(id.0).0
+}
+
+/// What is known of a line's first job.
+pub(super) fn front(shard: Shard, queue: QueueKey, line: u128) -> Vec<u8> {
+    Key::of(kind::FRONT).shard(shard).queue(queue).u128(line).0
+}
+
+/// The least key of lines of a queue whose first job is due at `due` or later.
+pub(super) fn ready_from(shard: Shard, queue: QueueKey, due: Timestamp) -> Vec<u8> {
+    Key::of(kind::READY).shard(shard).queue(queue).u64(due.0).0
+}
+
+/// A line by when its first job is due.
+pub(super) fn ready(shard: Shard, queue: QueueKey, due: Timestamp, line: u128) -> Vec<u8> {
+    Key(ready_from(shard, queue, due)).u128(line).0
+}
+
 pub(super) fn dead_of(shard: Shard, tenant: TenantId) -> Vec<u8> {
     Key::of(kind::DEAD).shard(shard).u128(tenant.0).0
 }
@@ -235,6 +275,10 @@ pub(super) fn mark(shard: Shard, lane: Lane) -> Vec<u8> {
 
 pub(super) fn claims(shard: Shard, lane: Lane, seq: u64) -> Vec<u8> {
     Key::of(kind::CLAIMS).shard(shard).lane(lane).u64(seq).0
+}
+
+pub(super) fn taken(shard: Shard, id: DeliveryId) -> Vec<u8> {
+    Key::of(kind::TAKEN).shard(shard).u128(id.0).0
 }
 
 pub(super) fn dedup(tenant: TenantId, key: &[u8; 32]) -> Vec<u8> {
@@ -329,6 +373,26 @@ pub(super) fn answered(home: Home, name: &[u8; 16]) -> Vec<u8> {
 /// A call to a table, in order.
 pub(super) fn call(home: Home, number: u64) -> Vec<u8> {
     Key::of(table_kind::CALL).home(home).u64(number).0
+}
+
+/// What a bookmark says.
+pub(super) fn bookmark(home: Home, name: &str) -> Vec<u8> {
+    Key(bookmarks_of(home)).bytes(name.as_bytes()).0
+}
+
+/// What the keys of [`bookmark`] start with.
+pub(super) fn bookmarks_of(home: Home) -> Vec<u8> {
+    Key::of(table_kind::BOOKMARK).home(home).0
+}
+
+/// A bookmark's copy.
+pub(super) fn bookmarked(home: Home, name: &str) -> Vec<u8> {
+    Key::of(table_kind::BOOKMARKED).home(home).bytes(name.as_bytes()).0
+}
+
+/// What a tenant's bookmarks count.
+pub(super) fn bookmark_use(home: Home) -> Vec<u8> {
+    Key::of(table_kind::BOOKMARKS).home(home).0
 }
 
 pub(super) fn single(kind: u8) -> Vec<u8> {

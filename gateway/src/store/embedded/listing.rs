@@ -94,7 +94,7 @@ pub(super) fn dead_letters(disk: &Disk, home: Home, page: PageRequest<Burial>) -
         let reason = reason.clone();
         let Some(record) = disk.get(Tree::Jobs, &keys::job(home.shard, id))? else { continue };
         let (work, last) = decode_with::<Work, _>(&record)?;
-        items.push(DeadLetter { job: waiting.job(id, work), at, reason, last });
+        items.push(DeadLetter { job: waiting.job(id, work, 0), at, reason, last });
     }
     Ok(Page { items, next: None })
 }

@@ -10,7 +10,7 @@ use super::disk::{Disk, Tree};
 use super::keys::{self, LogKey, Parts, kind};
 use super::rows::{Ledger, Mark, Waiting};
 use super::state::{Cell, InHand, Queued, State};
-use super::{Options, Shared, listing};
+use super::{Options, Shared, listing, transfer};
 use crate::event::{DeliveryId, FORMAT, Lane, Revision, Shard, TenantId, decode, encode};
 use crate::store::StoreError;
 
@@ -25,6 +25,7 @@ pub(super) struct Opened {
 pub(super) fn open(options: Options) -> Result<Opened, StoreError> {
     let disk = Disk::open(&options)?;
     check_format(&disk, &options)?;
+    transfer::check_whole(&disk, &options.dir)?;
     let serial = disk.read(Tree::Index, &keys::single(kind::SERIAL))?.unwrap_or_default();
     let revision: Revision = disk.read(Tree::Index, &keys::single(kind::REVISION))?.unwrap_or_default();
     let mut states = ledgers(&disk)?;
@@ -129,6 +130,10 @@ fn load_lane(disk: &Disk, state: &mut State, lane: Lane) -> Result<(), StoreErro
 }
 
 fn load_queues(disk: &Disk, state: &mut State) -> Result<(), StoreError> {
+    let prefix = keys::lines_of(state.shard);
+    for key in disk.keys(Tree::Index, prefix.clone(), keys::after(&prefix)) {
+        state.wait(Parts(&key?[prefix.len()..]).queue()?, 0);
+    }
     let prefix = keys::queues_of(state.shard);
     for key in disk.keys(Tree::Index, prefix.clone(), keys::after(&prefix)) {
         let key = key?;

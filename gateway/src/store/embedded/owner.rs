@@ -14,7 +14,7 @@ use super::rows::{Place, Waiting};
 use super::state::{Cell, InHand, Left, Taken};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, Event, EventId, Lane, Shard, decode, decode_event, encode};
-use crate::store::{Budget, Claimed, Depth, Job, Lease, QueueKey, StoreError, Ticket, Work};
+use crate::store::{Budget, Claimed, Depth, Heads, Job, Lease, QueueKey, StoreError, Ticket, Work};
 
 /// Candidates that are looked at under one lock.
 const CHUNK: usize = 256;
@@ -197,17 +197,55 @@ fn parked((key, value): &Pair, prefix: usize) -> Result<(u64, DeliveryId), Store
     Ok((Parts(&key[prefix..]).u64()?, decode(value)?))
 }
 
+/// The first of each line that is due, and when the next one is.
+pub(super) fn heads(shared: &Shared, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
+    let cell = shared.cell(lease.shard);
+    let _reading = cell.reading();
+    let mut taking = Taking { shared, cell: &cell, lease, left: Left::of(budget), found: Vec::new() };
+    let front = cell.owned(lease)?.ready(queue).look();
+    let from = keys::ready_from(lease.shard, queue, front);
+    let prefix = from.len() - 8;
+    let to = keys::after(&from[..prefix]);
+    let mut rows = shared.disk.range(Tree::Index, from, to);
+    let (mut first, mut next, mut fits) = (None, None, true);
+    while next.is_none() {
+        let chunk = rows.by_ref().take(CHUNK).map(|row| ready(&row?, prefix)).collect::<Result<Vec<_>, _>>()?;
+        first = first.or(chunk.first().map(|(due, ..)| *due));
+        for (due, line, id) in &chunk {
+            if *due <= now && fits {
+                fits = taking.take(std::iter::once((Spot::First(queue, *line, *due), *id)))?;
+            }
+            if (*due > now || !fits) && cell.owned(lease)?.is_free(*id) {
+                next = Some(*due);
+                break;
+            }
+        }
+        if chunk.len() < CHUNK {
+            break;
+        }
+    }
+    cell.owned(lease)?.ready(queue).looked(first.unwrap_or(now));
+    Ok(Heads { jobs: taking.jobs()?, next })
+}
+
+fn ready((key, value): &Pair, prefix: usize) -> Result<(Timestamp, u128, DeliveryId), StoreError> {
+    let mut parts = Parts(&key[prefix..]);
+    Ok((Timestamp(parts.u64()?), parts.u128()?, decode(value)?))
+}
+
 /// Where a job was seen.
 #[derive(Clone, Copy)]
 enum Spot {
     Due(Timestamp),
     InQueue(QueueKey, u64),
+    First(QueueKey, u128, Timestamp),
 }
 
 impl Spot {
     fn is(self, place: &Place) -> bool {
         match (self, place) {
             (Self::Due(seen), Place::Scheduled(due)) => seen == *due,
+            (Self::First(queue, line, due), Place::Lined(spot)) => (queue, line, due) == (spot.queue, spot.line, spot.due),
             (Self::InQueue(queue, seen), Place::Parked(key, seq)) => queue == *key && seen == *seq,
             _ => false,
         }
@@ -249,7 +287,9 @@ impl Taking<'_> {
             if !self.left.takes(waiting.bytes as usize) {
                 return Ok(false);
             }
-            if let Place::Parked(queue, seq) = waiting.place {
+            if let Place::Lined(spot) = waiting.place {
+                state.wait_no_more(spot.queue);
+            } else if let Place::Parked(queue, seq) = waiting.place {
                 if let Some(queue) = state.queues.get_mut(&queue) {
                     queue.next = seq + 1;
                 }
@@ -267,9 +307,18 @@ impl Taking<'_> {
     /// The jobs with their requests. One whose request cannot be read stays taken, so that it does not hold up the others.
     fn jobs(self) -> Result<Vec<Job>, StoreError> {
         let mut jobs = Vec::with_capacity(self.found.len());
+        let mut counts = Vec::new();
         for (id, waiting) in self.found {
+            let claims = if let Place::Lined(_) = waiting.place {
+                let key = keys::taken(self.lease.shard, id);
+                let claims = self.shared.disk.read::<u32>(Tree::Index, &key).unwrap_or_default().unwrap_or(0).saturating_add(1);
+                counts.push((key, encode(&claims)));
+                claims
+            } else {
+                0
+            };
             match self.shared.disk.read::<Work>(Tree::Jobs, &keys::job(self.lease.shard, id)) {
-                Ok(Some(work)) => jobs.push(waiting.job(id, work)),
+                Ok(Some(work)) => jobs.push(waiting.job(id, work, claims)),
                 Ok(None) => tracing::error!(delivery = %id, "a job has no request"),
                 Err(StoreError::Damaged(error)) => tracing::error!(delivery = %id, %error, "a job cannot be read"),
                 Err(error) => {
@@ -278,6 +327,9 @@ impl Taking<'_> {
                     return Err(error);
                 }
             }
+        }
+        if !counts.is_empty() {
+            self.shared.note(counts)?;
         }
         Ok(jobs)
     }

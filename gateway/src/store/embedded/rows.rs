@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Failure, Lane, Shard, SourceId, TenantId, decode};
 use crate::store::row::{Row, merge};
-use crate::store::{DeliveryRecord, EventSummary, Job, QueueKey, StoreError, Work};
+use crate::store::{DeliveryRecord, EventSummary, Job, Line, QueueKey, StoreError, Work};
 
 /// An event in the listing: written with its accept.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -57,9 +57,15 @@ impl Waiting {
         !matches!(self.place, Place::Dead { .. })
     }
 
-    /// The whole job, with its request.
-    pub(super) fn job(&self, id: DeliveryId, work: Work) -> Job {
-        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work }
+    /// The whole job, with its request. `claims` is for one in a line.
+    pub(super) fn job(&self, id: DeliveryId, work: Work, claims: u32) -> Job {
+        let line = match &self.place {
+            Place::Lined(Spot { queue: QueueKey::Ordered(_, destination), line, place, due }) => {
+                Some(Line { destination: *destination, key: *line, place: Some(*place), due: *due, claims })
+            }
+            _ => None,
+        };
+        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work, line }
     }
 }
 
@@ -69,6 +75,24 @@ pub(super) enum Place {
     Scheduled(Timestamp),
     Parked(QueueKey, u64),
     Dead { at: Timestamp, reason: Failure },
+    Lined(Spot),
+}
+
+/// A place in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Spot {
+    pub(super) queue: QueueKey,
+    pub(super) line: u128,
+    pub(super) place: u64,
+    pub(super) due: Timestamp,
+}
+
+/// The first job of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Front {
+    pub(super) due: Timestamp,
+    pub(super) place: u64,
+    pub(super) id: DeliveryId,
 }
 
 /// What is known of a shard without looking: written with every unit that changes it.
@@ -91,6 +115,13 @@ pub(super) struct Mark {
     pub(super) cursor: u64,
     /// The first entry that may be unfinished.
     pub(super) floor: u64,
+}
+
+/// What a tenant's bookmarks count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BookmarkUse {
+    pub(super) count: u64,
+    pub(super) bytes: u64,
 }
 
 /// The first event with a dedup key.
@@ -148,7 +179,7 @@ pub(super) struct Story {
     pub(super) stored: Vec<Row<'static>>,
     /// The outcomes' numbers in their keys.
     pub(super) numbers: Vec<u64>,
-    outcome_bytes: u64,
+    pub(super) outcome_bytes: u64,
 }
 
 impl Story {

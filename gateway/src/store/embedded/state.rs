@@ -59,6 +59,8 @@ pub(super) struct State {
     /// Bytes of what is queued, by tenant.
     pub(super) queued: Queued,
     pub(super) schedule: Schedule,
+    /// The same for the lines of each ordered queue that was used since the store was opened: which is due first.
+    ready: HashMap<QueueKey, Schedule>,
     /// Counts retries by hand: they make terminal events go on, which a trim that is under way must notice.
     pub(super) revivals: u64,
     /// Where retention goes on looking in each lane.
@@ -229,6 +231,7 @@ impl State {
             queues: BTreeMap::new(),
             queued: Queued::default(),
             schedule: Schedule::start(),
+            ready: HashMap::new(),
             revivals: 0,
             walk: None,
             purging: HashMap::new(),
@@ -246,6 +249,17 @@ impl State {
         &mut self.lanes[lane_index(lane)]
     }
 
+    /// Where an ordered queue's lines start.
+    pub(super) fn ready(&mut self, queue: QueueKey) -> &mut Schedule {
+        self.ready.entry(queue).or_insert_with(Schedule::start)
+    }
+
+    /// The unit that was being written is.
+    pub(super) fn written(&mut self) {
+        self.schedule.written();
+        self.ready.values_mut().for_each(Schedule::written);
+    }
+
     /// Whether a reader may hand this job out.
     pub(super) fn is_free(&self, id: DeliveryId) -> bool {
         !self.taken.contains_key(&id) && !self.leaving.contains(&id)
@@ -258,6 +272,7 @@ impl State {
             match taken.place {
                 _ if self.leaving.contains(&id) => drop(self.taken.insert(id, taken)),
                 Place::Parked(queue, seq) => self.wait(queue, seq),
+                Place::Lined(spot) => self.wait(spot.queue, 0),
                 Place::Scheduled(due) => self.schedule.front = self.schedule.front.min(due),
                 Place::Dead { .. } => {}
             }

@@ -61,12 +61,18 @@ pub(super) async fn claim(inner: &Arc<Inner>, lease: &Lease, lane: Lane, budget:
     let hold = inner.hold(lease).await?;
     let mut room = Room::new(budget);
     let mut watching = hold.reader(lane).watching.lock().await;
+    if hold.lanes[lane_index(lane)].is_torn.swap(false, Ordering::AcqRel) {
+        return Err(StoreError::Unavailable("the answer to an earlier read was lost; what it took is reclaimed".into()));
+    }
     while !room.is_full() {
         let wanted = room.guess(hold.lanes[lane_index(lane)].average.load(Ordering::Relaxed));
         let entries = match read(inner, &hold, &mut watching, lane, wanted).await {
             Err(error) if room.out.is_empty() => return Err(error),
-            // What is in `room` is claimed: hand it out, the error comes again.
-            Err(_) => break,
+            // What is in `room` is claimed: hand it out, and say so the next time.
+            Err(_) => {
+                hold.lanes[lane_index(lane)].is_torn.store(true, Ordering::Release);
+                break;
+            }
             Ok(entries) => entries,
         };
         let got = entries.len();
@@ -99,9 +105,11 @@ async fn watched(hold: &Hold, watching: &mut Option<u64>, lane: Lane, count: usi
     let is_ours = |token: Option<Value>| matches!(token, Some(Value::BulkString(token)) if token == hold.token.as_bytes());
     if *watching != Some(live.generation) {
         let mut pipe = Pipeline::new();
+        // What it watched before may have been touched by this owner itself.
+        pipe.cmd("UNWATCH");
         watch(&mut pipe);
-        let answers = link.exchange(&live, &pipe, 0, 2).await?;
-        if !is_ours(answers.into_iter().nth(1)) {
+        let answers = link.exchange(&live, &pipe, 0, 3).await?;
+        if !is_ours(answers.into_iter().nth(2)) {
             return Err(Fault::fenced());
         }
     }
@@ -206,7 +214,13 @@ pub(super) async fn reclaim(
 ) -> Result<Vec<Claimed>, StoreError> {
     let hold = inner.hold(lease).await?;
     let mut room = Room::new(budget);
-    let _nobody_claims = hold.no_claims().await;
+    let mut claims = hold.no_claims().await;
+    if claims.iter().any(|watching| watching.is_none()) && !inner.connector.is_cluster() {
+        // A read whose answer was lost may not have come to the server yet: touched, the token stops it.
+        let mut touch = scripts::TOUCH.call(&[&hold.keys.own, &hold.keys.token]);
+        inner.owner.repeat(touch.arg(&hold.token)).await.map_err(|fault| inner.fault(&hold, fault))?;
+        claims.iter_mut().for_each(|watching| **watching = None);
+    }
     for lane in Lane::ALL {
         if room.is_full() || !reclaim_lane(inner, &hold, lane, held, &mut room).await? {
             break;

@@ -1,12 +1,13 @@
 //! What the server must be like, checked at start and again every few seconds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use redis::{Value, cmd};
 
 use super::config::{Durability, RedisConfig};
 use super::error::{Fault, odd};
 use super::link::Link;
+use super::servers::Place;
 use crate::event::Lane;
 use crate::store::StoreError;
 
@@ -25,6 +26,8 @@ pub(super) struct Health {
     pub(super) settings: Result<(), StoreError>,
     /// Whether it is a replica: the master is elsewhere, and every connection must be made anew to find it.
     pub(super) elsewhere: bool,
+    /// The servers that it tells of: those of a cluster, and replicas.
+    pub(super) told: BTreeSet<Place>,
     /// How much room it has.
     room: Room,
     /// What history had given back in all, before the server was asked.
@@ -70,6 +73,8 @@ impl Room {
 /// What one server says of itself.
 #[derive(Debug, Default)]
 struct Facts {
+    /// `host:port` of one of several.
+    name: Option<String>,
     info: HashMap<String, String>,
     /// None where `CONFIG` is denied.
     settings: Option<HashMap<String, String>>,
@@ -89,6 +94,7 @@ pub(super) async fn check(link: &Link, config: &RedisConfig, given_back: u64) ->
     Ok(Health {
         settings: all.iter().try_for_each(|facts| facts.judge(config)).map_err(StoreError::Unavailable),
         elsewhere: all.iter().any(Facts::is_replica),
+        told: all.iter().flat_map(Facts::places).collect(),
         room: all.iter().map(Facts::room).max_by(|a, b| a.used.total_cmp(&b.used)).unwrap_or_default(),
         given_back,
     })
@@ -96,10 +102,10 @@ pub(super) async fn check(link: &Link, config: &RedisConfig, given_back: u64) ->
 
 async fn facts(link: &Link) -> Result<Vec<Facts>, Fault> {
     let live = link.live().await.map_err(Fault::Unsent)?;
-    let infos = match link.ask(&live, &cmd("INFO")).await? {
+    let infos: Vec<(Option<String>, Value)> = match link.ask(&live, &cmd("INFO")).await? {
         // A cluster answers for each of its masters.
-        Value::Map(nodes) => nodes.into_iter().map(|(_, info)| info).collect(),
-        info => vec![info],
+        Value::Map(nodes) => nodes.into_iter().map(|(node, info)| (redis::from_redis_value(node).ok(), info)).collect(),
+        info => vec![(None, info)],
     };
     let mut ask = cmd("CONFIG");
     ask.arg("GET").arg(&["appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write"]);
@@ -108,10 +114,10 @@ async fn facts(link: &Link) -> Result<Vec<Facts>, Fault> {
         Err(Fault::Answered(_)) => None,
         Err(fault) => return Err(fault),
     };
-    let facts = infos.into_iter().map(|info| {
+    let facts = infos.into_iter().map(|(name, info)| {
         let text: String = redis::from_redis_value(info).map_err(|_| Fault::Unsent(odd("INFO")))?;
         let info = text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key.into(), value.trim().into()));
-        Ok(Facts { info: info.collect(), settings: settings.clone() })
+        Ok(Facts { name, info: info.collect(), settings: settings.clone() })
     });
     let facts: Vec<Facts> = facts.collect::<Result<_, _>>()?;
     if facts.iter().any(Facts::is_replica) {
@@ -123,6 +129,19 @@ async fn facts(link: &Link) -> Result<Vec<Facts>, Fault> {
 impl Facts {
     fn info(&self, key: &str) -> &str {
         self.info.get(key).map_or("", String::as_str)
+    }
+
+    /// Where it is itself, if it is one of several, its replicas, and what it is a replica of.
+    fn places(&self) -> impl Iterator<Item = Place> {
+        let own = self.name.as_deref().and_then(|name| name.rsplit_once(':'));
+        let followed = self.info.get("master_host").map(|host| (host.as_str(), self.info("master_port")));
+        let numbered = |key: &str| key.strip_prefix("slave").is_some_and(|number| number.parse::<u32>().is_ok());
+        let replicas = self.info.iter().filter(move |(key, _)| numbered(key)).filter_map(|(_, told)| {
+            let part = |name: &str| told.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+            Some((part("ip")?, part("port")?))
+        });
+        let all = own.into_iter().chain(followed).chain(replicas);
+        all.filter_map(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
     }
 
     fn is_replica(&self) -> bool {
@@ -280,9 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_are_told_of_are_known() {
+        let replicas =
+            [("slave0", "ip=10.0.0.2,port=6380,state=online,offset=1,lag=0"), ("slave1", "ip=::1,port=6381,state=online")];
+        let others = [("slave_read_only", "1"), ("slaves", "2"), ("master_host", "first.test"), ("master_port", "6379")];
+        let mut facts = facts(&[&replicas[..], &others].concat());
+        facts.name = Some("10.0.0.1:7000".into());
+        let places: BTreeSet<Place> = facts.places().collect();
+        let expected = [("10.0.0.1", 7000), ("10.0.0.2", 6380), ("::1", 6381), ("first.test", 6379)];
+        assert_eq!(places, expected.map(|(host, port)| (host.to_owned(), port)).into());
+    }
+
+    #[test]
     fn history_gives_back_what_is_too_much_once() {
         let room = facts(&[("used_memory", "95"), ("maxmemory", "100")]).room();
-        let health = Health { settings: Ok(()), elsewhere: false, room, given_back: 1000 };
+        let health = Health { settings: Ok(()), elsewhere: false, told: BTreeSet::new(), room, given_back: 1000 };
         assert_eq!([1000, 1015, 1030].map(|given_back| health.excess(given_back)), [20, 5, 0]);
         assert_eq!(facts(&[("used_memory", "50"), ("maxmemory", "100")]).room().excess, 0);
     }

@@ -37,12 +37,52 @@ pub(super) async fn event(inner: &Arc<Inner>, home: Home, id: EventId) -> Result
     }
     let Some(member) = listed.into_iter().find(|listed| listed.event == id) else { return Ok(None) };
     let pieces: Vec<Vec<u8>> = redis::from_redis_value(next()).map_err(|_| odd("a bucket of history"))?;
-    let merged = merge(&pieces, |event| event == id)?.remove(&id).unwrap_or_default();
+    let Some(merged) = outcome(inner, &keys.index(home.tenant), id, merge(&pieces, |event| event == id)?).await? else {
+        return Ok(None);
+    };
     let event = match &merged.finished {
         Some(finished) => body(inner, keys, finished.ticket).await?,
         None => find(inner, keys, &member).await?,
     };
     Ok(Some(EventHistory { summary: summary(&member, merged), event }))
+}
+
+/// What is known of a listed event; none if it was trimmed meanwhile.
+async fn outcome(
+    inner: &Inner,
+    index: &str,
+    id: EventId,
+    mut known: HashMap<EventId, Merged>,
+) -> Result<Option<Merged>, StoreError> {
+    match known.remove(&id) {
+        Some(merged) => Ok(Some(merged)),
+        None => Ok(still_listed(inner, index, [id]).await?.contains(&id).then(Merged::default)),
+    }
+}
+
+/// Which of these events, of which no outcome was found, are listed still. Between two reads an event may have been trimmed with all its
+/// outcomes, and must not be taken for one that is queued.
+async fn still_listed(
+    inner: &Inner,
+    index: &str,
+    events: impl IntoIterator<Item = EventId>,
+) -> Result<HashSet<EventId>, StoreError> {
+    let buckets: BTreeSet<u64> = events.into_iter().map(bucket_of).collect();
+    let mut listed = HashSet::new();
+    if buckets.is_empty() {
+        return Ok(listed);
+    }
+    let mut ask = Pipeline::new();
+    for bucket in buckets {
+        ask.add_command(pages_of(index, bucket));
+    }
+    for answer in inner.query.repeat_all(&ask).await.map_err(Fault::into_store)? {
+        let pages: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("a tenant's index"))?;
+        for page in &pages {
+            listed.extend(read_page(page)?.into_iter().map(|row| row.event));
+        }
+    }
+    Ok(listed)
 }
 
 fn summary(member: &Listed, merged: Merged) -> EventSummary {
@@ -98,8 +138,13 @@ pub(super) async fn events(
     members.truncate(limit);
     let mut known = outcomes(inner, keys, &members).await?;
     let next = more.then(|| members.last().map(|member| member.event)).flatten();
-    let items = members.iter().map(|member| summary(member, known.remove(&member.event).unwrap_or_default())).collect();
-    Ok(Page { items, next })
+    let unknown = members.iter().map(|member| member.event).filter(|event| !known.contains_key(event));
+    let queued = still_listed(inner, &keys.index(home.tenant), unknown).await?;
+    let item = |member: &Listed| {
+        let merged = known.remove(&member.event).or_else(|| queued.contains(&member.event).then(Merged::default))?;
+        Some(summary(member, merged))
+    };
+    Ok(Page { items: members.iter().filter_map(item).collect(), next })
 }
 
 /// The newest `count` of a tenant's events that are older than `before`.

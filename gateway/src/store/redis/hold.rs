@@ -1,7 +1,7 @@
 //! What the engine remembers of a shard while it owns it. All of it can be lost: the store has the truth.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{Cmd, Value};
@@ -52,6 +52,7 @@ pub(super) struct Writer {
 pub(super) enum From {
     Schedule,
     Queue(QueueKey),
+    Lines(QueueKey),
 }
 
 /// What a write does to the hand once it is known to be done.
@@ -73,6 +74,8 @@ pub(super) struct Reader {
 pub(super) struct LaneState {
     /// What an entry takes on average, to guess how many fit into a budget.
     pub(super) average: AtomicUsize,
+    /// Whether a claim handed out entries, and then lost the answer to a read that may have taken more.
+    pub(super) is_torn: AtomicBool,
     /// Entries up to this may be finished already: the group was made anew.
     again_until: Mutex<Option<Ticket>>,
 }
@@ -95,6 +98,8 @@ pub(super) struct Hand {
 pub(super) struct JobInHand {
     /// How many attempts it has behind it.
     pub(super) attempts: u32,
+    /// When it was due in its line, if it stands in one.
+    pub(super) due: Option<Timestamp>,
     /// Hashes of the rows that were written as progress.
     pub(super) written: Vec<u64>,
 }
@@ -232,8 +237,8 @@ impl Pen {
         let answer = self.inner.owner.repeat(&command).await.map_err(|fault| self.inner.fault(&self.hold, fault))?;
         let Some((_, effect)) = self.writer.unsettled.take() else { return Ok(()) };
         if let Effect::Took(from) = effect {
-            let jobs = jobs::read_taken(&self.hold, answer)?;
-            self.stash(from, jobs);
+            let taken = jobs::read_taken(&self.hold, answer)?;
+            self.stash(from, taken.jobs);
         } else {
             self.hold.apply(effect);
         }
@@ -286,6 +291,7 @@ impl From {
         match self {
             Self::Schedule => command.arg("due").arg(now.0),
             Self::Queue(queue) => command.arg("queue").arg(queue_name(queue)),
+            Self::Lines(queue) => command.arg(queue_name(queue)).arg(now.0),
         };
     }
 }

@@ -9,15 +9,15 @@ use tokio::sync::oneshot;
 
 use super::error::{Fault, odd};
 use super::hold::{Effect, From, Hold, JobInHand, Pen};
-use super::keys::{parse_queue, tenant_name};
-use super::piece::{End, Outcome, Piece, bucket_of};
+use super::keys::{ShardKeys, parse_queue, queue_name, tenant_name};
+use super::link::Patience;
+use super::piece::{End, Outcome, Piece, bucket_of, merge, pages_of, read_page};
 use super::{Inner, scripts};
 use crate::clock::Timestamp;
 use crate::event::{Attempt, DeliveryId, Failure, TenantId, decode, decode_with, encode, encode_with};
-use crate::store::row::Row;
+use crate::store::row::{Row, shown};
 use crate::store::{
-    Budget, Burial, DeadLetter, DeliveryRecord, DeliveryState, Home, Job, Lease, MAX_PAGE, Page, PageRequest, QueueKey, StoreError,
-    Work,
+    Budget, Burial, DeadLetter, Heads, Home, Job, Lease, Line, MAX_PAGE, Origin, Page, PageRequest, PutBack, QueueKey, StoreError,
 };
 
 /// The most jobs of one script.
@@ -76,11 +76,32 @@ pub(super) fn open(value: &[u8]) -> Result<(&[u8], Stored), StoreError> {
     Ok((place, decode(record)?))
 }
 
-fn split(value: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
+pub(super) fn split(value: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
     let cut = || StoreError::Damaged("a job's value is cut".into());
     let (&length, value) = value.split_first().ok_or_else(cut)?;
     let (place, value) = value.split_at_checked(usize::from(length)).ok_or_else(cut)?;
     Ok((place, value.get(8..).ok_or_else(cut)?))
+}
+
+/// The place of a job in a line, for an output of its event.
+pub(super) fn spot(queue: QueueKey, line: Line, output: u32, due: Timestamp) -> Vec<u8> {
+    let at = match line.place {
+        Some(_) => line.place_of(output, || 0).to_string(),
+        None => format!("+{}", line.place_of(output, || 0)),
+    };
+    format!("o{}|{}|{:032x}|{at}", due.0, queue_name(queue), line.key).into_bytes()
+}
+
+/// Reads a place that is one in a line.
+fn read_spot(place: &[u8]) -> Option<Line> {
+    let mut parts = std::str::from_utf8(place).ok()?.strip_prefix('o')?.split('|');
+    let due = Timestamp(parts.next()?.parse().ok()?);
+    let QueueKey::Ordered(_, destination) = parse_queue(parts.next()?)? else { return None };
+    let key = u128::from_str_radix(parts.next()?, 16).ok()?;
+    let place = Some(parts.next()?.parse().ok()?);
+    // How often it was put back to it when its owner had gone away stands behind its place.
+    let restored: u32 = parts.next().map_or(Some(0), |count| count.parse().ok())?;
+    Some(Line { destination, key, place, due, claims: restored.saturating_add(1) })
 }
 
 /// Takes jobs from the schedule or a queue.
@@ -90,30 +111,31 @@ pub(super) async fn take(
     from: From,
     now: Timestamp,
     budget: Budget,
-) -> Result<Vec<Job>, StoreError> {
+) -> Result<Heads, StoreError> {
     if budget.count == 0 {
-        return Ok(Vec::new());
+        return Ok(Heads { jobs: Vec::new(), next: Some(now) });
     }
     let mut pen = Pen::of(inner, lease).await?;
     let (hand_out, handed_out) = oneshot::channel();
     tokio::spawn(async move {
         let taken = take_with(&mut pen, from, now, budget).await;
         // The caller went away: these are taken, so they must go to whoever asks next.
-        if let Err(Ok(jobs)) = hand_out.send(taken) {
-            pen.stash(from, jobs);
+        if let Err(Ok(taken)) = hand_out.send(taken) {
+            pen.stash(from, taken.jobs);
         }
     });
     handed_out.await.unwrap_or_else(|_| Err(super::ended_early()))
 }
 
-async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {
+async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
     if let Some(mut stashed) = pen.stashed(from) {
         let later = stashed.split_off(stashed.len().min(budget.count));
         pen.stash(from, later);
-        return Ok(stashed.into());
+        return Ok(Heads { jobs: stashed.into(), next: Some(now) });
     }
+    let script = if matches!(from, From::Lines(_)) { &scripts::HEADS } else { &scripts::TAKE };
     let answer = pen
-        .write(&scripts::TAKE, Effect::Took(from), |call| {
+        .write(script, Effect::Took(from), |call| {
             call.arg(budget.count.min(MAX_TAKE)).arg(budget.bytes);
             from.arguments(call, now);
         })
@@ -121,13 +143,14 @@ async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) ->
     read_taken(&pen.hold, answer)
 }
 
-/// Reads `id, value, id, value, ...` and notes the jobs as handed out. A job that this release can't read stays taken.
-pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Vec<Job>, StoreError> {
+/// Reads `id, value, id, value, ...`, with lines' next due time behind it, and notes the jobs as handed out. A job that this release
+/// can't read stays taken.
+pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Heads, StoreError> {
     let values: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("taken jobs"))?;
     let mut jobs = Vec::with_capacity(values.len() / 2);
     for pair in values.chunks_exact(2) {
         match open(&pair[1]) {
-            Ok((_, stored)) => jobs.push(stored.job),
+            Ok((place, stored)) => jobs.push(Job { line: read_spot(place), ..stored.job }),
             Err(error) => {
                 tracing::error!(shard = hold.shard.0, id = %hex::encode(&pair[0]), %error, "a job is unreadable; it stays taken")
             }
@@ -135,9 +158,38 @@ pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Vec<Job>, StoreEr
     }
     let mut hand = hold.hand();
     for job in &jobs {
-        hand.jobs.insert(job.id, JobInHand { attempts: job.attempts, written: Vec::new() });
+        let due = job.line.map(|line| line.due);
+        hand.jobs.insert(job.id, JobInHand { attempts: job.attempts, due, written: Vec::new() });
     }
-    Ok(jobs)
+    drop(hand);
+    let next = values.chunks_exact(2).remainder().first().and_then(|due| std::str::from_utf8(due).ok()?.parse::<f64>().ok());
+    Ok(Heads { jobs, next: next.map(|due| Timestamp(due as u64)) })
+}
+
+/// Puts first jobs of lines back to their places.
+pub(super) async fn put_back(inner: &Arc<Inner>, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError> {
+    let mut pen = Pen::of(inner, lease).await?;
+    let in_hand: Vec<PutBack> = {
+        let hand = pen.hold.hand();
+        let is_in_hand = |job: &&PutBack| hand.jobs.get(&job.id).is_some_and(|known| known.due == Some(job.from));
+        jobs.iter().filter(is_in_hand).copied().collect()
+    };
+    if in_hand.is_empty() {
+        return inner.check_token(&pen.hold).await;
+    }
+    super::detached(async move {
+        for jobs in in_hand.chunks(MAX_TAKE) {
+            let gone = jobs.iter().map(|job| Origin::Job(job.id)).collect();
+            let add = |call: &mut redis::Cmd| {
+                for PutBack { id, from, due } in jobs {
+                    call.arg(&id.0.to_be_bytes()[..]).arg(from.0).arg(due.0);
+                }
+            };
+            pen.write(&scripts::PUT_BACK, Effect::Recorded { gone, written: Vec::new() }, add).await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 pub(super) async fn next_due(inner: &Arc<Inner>, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
@@ -235,7 +287,7 @@ pub(super) async fn retry(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId], no
             }
             let place = place.to_vec();
             let job = job.afresh(now);
-            let piece = retried(&job, now);
+            let piece = scheduled(&job, now);
             call.arg(&id.0.to_be_bytes()[..])
                 .arg(place)
                 .arg(rest(&job, None))
@@ -259,23 +311,67 @@ pub(super) async fn retry(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId], no
     Ok(moved)
 }
 
-/// The record that says that a dead letter was put back.
-fn retried(job: &Job, now: Timestamp) -> Vec<u8> {
-    let (connection, destination, output) = match &job.work {
-        Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output),
-        Work::Plan { connection, .. } => (*connection, None, 0),
-    };
-    let row = DeliveryRecord {
-        id: job.id,
-        connection,
-        destination,
-        output,
-        at: now,
-        state: DeliveryState::Scheduled { due: now },
-        attempts: Vec::new(),
-        runs: Vec::new(),
-        job: None,
-    };
+/// The record that says that a job is due.
+fn scheduled(job: &Job, now: Timestamp) -> Vec<u8> {
+    let row = shown(job, now);
     let rows = vec![Row::of(&row)];
     Piece { outcomes: vec![Outcome { event: job.event(), tenant: job.tenant(), end: End::Open, rows }] }.encode()
+}
+
+/// Puts new work on the schedule. What is known already is found by reading history first; the script changes nothing where that has
+/// changed meanwhile, and then it is read again.
+pub(super) async fn add(inner: &Arc<Inner>, home: Home, jobs: &[Job], now: Timestamp) -> Result<u64, StoreError> {
+    let keys = inner.keys(home.shard)?.clone();
+    let mut put = 0;
+    for job in jobs.iter().filter(|job| job.tenant() == home.tenant) {
+        let mut patience = Patience::new(inner.config.timeouts.operation);
+        loop {
+            match add_one(inner, home, &keys, job, now).await? {
+                Some(added) => break put += added,
+                None if patience.rest().await => {}
+                None => return Err(StoreError::Unavailable("the event's history changes all the time; try again".into())),
+            }
+        }
+    }
+    if put > 0 {
+        let wake = cmd("PUBLISH").arg(&keys.wake).arg("").to_owned();
+        inner.query.repeat(&wake).await.map_err(Fault::into_store)?;
+    }
+    Ok(put)
+}
+
+/// None if its history has changed meanwhile.
+async fn add_one(inner: &Arc<Inner>, home: Home, keys: &ShardKeys, job: &Job, now: Timestamp) -> Result<Option<u64>, StoreError> {
+    let (event, index, bucket) = (job.event(), keys.index(home.tenant), bucket_of(job.event()));
+    let mut ask = Pipeline::new();
+    ask.add_command(pages_of(&index, bucket));
+    ask.cmd("LRANGE").arg(keys.bucket(bucket)).arg(0).arg(-1);
+    let mut answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?.into_iter();
+    let mut next = || redis::from_redis_value::<Vec<Vec<u8>>>(answers.next().unwrap_or_default());
+    let (pages, pieces) = (next().map_err(|_| odd("a tenant's index"))?, next().map_err(|_| odd("a bucket of history"))?);
+    let mut listed = None;
+    for page in pages {
+        if read_page(&page)?.iter().any(|row| row.event == event) {
+            listed = Some(page);
+        }
+    }
+    let Some(page) = listed else { return Ok(Some(0)) };
+    let known = merge(&pieces, |wanted| wanted == event)?.remove(&event).unwrap_or_default();
+    if known.finished.is_none() || known.rows.iter().any(|row| row.id == job.id) {
+        return Ok(Some(0));
+    }
+    let piece = scheduled(job, now);
+    let mut call = scripts::ADD.call(&[&keys.own]);
+    call.arg(tenant_name(home.tenant)).arg(page).arg(bucket).arg(pieces.len());
+    call.arg(&job.id.0.to_be_bytes()[..]).arg(now.0).arg(rest(job, None)).arg(piece.len()).arg(piece);
+    let inner = inner.clone();
+    let answer = super::detached(async move {
+        // Sent again it finds the job that it has put, or another history.
+        inner.query.repeat(&call).await.map_err(Fault::into_store)
+    })
+    .await?;
+    match redis::from_redis_value::<i64>(answer).map_err(|_| odd("new work"))? {
+        -1 => Ok(None),
+        put => Ok(Some(u64::try_from(put).unwrap_or(0))),
+    }
 }

@@ -56,6 +56,36 @@ impl Keys {
         format!("{}:t:{topic}", self.namespace)
     }
 
+    /// String: there while an import fills the store.
+    pub(super) fn importing(&self) -> String {
+        format!("{{{}:c}}:imp", self.namespace)
+    }
+
+    /// What a key is, if it is one of ours.
+    pub(super) fn read<'a>(&self, key: &'a str) -> Option<KeyName<'a>> {
+        let own = |key: &'a str, braced: bool| {
+            let rest = if braced { key.strip_prefix('{')? } else { key };
+            rest.strip_prefix(&self.namespace)?.strip_prefix(':')
+        };
+        if let Some(rest) = own(key, false) {
+            let (kind, name) = rest.split_once(':')?;
+            return match kind {
+                "m" => Some(KeyName::Memory(name)),
+                "t" => Some(KeyName::Said(name)),
+                _ => None,
+            };
+        }
+        let rest = own(key, true)?;
+        if let Some(version) = rest.strip_prefix("w:") {
+            return Some(KeyName::Component(version.strip_suffix('}')?));
+        }
+        let (owner, name) = rest.split_once("}:")?;
+        match owner {
+            "c" => Some(KeyName::Common),
+            shard => Some(KeyName::OfShard(Shard(shard.parse().ok()?), name)),
+        }
+    }
+
     /// Written by the probe.
     pub(super) fn probe(&self) -> String {
         format!("{{{}:c}}:probe", self.namespace)
@@ -65,6 +95,17 @@ impl Keys {
     pub(super) fn wake_pattern(&self) -> String {
         format!("{{{}:*}}:wake", self.namespace)
     }
+}
+
+/// What a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyName<'a> {
+    Component(&'a str),
+    Memory(&'a str),
+    Said(&'a str),
+    /// Of the configuration, committers or nodes.
+    Common,
+    OfShard(Shard, &'a str),
 }
 
 /// The names of one shard's keys.
@@ -149,6 +190,21 @@ impl ShardKeys {
         format!("{}ku:{:032x}", self.base, tenant.0)
     }
 
+    /// Hash: what a tenant's bookmarks say, by their names.
+    pub(super) fn bookmarks(&self, tenant: TenantId) -> String {
+        format!("{}bm:{:032x}", self.base, tenant.0)
+    }
+
+    /// Hash: the copies of a tenant's bookmarks, by their names.
+    pub(super) fn bookmarked(&self, tenant: TenantId) -> String {
+        format!("{}bc:{:032x}", self.base, tenant.0)
+    }
+
+    /// Number: bytes of a tenant's bookmarks.
+    pub(super) fn bookmark_bytes(&self, tenant: TenantId) -> String {
+        format!("{}bb:{:032x}", self.base, tenant.0)
+    }
+
     /// List: pieces of history of the events made in one stretch of time.
     pub(super) fn bucket(&self, bucket: u64) -> String {
         format!("{}h:{bucket}", self.base)
@@ -198,6 +254,7 @@ pub(super) fn queue_name(queue: QueueKey) -> String {
         QueueKey::Plugins(tenant) => format!("p:{:032x}", tenant.0),
         QueueKey::Connection(tenant, connection) => format!("c:{:032x}:{:032x}", tenant.0, connection.0),
         QueueKey::Paused(tenant, connection) => format!("h:{:032x}:{:032x}", tenant.0, connection.0),
+        QueueKey::Ordered(tenant, destination) => format!("o:{:032x}:{:032x}", tenant.0, destination.0),
     }
 }
 
@@ -213,6 +270,7 @@ pub(super) fn parse_queue(name: &str) -> Option<QueueKey> {
         ("p", tenant, None) => QueueKey::Plugins(TenantId(id(tenant)?)),
         ("c", tenant, Some(connection)) => QueueKey::Connection(TenantId(id(tenant)?), ConnectionId(id(connection)?)),
         ("h", tenant, Some(connection)) => QueueKey::Paused(TenantId(id(tenant)?), ConnectionId(id(connection)?)),
+        ("o", tenant, Some(destination)) => QueueKey::Ordered(TenantId(id(tenant)?), DestinationId(id(destination)?)),
         _ => return None,
     };
     Some(queue)
@@ -232,11 +290,29 @@ mod tests {
             QueueKey::Plugins(TenantId(7)),
             QueueKey::Connection(TenantId(7), ConnectionId(u128::MAX)),
             QueueKey::Paused(TenantId(7), ConnectionId(u128::MAX)),
+            QueueKey::Ordered(TenantId(7), DestinationId(u128::MAX)),
         ];
         for queue in queues {
             assert_eq!(parse_queue(&queue_name(queue)), Some(queue));
         }
         assert_eq!(parse_queue("x:1"), None);
+    }
+
+    #[test]
+    fn keys_are_told_apart_by_their_names() {
+        let keys = Keys::new("tg");
+        let shard = keys.shard(Shard(5));
+        for (key, name) in [
+            (keys.component("ab"), KeyName::Component("ab")),
+            (keys.memory("a:b"), KeyName::Memory("a:b")),
+            (keys.said("a/b"), KeyName::Said("a/b")),
+            (keys.revision(), KeyName::Common),
+            (shard.jobs, KeyName::OfShard(Shard(5), "j")),
+            (format!("{}dd:00", shard.base), KeyName::OfShard(Shard(5), "dd:00")),
+        ] {
+            assert_eq!(keys.read(&key), Some(name), "{key}");
+            assert_eq!(Keys::new("t").read(&key), None, "{key}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
@@ -20,7 +21,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::config::{RedisConfig, RedisUrl, Timeouts, Topology};
-use super::error::{Fault, explain};
+use super::error::{Fault, explain, odd};
 use super::reach::Reach;
 use super::scripts;
 use crate::clock;
@@ -172,10 +173,27 @@ impl Connector {
         Ok(Live { wire, generation, absences, identity })
     }
 
+    /// Where the master is that the sentinels name now; none where there are no sentinels, or none that knows one.
+    pub(super) async fn master(&self) -> Option<(String, u16)> {
+        if !matches!(self.topology, Topology::Sentinel { .. }) {
+            return None;
+        }
+        let client = timeout(self.timeouts.connect, self.client()).await.ok()?.ok()?;
+        place(client.get_connection_info())
+    }
+
     /// A connection of its own for published wake-ups.
     pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
         let connecting = async { self.client().await?.get_async_pubsub().await };
         timeout(self.timeouts.connect, connecting).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+}
+
+/// Host and port of a server that is not a socket of this machine.
+pub(super) fn place(info: &ConnectionInfo) -> Option<(String, u16)> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host.clone(), *port)),
+        _ => None,
     }
 }
 
@@ -283,6 +301,30 @@ impl Link {
             Ok(value) => Ok(value),
             Err(error) => Err(self.judge(live, error)),
         }
+    }
+
+    /// The addresses of a cluster's masters; one without an address where there is one server.
+    pub(super) async fn masters(&self) -> Result<Vec<Option<(String, u16)>>, Fault> {
+        let live = self.live().await.map_err(Fault::Unsent)?;
+        let Value::Map(nodes) = self.ask(&live, &cmd("INFO")).await? else { return Ok(vec![None]) };
+        let address = |node: Value| {
+            let node: String = redis::from_redis_value(node).ok()?;
+            let (host, port) = node.rsplit_once(':')?;
+            Some((host.to_owned(), port.parse().ok()?))
+        };
+        let masters = nodes.into_iter().map(|(node, _)| address(node).map(Some));
+        masters.collect::<Option<_>>().ok_or_else(|| Fault::Unsent(odd("the cluster's nodes")))
+    }
+
+    /// Asks one server: of a cluster the one with this address.
+    pub(super) async fn ask_at(&self, master: Option<&(String, u16)>, command: &Cmd) -> Result<Value, Fault> {
+        let live = self.live().await.map_err(Fault::Unsent)?;
+        let (Wire::Cluster(mut connection), Some((host, port))) = (live.wire.clone(), master) else {
+            return self.ask(&live, command).await;
+        };
+        let at = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
+        let answer = connection.route_command(command.clone(), RoutingInfo::SingleNode(at)).await;
+        answer.and_then(Value::extract_error).map_err(|error| self.judge(&live, error))
     }
 
     fn judge(&self, live: &Live, error: RedisError) -> Fault {

@@ -1,4 +1,4 @@
-//! Removing a tenant: first its plugins' tables, then its jobs, then its events, a bounded step at a time.
+//! Removing a tenant: first its bookmarks and its plugins' tables, then its jobs, then its events, a bounded step at a time.
 //!
 //! A pass looks at all of it once; a purge is done after a pass that found nothing. What is in somebody's hands is left to a later
 //! pass. Where a pass stands is remembered by the owner alone: a new one begins anew.
@@ -14,7 +14,7 @@ use super::jobs::open;
 use super::keys::tenant_name;
 use super::piece::{Merged, merge};
 use super::trim::{Index, cut};
-use super::{Inner, scripts, table};
+use super::{Inner, bookmark, scripts, table};
 use crate::event::{DeliveryId, EventId, Failure, TenantId};
 use crate::store::{Home, Lease, Purged, StoreError};
 
@@ -85,7 +85,9 @@ fn read(answer: Value) -> Result<Purged, StoreError> {
 
 async fn tables(pen: &Pen, tenant: TenantId, walk: &mut Walk) -> Result<Purged, StoreError> {
     let Pen { inner, hold, .. } = pen;
-    if table::drop_tables(inner, Home { tenant, shard: hold.shard }, None).await? == 0 {
+    let home = Home { tenant, shard: hold.shard };
+    let had_bookmarks = bookmark::drop_all(inner, home).await?;
+    if table::drop_tables(inner, home, None).await? == 0 && !had_bookmarks {
         return jobs(pen, tenant, 0, walk).await;
     }
     walk.is_clean = false;

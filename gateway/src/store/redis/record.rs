@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::Cmd;
 
 use super::hold::{Effect, Hand, Pen, stream_id};
-use super::jobs::{Dead, grave, rest};
+use super::jobs::{Dead, grave, rest, spot};
 use super::keys::{lane_index, queue_name, tenant_name};
 use super::piece::{End, Finished, Outcome, Piece, bucket_of, hash};
 use super::{Inner, claim, scripts};
@@ -152,6 +152,9 @@ impl Plan {
 
 /// The job that goes on from this outcome, and where it goes.
 fn place(delivery: &DeliveryRecord, tenant: TenantId) -> Option<(&Job, Vec<u8>)> {
+    if let Some((queue, line, due)) = delivery.lined() {
+        return Some((delivery.job.as_deref()?, spot(queue, line, delivery.output, due)));
+    }
     let place = match &delivery.state {
         DeliveryState::Scheduled { due } => format!("r{}", due.0).into_bytes(),
         DeliveryState::Parked { queue: Some(queue), .. } => format!("q|{}", queue_name(*queue)).into_bytes(),

@@ -35,16 +35,24 @@ scripts! {
     CLAIM = "claim.lua";
     /// Gives back what was read beyond a budget.
     UNREAD = "unread.lua";
+    /// Stops claims that are on their way.
+    TOUCH = "touch.lua";
     /// Takes over pending entries of a lane.
     RECLAIM = "reclaim.lua";
     /// Writes a batch of records.
     RECORD = "record.lua";
     /// Takes jobs from the schedule or a queue.
     TAKE = "take.lua";
+    /// Takes the first jobs of lines.
+    HEADS = "heads.lua";
+    /// Puts first jobs of lines back to their places.
+    PUT_BACK = "put_back.lua";
     /// Puts jobs that an earlier owner had taken back to their places.
     RESTORE = "restore.lua";
     /// Moves dead letters back to the schedule.
     RETRY = "retry.lua";
+    /// Puts new work of an event on the schedule.
+    ADD = "add.lua";
     /// Replaces a bucket of history by what is left of it.
     TRIM = "trim.lua";
     /// Removes old dead letters.
@@ -71,6 +79,10 @@ scripts! {
     TABLE_DROP = "table_drop.lua";
     /// Removes entries of tables that have ended.
     TABLE_SWEEP = "table_sweep.lua";
+    /// Keeps a bookmark.
+    BOOKMARK_KEEP = "bookmark_keep.lua";
+    /// Takes a bookmark away.
+    BOOKMARK_DROP = "bookmark_drop.lua";
     /// Reads the configuration.
     CONFIG = "config.lua";
     /// Changes the configuration.

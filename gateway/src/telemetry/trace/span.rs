@@ -7,9 +7,9 @@ use opentelemetry::trace::{Event as SpanEvent, Link, SpanContext, SpanId, SpanKi
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::{Accepted, AttemptOf, Incoming, Peer, Planned, Settled, parent};
+use super::{Accepted, AttemptOf, BatchOf, Incoming, Peer, Planned, Settled, parent};
 use crate::clock::Timestamp;
-use crate::event::{Attempt, ConnectionId, DeliveryId, Event, EventId, Failure, PluginRun, TenantId, TraceContext};
+use crate::event::{Attempt, BatchPart, ConnectionId, DeliveryId, Event, EventId, Failure, PluginRun, TenantId, TraceContext};
 
 /// A span in the making.
 pub(super) struct Builder(SpanData);
@@ -115,18 +115,26 @@ pub(super) fn attempt(
 ) -> Builder {
     let verb = method(delivery.method);
     let parent = process_span(trace, Some(delivery.connection));
-    let mut span = Builder::new(trace, own, Some(parent), SpanKind::Client, verb.to_string());
+    let is_http = matches!(peer.scheme, "http" | "https");
+    let (kind, name) = if is_http { (SpanKind::Client, verb.to_string()) } else { (SpanKind::Producer, "send".to_owned()) };
+    let mut span = Builder::new(trace, own, Some(parent), kind, name);
     let took = Duration::from_micros(attempt.took_us);
     span.lasted(attempt.started_at, took);
-    span.set("http.request.method", verb);
     span.set("server.address", peer.host.to_owned());
     span.set("server.port", i64::from(peer.port));
-    // Without path and query: they may carry what is the tenant's alone.
-    span.set("url.full", format!("{}://{}:{}/", peer.scheme, peer.host, peer.port));
-    span.set("url.scheme", peer.scheme.to_owned());
-    span.set("http.request.body.size", count(delivery.bytes));
-    if attempt.number > 1 {
-        span.set("http.request.resend_count", i64::from(attempt.number - 1));
+    if is_http {
+        span.set("http.request.method", verb);
+        // Without path and query: they may carry what is the tenant's alone.
+        span.set("url.full", format!("{}://{}:{}/", peer.scheme, peer.host, peer.port));
+        span.set("url.scheme", peer.scheme.to_owned());
+        span.set("http.request.body.size", count(delivery.bytes));
+        if attempt.number > 1 {
+            span.set("http.request.resend_count", i64::from(attempt.number - 1));
+        }
+    } else {
+        span.set("messaging.system", messaging_system(peer.scheme));
+        span.set("messaging.operation.type", "send");
+        span.set("messaging.message.body.size", count(delivery.bytes));
     }
     if let Some(status) = attempt.status {
         span.set("http.response.status_code", i64::from(status));
@@ -144,6 +152,97 @@ pub(super) fn attempt(
     }
     span.settle(settled);
     span
+}
+
+/// Links of one span; more are counted and left out.
+const MAX_LINKS: usize = 128;
+
+/// The client span of one request of several deliveries: linked with the others, below the one whose trace it is in.
+pub(super) fn batch(
+    own: TraceContext,
+    batch: BatchOf,
+    peer: Peer<'_>,
+    attempt: &Attempt,
+    members: impl Iterator<Item = (TraceContext, ConnectionId)>,
+) -> Builder {
+    let (mut parent, mut links, mut left) = (None, Vec::new(), 0);
+    for (trace, connection) in members {
+        let process = process_span(trace, Some(connection));
+        if parent.is_none() && trace.trace_id == own.trace_id {
+            parent = Some(process);
+        } else if links.len() < MAX_LINKS {
+            links.push(Link::new(context_of(trace, process, false), Vec::new(), 0));
+        } else {
+            left += 1;
+        }
+    }
+    let mut span = Builder::new(own, own.span_id, parent, SpanKind::Client, "POST".to_owned());
+    (span.0.links.links, span.0.links.dropped_count) = (links, left);
+    span.lasted(attempt.started_at, Duration::from_micros(attempt.took_us));
+    span.set("server.address", peer.host.to_owned());
+    span.set("server.port", i64::from(peer.port));
+    span.set("http.request.method", "POST");
+    span.set("url.full", format!("{}://{}:{}/", peer.scheme, peer.host, peer.port));
+    span.set("url.scheme", peer.scheme.to_owned());
+    span.set("http.request.body.size", count(batch.bytes));
+    if let Some(status) = attempt.status {
+        span.set("http.response.status_code", i64::from(status));
+    }
+    span.set("messaging.batch.message_count", i64::from(batch.part.size));
+    span.set("tidegate.batch", batch.part.id.to_string());
+    span.set("tidegate.destination", batch.destination.to_string());
+    span.set("tidegate.tenant", batch.tenant.to_string());
+    if let Some(failure) = &attempt.failure {
+        span.fail(failure);
+    }
+    span
+}
+
+/// The span of one delivery's attempt in a batch, linked with the request's.
+pub(super) fn batched(
+    trace: TraceContext,
+    batch: Option<TraceContext>,
+    part: BatchPart,
+    delivery: AttemptOf<'_>,
+    attempt: &Attempt,
+    settled: Option<Settled<'_>>,
+) -> Builder {
+    let parent = process_span(trace, Some(delivery.connection));
+    let mut span = Builder::new(trace, parent::span_id(), Some(parent), SpanKind::Internal, "batch".to_owned());
+    if let Some(batch) = batch {
+        span.0.links.links.push(Link::new(context_of(batch, batch.span_id, false), Vec::new(), 0));
+    }
+    span.lasted(attempt.started_at, Duration::from_micros(attempt.took_us));
+    if let Some(status) = attempt.status {
+        span.set("http.response.status_code", i64::from(status));
+    }
+    span.set("messaging.batch.message_count", i64::from(part.size));
+    span.set("tidegate.batch", part.id.to_string());
+    span.set("tidegate.delivery", delivery.id.to_string());
+    span.set("messaging.message.id", delivery.event.to_string());
+    span.set("tidegate.connection", delivery.connection.to_string());
+    span.set("tidegate.destination", delivery.destination.to_string());
+    span.set("tidegate.tenant", delivery.tenant.to_string());
+    if attempt.number == 1 {
+        span.set("tidegate.delivery.latency", attempt.started_at.since(delivery.accepted_at).as_secs_f64());
+    }
+    if let Some(failure) = &attempt.failure {
+        span.fail(failure);
+    }
+    if let Some(settled) = settled {
+        span.settle(settled);
+    }
+    span
+}
+
+/// What semantic conventions call the broker of a URL scheme.
+fn messaging_system(scheme: &str) -> &'static str {
+    match scheme {
+        "redis" | "rediss" => "redis",
+        "amqp" | "amqps" => "rabbitmq",
+        "kafka" | "kafka+tls" => "kafka",
+        _ => "nats",
+    }
 }
 
 /// A delivery that was given up outside of an attempt.

@@ -80,6 +80,7 @@ pub(crate) async fn every_owner_call_is_fenced_after_a_takeover(mut world: World
     assert!(is_fenced(store.next_due(&old).await), "next_due");
     assert!(is_fenced(store.queues(&old).await), "queues");
     assert!(is_fenced(store.unpark(&old, TENANT_QUEUE, ALL).await), "unpark");
+    assert!(is_fenced(store.put_back(&old, &[]).await), "put_back");
     assert!(is_fenced(store.record(&old, &[finish(&claimed, vec![])]).await), "record");
     assert!(is_fenced(store.trim(&old, retention, now).await), "trim");
     assert!(is_fenced(store.purge(&old, TENANT).await), "purge");

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use tidegate::event::{Failure, TenantId};
-use tidegate::store::{Acceptance, DeliveryRecord, DeliveryState, Home, Lease, Origin, PageRequest, Purged, Record};
+use tidegate::store::{Acceptance, DeliveryRecord, DeliveryState, Home, Lease, Origin, PageRequest, Purged, QueueKey, Record};
 
+use super::lines;
 use crate::world::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -34,7 +35,7 @@ async fn purge_in_vain(world: &World, lease: &Lease) -> Purged {
 /// the deletion, scheduled, parked, done.
 async fn one_of_each(world: &mut World, lease: &Lease, tenant: TenantId) {
     let far = world.now().after(HOUR);
-    let queue = tidegate::store::QueueKey::Tenant(tenant);
+    let queue = QueueKey::Tenant(tenant);
     for state in 0..5 {
         let event = world.event_of(tenant, "body".into());
         world.accept_all(std::slice::from_ref(&event)).await;
@@ -68,7 +69,7 @@ pub(crate) async fn takes_all_of_a_tenant_and_nothing_of_another(mut world: Worl
     assert_eq!(listed(&world, OTHER_HOME).await, (5, 2));
     assert_eq!(world.counts().await, [0, 1, 1, 2]);
     let queues = world.store().queues(&lease).await.unwrap();
-    assert_eq!(queues, [(tidegate::store::QueueKey::Tenant(OTHER_TENANT), 1)]);
+    assert_eq!(queues, [(QueueKey::Tenant(OTHER_TENANT), 1)]);
     assert_eq!(world.due(&lease, world.now().after(HOUR)).await.len(), 1);
     assert_eq!(world.unpark(&lease, queues[0].0).await.len(), 1);
     assert_eq!(world.store().purged(OTHER_HOME).await.unwrap(), None);
@@ -97,6 +98,32 @@ pub(crate) async fn takes_nothing_of_another_shard(mut world: World) {
     assert_eq!(rest, Purged { events: 1, given_up: 1, dead_letters: 0, done: true });
     assert_eq!(world.store().purged(elsewhere).await.unwrap(), Some(rest));
     assert_eq!(world.store().purged(HOME).await.unwrap(), Some(purged));
+}
+
+pub(crate) async fn takes_what_stands_in_lines(mut world: World) {
+    let lease = world.own().await;
+    let first = lines::line_up(&mut world, &lease, 1, 3).await;
+    let second = lines::line_up(&mut world, &lease, 2, 1).await;
+    let others = QueueKey::Ordered(OTHER_TENANT, lines::TO);
+    let event = world.event_of(OTHER_TENANT, "body".into());
+    world.accept_all(std::slice::from_ref(&event)).await;
+    let claimed = world.claim(&lease).await;
+    world.record(&lease, vec![finish(&claimed[0], vec![lines::in_line(1, 1_000, parked(&event, 0, others))])]).await;
+    let taken = lines::heads(&world, &lease, lines::NOW).await.jobs;
+    assert_eq!(job_events(&taken), [first[0].id, second[0].id]);
+    assert_eq!(purge_in_vain(&world, &lease).await, Purged { events: 2, given_up: 2, ..Purged::default() });
+    // One in hand is done, the other goes back to its place.
+    let again = lines::again(&taken[1], scheduled(&second[0], 0, lines::NOW, 1));
+    world.record(&lease, vec![finish_job(&taken[0], vec![delivered(&first[0], 0)]), finish_job(&taken[1], vec![again])]).await;
+    assert_eq!(purge(&world, &lease, TENANT).await.0, Purged { events: 4, given_up: 3, dead_letters: 0, done: true });
+    assert_eq!((listed(&world, HOME).await, world.queued().await), ((0, 0), 0));
+    let left = lines::heads(&world, &lease, lines::NOW).await;
+    assert!(left.jobs.is_empty() && left.next.is_none(), "{left:?}");
+    assert_eq!(world.store().queues(&lease).await.unwrap(), [(others, 1)]);
+    assert_eq!(world.store().heads(&lease, others, lines::NOW, ALL).await.unwrap().jobs.len(), 1);
+    // What comes to the line later stands in it alone.
+    let later = lines::line_up(&mut world, &lease, 1, 1).await;
+    assert_eq!(job_events(&lines::heads(&world, &lease, lines::NOW).await.jobs), [later[0].id]);
 }
 
 pub(crate) async fn leaves_what_is_in_hand_until_it_is_recorded(mut world: World) {

@@ -1,6 +1,8 @@
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tidegate::clock::Timestamp;
 use tidegate::event::EventId;
 use tidegate::store::{Lease, PageRequest, Retention, Trimmed};
@@ -164,4 +166,37 @@ pub(crate) async fn what_is_trimmed_is_gone_from_the_listing(mut world: World) {
     trim(&world, &lease, Retention { age: Duration::ZERO, ..FOR_EVER }, far).await;
     let page = world.store().events(HOME, PageRequest { before: None, limit: 10 }).await.unwrap();
     assert_eq!(page.items.iter().map(|row| row.id).collect::<Vec<_>>(), [waiting.id]);
+}
+
+/// A reader that finds an event listed and then none of its outcomes took it for one that nobody has worked on yet.
+pub(crate) async fn what_goes_is_never_shown_as_queued(mut world: World) {
+    const EVENTS: usize = 30;
+    const READERS: usize = 12;
+    let lease = world.own().await;
+    let page = PageRequest { before: None, limit: 200 };
+    for round in 0..10 {
+        let mut events = Vec::new();
+        for _ in 0..EVENTS {
+            events.push(world.settle(&lease, |event| vec![delivered(event, 0)]).await.id);
+        }
+        let far = world.now().after(HOUR * 1000);
+        let gone = Cell::new(false);
+        let trimming = async {
+            // While the readers are at it.
+            tokio::task::yield_now().await;
+            trim(&world, &lease, Retention { age: HOUR, ..FOR_EVER }, far).await;
+            gone.set(true);
+        };
+        let reading = (0..READERS).map(async |_| {
+            while !gone.get() {
+                let listed = world.store().events(HOME, page).await.unwrap().items;
+                let shown = world.store().event(HOME, events[round]).await.unwrap().map(|history| history.summary);
+                let queued = listed.into_iter().chain(shown).find(|event| !event.finished || event.deliveries.is_empty());
+                assert_eq!(queued, None);
+                tokio::task::yield_now().await;
+            }
+        });
+        tokio::join!(join_all(reading), trimming);
+        assert_eq!(world.store().events(HOME, page).await.unwrap().items, []);
+    }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidegate::clock::Clock;
 use tidegate::event::{Event, EventId, Lane};
 use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Timeouts};
-use tidegate::store::{Accepted, Store, StoreError};
+use tidegate::store::{Accepted, Budget, Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use super::proxy::{Fault, Proxy};
@@ -153,6 +153,41 @@ async fn a_lost_answer_keeps_dedup_truthful() {
     assert_eq!(answers, [Accepted::Duplicate(first.id), Accepted::New { queued }]);
     assert_eq!(proxy.faults(), 2);
     assert_eq!(all_ids(&store, "a").await, [first.id, other.id]);
+}
+
+/// The answer to a claim is lost: it says so, and what it took is reclaimed before what came later is claimed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lost_claim_took_is_reclaimed_first() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let proxy = Proxy::before(server.port()).await;
+    let store = connect(config(&proxy.url(), Durability::EverySec)).await;
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    let events: Vec<_> = (1..=3).map(make).collect();
+    store.accept(events[..2].iter().map(acceptance).collect()).await.unwrap();
+    // Its answer names the lane only if there is something in it.
+    proxy.drop_answer("XREADGROUP", "in:normal");
+    assert!(store.claim(&lease, Lane::Normal, ALL).await.is_err());
+    store.accept(vec![acceptance(&events[2])]).await.unwrap();
+    let lost = store.reclaim(&lease, &HashSet::new(), ALL).await.unwrap();
+    assert_eq!(claimed_ids(&lost), ids(&events[..2]));
+    assert_eq!(claimed_ids(&store.claim(&lease, Lane::Normal, ALL).await.unwrap()), [events[2].id]);
+
+    // A claim reads several times: what its first read took is handed out, and the next claim tells of the second.
+    let now = Clock::system().now();
+    let marked = event(6, TENANT, now, Bytes::from_static(b"this one is marked"));
+    let events = [make(4), make(5), marked];
+    store.accept(events.iter().map(acceptance).collect()).await.unwrap();
+    proxy.drop_answer("XREADGROUP", "this one is marked");
+    // Room for two as large as the last ones, and then for a smaller one.
+    let few = Budget { count: 100, bytes: events[0].request.size() * 5 / 2 };
+    let first = store.claim(&lease, Lane::Normal, few).await.unwrap();
+    assert_eq!((claimed_ids(&first), proxy.faults()), (ids(&events[..2]), 2));
+    store.accept(vec![acceptance(&make(7))]).await.unwrap();
+    assert!(store.claim(&lease, Lane::Normal, ALL).await.is_err());
+    // The three of before are in hand, too.
+    let found = store.reclaim(&lease, &first.iter().map(|one| one.ticket).collect(), ALL).await.unwrap();
+    assert_eq!(claimed_ids(&found).last(), Some(&events[2].id));
+    assert_eq!(store.claim(&lease, Lane::Normal, ALL).await.unwrap().len(), 1);
 }
 
 /// Redis stalls for longer than the engine waits, with the batch in its socket: it is not executed twice when Redis goes on.

@@ -1,7 +1,7 @@
 //! A proxy that breaks a connection at the worst moment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,13 +26,30 @@ pub(crate) struct Proxy {
 struct State {
     fault: AtomicU8,
     faults: AtomicU64,
+    /// A command, and what its answer must contain to be dropped.
+    dropped: Mutex<Option<(&'static str, &'static str)>>,
+}
+
+impl State {
+    fn is_asked(&self, request: &[u8]) -> bool {
+        self.dropped.lock().unwrap().is_some_and(|(command, _)| contains(request, command))
+    }
+
+    /// Whether this is the answer to be dropped; it is no more from then on.
+    fn drops(&self, answer: &[u8]) -> bool {
+        self.dropped.lock().unwrap().take_if(|(_, text)| contains(answer, text)).is_some()
+    }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 impl Proxy {
     pub(crate) async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { fault: AtomicU8::new(0), faults: AtomicU64::new(0) });
+        let state = Arc::new(State { fault: AtomicU8::new(0), faults: AtomicU64::new(0), dropped: Mutex::new(None) });
         let shared = state.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -51,6 +68,11 @@ impl Proxy {
         self.state.fault.store(fault as u8, Ordering::SeqCst);
     }
 
+    /// Breaks the next connection that is about to pass on an answer with this text to a request with this command.
+    pub(crate) fn drop_answer(&self, command: &'static str, text: &'static str) {
+        *self.state.dropped.lock().unwrap() = Some((command, text));
+    }
+
     /// How often it broke a connection.
     pub(crate) fn faults(&self) -> u64 {
         self.state.faults.load(Ordering::SeqCst)
@@ -66,11 +88,13 @@ impl Drop for Proxy {
 async fn carry(mut client: TcpStream, server: u16, state: Arc<State>) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut is_asked = false;
     loop {
         tokio::select! {
             read = client.read(&mut asked) => {
                 let Ok(1..) = read else { return };
                 let request = &asked[..read.unwrap()];
+                is_asked = state.is_asked(request);
                 // The engine sends MULTI to EXEC in one write, which ends with EXEC; large ones come in parts, of which the last counts.
                 let fault = if request.ends_with(b"\r\nEXEC\r\n") { state.fault.swap(0, Ordering::SeqCst) } else { 0 };
                 if fault != Fault::None as u8 {
@@ -87,6 +111,10 @@ async fn carry(mut client: TcpStream, server: u16, state: Arc<State>) {
             }
             read = server.read(&mut answered) => {
                 let Ok(1..) = read else { return };
+                if is_asked && state.drops(&answered[..read.as_ref().map_or(0, |read| *read)]) {
+                    state.faults.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
                 if client.write_all(&answered[..read.unwrap()]).await.is_err() {
                     return;
                 }

@@ -129,7 +129,8 @@ async fn history_does_not_fill_the_server() {
     let mut gone = 0;
     while store.admits(Lane::Low).is_err() {
         gone += store.trim(&lease, retention, now.after(Duration::from_secs(60))).await.unwrap().events;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // Two looks at the server: what is trimmed before it was looked at again may be more than room was needed for.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(gone > 1000, "{gone}");
     assert!(store.event(HOME, events[0].id).await.unwrap().is_none(), "the oldest are gone");

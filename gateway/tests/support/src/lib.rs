@@ -4,6 +4,8 @@
 //! `scripts/setup` puts the programs in place. Everything here panics with an explanation: a test has no better use for an error.
 //! Whatever is started ends when its value is dropped, and at the latest when the test process ends, however it ends.
 
+pub mod brokers;
+pub mod cloud_events;
 pub mod gateway;
 pub mod github;
 pub mod http;

@@ -78,8 +78,8 @@ pub(super) async fn run(lab: &Lab, traffic: &Traffic) -> Result<Findings, BenchE
 /// What the limits add up to, in bytes.
 fn budget(config: &Config) -> Result<u64, BenchError> {
     let plugins = PluginConfig::new(config.plugins.cache.clone()).map_err(BenchError::io("this program's path"))?;
-    let threads = if config.plugins.threads > 0 { config.plugins.threads } else { plugins.threads } + plugins.long_threads;
-    Ok(config.memory(threads).sum())
+    let threads = if config.plugins.threads > 0 { config.plugins.threads } else { plugins.threads };
+    Ok(config.memory(PluginConfig { threads, ..plugins }.all_threads()).sum())
 }
 
 impl Runs {

@@ -8,8 +8,9 @@ use serde::Deserialize;
 use super::Data;
 use super::expected::Whole;
 use crate::clock::Timestamp;
+use crate::config::Plugins;
 use crate::event::{DeliveryId, EventId, Header, Request, SharedRequest};
-use crate::plugin::{Attempted, Limits, Response};
+use crate::plugin::{Attempted, Interface, Limits, Response};
 
 /// The time of all that comes in.
 const NOW: Timestamp = Timestamp(1_700_000_000_123);
@@ -192,13 +193,18 @@ pub(super) struct GivenLimits {
     log_flood: Option<usize>,
     host_calls: Option<u32>,
     table_ops: Option<u32>,
+    table_traffic: Option<usize>,
     /// The plan's.
     pub(super) table_bytes: Option<u64>,
 }
 
 impl GivenLimits {
-    pub(super) fn limits(&self) -> Limits {
-        let usual = Limits::default();
+    /// The fuel of what a sender or an attempt waits for is a gateway's. Its wall clock is not: a case's outcome is not to be this machine's.
+    pub(super) fn limits(&self, ask: Interface) -> Limits {
+        let mut usual = Limits::default();
+        if !matches!(ask, Interface::Filter | Interface::Transform) {
+            usual.fuel = Plugins::default().gate_fuel;
+        }
         Limits {
             fuel: self.fuel.unwrap_or(usual.fuel),
             wall: self.wall_ms.map_or(usual.wall, Duration::from_millis),
@@ -211,6 +217,7 @@ impl GivenLimits {
             log_flood: self.log_flood.unwrap_or(usual.log_flood),
             host_calls: self.host_calls.unwrap_or(usual.host_calls),
             table_ops: self.table_ops.unwrap_or(usual.table_ops),
+            table_traffic: self.table_traffic.unwrap_or(usual.table_traffic),
         }
     }
 }

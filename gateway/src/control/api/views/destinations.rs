@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{FailureView, shown};
-use crate::control::condition::{CircuitNote, Condition};
+use crate::control::condition::{Answered, CircuitNote, Condition};
 use crate::dispatch::schedule::Due;
 
 /// What the gateway thinks of a destination.
@@ -16,6 +16,9 @@ pub struct DestinationStatusView {
     disabled: Option<DisabledView>,
     /// Since when every attempt failed, once that is long: it will be disabled.
     failing_since: Option<String>,
+    /// What it answered to its `handshake`; left out as long as it was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshake: Option<HandshakeView>,
     /// Its circuit, the worst of its tenant's shards; only when one destination is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit: Option<CircuitView>,
@@ -28,6 +31,19 @@ pub struct DisabledView {
     /// `gone` (it answered 410) or `failing` (every attempt failed for too long).
     code: String,
     detail: String,
+}
+
+/// What a destination answered when it was asked whether it agrees to be sent to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HandshakeView {
+    /// Whether it did. While it did not its deliveries wait, and it is asked now and then.
+    agreed: bool,
+    /// When it first answered so.
+    at: String,
+    /// Requests a minute that it allows; null for no limit.
+    rate: Option<u32>,
+    /// Why it did not agree.
+    detail: Option<String>,
 }
 
 /// How a destination's circuit stands.
@@ -43,12 +59,24 @@ pub struct CircuitView {
     reason: Option<FailureView>,
 }
 
+impl HandshakeView {
+    fn of(answered: &Answered) -> Self {
+        let (agreement, detail) = match &answered.answer {
+            Ok(agreement) => (Some(agreement), None),
+            Err(detail) => (None, Some(detail.clone())),
+        };
+        let rate = agreement.and_then(|agreement| agreement.rate);
+        Self { agreed: agreement.is_some(), at: shown(answered.at), rate, detail }
+    }
+}
+
 impl DestinationStatusView {
     pub(in crate::control::api) fn of(condition: &Condition) -> Self {
         let disabled = condition.disabled.as_ref();
         Self {
             disabled: disabled.map(|one| DisabledView { at: shown(one.at), code: one.code.clone(), detail: one.detail.clone() }),
             failing_since: condition.failing_since.map(shown),
+            handshake: condition.answered.as_ref().map(HandshakeView::of),
             circuit: None,
         }
     }

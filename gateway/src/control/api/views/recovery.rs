@@ -4,8 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{AttemptView, FailureView, shown};
+use crate::control::recovery::events::EndState;
 use crate::control::recovery::job::Holdup;
-use crate::control::recovery::{Job, JobState, LetterFilter};
+use crate::control::recovery::{EventFilter, Job, JobState, LetterFilter};
 use crate::event::Party;
 use crate::store::{DeadLetter, Work};
 
@@ -136,6 +137,96 @@ impl RetryJobView {
             examined: progress.examined,
             matched: progress.matched,
             retried: progress.retried,
+            gone: progress.gone,
+            noted_at: (progress.at.0 > 0).then(|| shown(progress.at)),
+        }
+    }
+}
+
+/// A job that replays events over a connection.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReplayJobView {
+    id: String,
+    created_at: String,
+    /// Who asked for it.
+    by: String,
+    connection: String,
+    filter: EventFilterView,
+    /// Events a second, at most.
+    rate: u32,
+    /// Whether it only counts.
+    dry_run: bool,
+    state: JobState,
+    /// Whether it is to end and has not yet.
+    cancelling: bool,
+    /// What holds it up for now.
+    held_up_by: Option<Holdup>,
+    /// Why it failed.
+    failure: Option<String>,
+    /// Events looked at.
+    examined: u64,
+    /// Of them those that the filter means.
+    matched: u64,
+    /// Put on the schedule for the connection; what becomes of them is in the events' history.
+    replayed: u64,
+    /// Gone from history when their turn came, or replayed by this job before.
+    gone: u64,
+    /// When its progress was noted last; null if it has not begun.
+    noted_at: Option<String>,
+}
+
+/// Which events a job means: all for which all that is given holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventFilterView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    state: Option<EndState>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ids: Vec<String>,
+}
+
+impl EventFilterView {
+    fn of(filter: &EventFilter) -> Self {
+        let EventFilter { source, since, until, state, ids } = filter;
+        Self {
+            source: Some(source.to_string()),
+            since: since.map(shown),
+            until: until.map(shown),
+            state: *state,
+            ids: ids.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn none() -> Self {
+        Self { source: None, since: None, until: None, state: None, ids: Vec::new() }
+    }
+}
+
+impl ReplayJobView {
+    pub(in crate::control::api) fn of(job: &Job) -> Self {
+        let Job { order, progress, cancelled } = job;
+        let replay = order.replay.as_ref();
+        Self {
+            id: order.id.to_string(),
+            created_at: shown(order.created_at),
+            by: order.by.clone(),
+            connection: replay.map(|replay| replay.connection.to_string()).unwrap_or_default(),
+            filter: replay.map_or_else(EventFilterView::none, |replay| EventFilterView::of(&replay.events)),
+            rate: order.rate,
+            dry_run: order.dry_run,
+            state: progress.state,
+            cancelling: *cancelled && !progress.is_over(),
+            held_up_by: progress.held_up_by,
+            failure: progress.failure.clone(),
+            examined: progress.examined,
+            matched: progress.matched,
+            replayed: progress.retried,
             gone: progress.gone,
             noted_at: (progress.at.0 > 0).then(|| shown(progress.at)),
         }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::{Faults, MAX_TEXT, header_name, header_value};
 use crate::control::parts::{self, Origin};
 use crate::egress::policy::AddressPolicy;
-use crate::egress::{Aws, AwsConfig, ClientAuth, Credentials, OAuth, OAuthConfig, TargetConfig, TlsOptions};
+use crate::egress::{Aws, AwsConfig, ClientAuth, Credentials, OAuth, OAuthConfig, Speaks, TargetConfig, TlsOptions};
 use crate::secret::Secret;
 
 /// Credentials that are sent along with every request.
@@ -170,7 +170,7 @@ impl DestinationAuth {
             }
         }
         let tls = TlsOptions { client: None, ..place.destination.tls.clone() };
-        let config = TargetConfig { url: token_url.clone(), tls, ..place.destination.clone() };
+        let config = TargetConfig { url: token_url.clone(), tls, speaks: Speaks::Http, ..place.destination.clone() };
         let endpoint = parts::target(&config, place.policy, place.origin);
         let Ok((endpoint, held)) = endpoint.map_err(|error| faults.add("auth.token_url", error.to_string())) else {
             return Made::default();
@@ -201,7 +201,7 @@ impl Made {
 }
 
 /// The text may be a secret, so it isn't shown.
-fn text(field: &str, text: &str, faults: &mut Faults) {
+pub(super) fn text(field: &str, text: &str, faults: &mut Faults) {
     if text.is_empty() || text.len() > MAX_TEXT || text.chars().any(char::is_control) {
         faults.add(field, format!("must be 1 to {MAX_TEXT} bytes without control characters"));
     }

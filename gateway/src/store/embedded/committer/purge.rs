@@ -13,8 +13,10 @@ impl Committer {
         let cell = self.cell(lease.shard);
         let mut state = cell.owned(lease)?;
         let Haul { revivals, jobs, events, mut walk } = haul;
-        let counted_at = keys::purged(Home { tenant, shard: lease.shard });
-        walk.is_clean &= self.drop_tables(Home { tenant, shard: lease.shard }, None) == 0;
+        let home = Home { tenant, shard: lease.shard };
+        let counted_at = keys::purged(home);
+        walk.is_clean &= self.drop_tables(home, None) == 0;
+        walk.is_clean &= self.drop_bookmarks(home)? == 0;
         let known = self.read::<Purged>(&counted_at);
         let mut purged = known.unwrap_or_default();
         for id in jobs {

@@ -3,11 +3,11 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::event::{DeliveryId, Shard, decode, decode_event, encode};
+use crate::event::{DeliveryId, EventId, Shard, decode, decode_event, encode};
 use crate::store::embedded::command::{Move, Note, Target, counted};
 use crate::store::embedded::disk::Tree;
 use crate::store::embedded::keys::{self, LogKey};
-use crate::store::embedded::rows::{End, Outcome, Place, Story, Waiting};
+use crate::store::embedded::rows::{End, Outcome, Place, Spot, Story, Waiting};
 use crate::store::embedded::state::{InHand, State};
 use crate::store::row::Row;
 use crate::store::{DeliveryRecord, DeliveryState, Home, Lease, Origin, StoreError, Ticket};
@@ -161,6 +161,15 @@ impl Committer {
                 }
                 self.remove(Tree::Index, keys::queued(shard, *queue, *seq));
             }
+            Place::Lined(spot) => {
+                state.ledger.parked -= 1;
+                if !is_taken {
+                    state.wait_no_more(spot.queue);
+                }
+                self.remove(Tree::Index, keys::lined(shard, spot.queue, spot.line, spot.place, id));
+                self.remove(Tree::Index, keys::taken(shard, id));
+                self.unit.lines.entry((shard, spot.queue, spot.line)).or_default().left(spot.place, id);
+            }
             Place::Dead { at, .. } => {
                 state.ledger.dead -= 1;
                 self.remove(Tree::Index, keys::dead(shard, waiting.tenant, *at, id));
@@ -181,6 +190,9 @@ impl Committer {
             Target::Schedule(due) => Place::Scheduled(due),
             Target::Queue(queue) => Place::Parked(queue, self.serial()),
             Target::Dead { at, reason } => Place::Dead { at, reason },
+            Target::Line { queue, line, output, due } => {
+                Place::Lined(Spot { queue, line: line.key, place: line.place_of(output, || self.serial()), due })
+            }
         };
         self.put(Tree::Jobs, keys::job(state.shard, id), work);
         self.arrive(state, id, Waiting { place, tenant, event, attempts, spent, since, bytes });
@@ -202,6 +214,12 @@ impl Committer {
                 state.ledger.parked += 1;
                 state.wait(*queue, *seq);
                 self.put(Tree::Index, keys::queued(shard, *queue, *seq), encode(&id));
+            }
+            Place::Lined(spot) => {
+                state.ledger.parked += 1;
+                state.wait(spot.queue, 0);
+                self.put(Tree::Index, keys::lined(shard, spot.queue, spot.line, spot.place, id), encode(&()));
+                self.unit.lines.entry((shard, spot.queue, spot.line)).or_default().came(spot.place, id);
             }
             Place::Dead { at, .. } => {
                 state.ledger.dead += 1;
@@ -239,11 +257,39 @@ impl Committer {
             runs: Vec::new(),
             ..row.clone()
         };
-        let outcome = encode(&Outcome { end: End::Nothing, rows: vec![Row::of(&row)] });
+        self.put_row(home, event, &row);
+        true
+    }
+
+    pub(super) fn add(&mut self, home: Home, moves: Vec<(Move, DeliveryRecord)>) -> u64 {
+        let cell = self.cell(home.shard);
+        let mut state = cell.state();
+        moves.into_iter().map(|(work, row)| u64::from(self.add_one(&mut state, home, work, &row))).sum()
+    }
+
+    fn add_one(&mut self, state: &mut State, home: Home, work: Move, row: &DeliveryRecord) -> bool {
+        let (id, event) = (work.id, work.event);
+        let story = self.story(home.tenant, event);
+        let is_new = !story.rows.iter().any(|row| row.id == id) && self.read::<Waiting>(&keys::waiting(home.shard, id)).is_none();
+        if !is_new || !story.finished || story.listed.is_none_or(|listed| listed.shard != home.shard) {
+            return false;
+        }
+        if story.is_terminal() {
+            state.ledger.history_bytes = state.ledger.history_bytes.saturating_sub(story.bytes());
+        }
+        self.put_work(state, work);
+        // A trim that is under way must notice.
+        state.revivals += 1;
+        self.put_row(home, event, row);
+        true
+    }
+
+    /// Adds an outcome that ends nothing.
+    fn put_row(&mut self, home: Home, event: EventId, row: &DeliveryRecord) {
+        let outcome = encode(&Outcome { end: End::Nothing, rows: vec![Row::of(row)] });
         let n = self.serial();
         self.put(Tree::History, keys::history(home.tenant, event, n), outcome.clone());
         self.unit.stories.entry(event).or_default().push((n, outcome));
-        true
     }
 
     /// Removes a dead letter for good, if it still is the one that was given up `at`. Whether it was.

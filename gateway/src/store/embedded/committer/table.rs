@@ -51,13 +51,24 @@ impl Committer {
         answers: Vec<TableResult>,
         now: Timestamp,
     ) -> Vec<TableResult> {
-        let mut answers = answers.into_iter();
+        let mut answers = answers.into_iter().peekable();
         let one = |(key, op): &(TableKey, TableOp)| match op {
             TableOp::Get => {
                 let cell = self.table_row::<Cell>(&keys::cell(table, key.as_str())).filter(|cell| cell.is_live(now));
                 Ok(TableAnswer::Value(cell.map(|cell| cell.value)))
             }
-            _ => answers.next().expect("the call is named by what it writes"),
+            _ => match op.check() {
+                // A call that was moved here does not have it among its answers.
+                Err(fault) => {
+                    answers.next_if_eq(&Err(fault));
+                    Err(fault)
+                }
+                Ok(()) => match (op, answers.next().expect("the call is named by what it writes")) {
+                    // Nor does it tell additions from deletions.
+                    (TableOp::Delete, Ok(TableAnswer::Added(done))) => Ok(TableAnswer::Deleted(done)),
+                    (_, answer) => answer,
+                },
+            },
         };
         ops.iter().map(one).collect()
     }

@@ -1,5 +1,5 @@
 -- A job's value: a byte with the length of its place, its place, 8 hex digits with the size of its request, the job.
--- Places: 'r' due | 'q' sequence '|' queue | 'd' time (8 bytes) tenant (32 hex digits).
+-- Places: 'r' due | 'q' sequence '|' queue | 'o' due '|' queue '|' line '|' place, and '|' how often it was restored | 'd' time (8 bytes) tenant (32 hex digits).
 local base = string.sub(KEYS[1], 1, -4)
 local jobs = base .. 'j'
 
@@ -21,9 +21,33 @@ local function queue_of(place)
   return string.sub(place, 2, bar - 1), string.sub(place, bar + 1)
 end
 
+-- A place in a line: when it is due, the queue, the line, the number in the line, how often it was restored ('' for never).
+local function spot_of(place)
+  return string.match(place, '^o(%d+)|([^|]+)|([^|]+)|([^|]+)|?(%d*)$')
+end
+
+local function line_key(queue, line)
+  return base .. 'l:' .. queue .. ':' .. line
+end
+
+-- Says by when the first of a line is due, unless it is taken.
+local function front(queue, line)
+  local first = redis.call('ZRANGE', line_key(queue, line), 0, 0)[1]
+  if first and not redis.call('ZSCORE', base .. 'tq', first) then
+    local due = spot_of(place_of(redis.call('HGET', jobs, first)))
+    redis.call('ZADD', base .. 'q:' .. queue, due, line)
+  else
+    redis.call('ZREM', base .. 'q:' .. queue, line)
+  end
+end
+
+local function fewer(queue)
+  if redis.call('HINCRBY', base .. 'qs', queue, -1) <= 0 then redis.call('HDEL', base .. 'qs', queue) end
+end
+
 local function unqueue(queue, id)
   local gone = redis.call('ZREM', base .. 'q:' .. queue, id)
-  if gone == 1 and redis.call('HINCRBY', base .. 'qs', queue, -1) <= 0 then redis.call('HDEL', base .. 'qs', queue) end
+  if gone == 1 then fewer(queue) end
   return gone
 end
 
@@ -38,6 +62,11 @@ local function leave(id)
   elseif kind == 'q' then
     local _, queue = queue_of(place)
     if unqueue(queue, id) == 0 then redis.call('ZREM', base .. 'tq', id) end
+  elseif kind == 'o' then
+    local _, queue, line = spot_of(place)
+    redis.call('ZREM', line_key(queue, line), id)
+    if redis.call('ZREM', base .. 'tq', id) == 0 then fewer(queue) end
+    front(queue, line)
   else
     local at, tenant = string.sub(place, 2, 9), string.sub(place, 10)
     redis.call('ZREM', base .. 'dl', at .. id .. tenant)
@@ -47,7 +76,8 @@ local function leave(id)
   return size_of(value)
 end
 
--- Puts the job at a place that it names; `rest` is its size and itself. Answers how many bytes more are queued.
+-- Puts the job at a place that it names; `rest` is its size and itself. A line's place is that of an output: of an event that stands at
+-- another place of the line, or, after a '+', at its end. Answers how many bytes more are queued.
 local function put(id, place, rest)
   local queued = tonumber(string.sub(rest, 1, 8), 16)
   local before = leave(id)
@@ -60,6 +90,17 @@ local function put(id, place, rest)
     redis.call('ZADD', base .. 'q:' .. queue, sequence, id)
     redis.call('HINCRBY', base .. 'qs', queue, 1)
     place = string.format('q%d|%s', sequence, queue)
+  elseif kind == 'o' then
+    local due, queue, line, at = spot_of(place)
+    if string.sub(at, 1, 1) == '+' then
+      at = string.format('%d', redis.call('INCR', base .. 'sq') * 4096 + tonumber(string.sub(at, 2)))
+    end
+    redis.call('ZADD', line_key(queue, line), at, id)
+    redis.call('HINCRBY', base .. 'qs', queue, 1)
+    place = string.format('o%s|%s|%s|%s', due, queue, line, at)
+    redis.call('HSET', jobs, id, string.char(#place) .. place .. rest)
+    front(queue, line)
+    return queued - before
   else
     local at, tenant = string.sub(place, 2, 9), string.sub(place, 10)
     redis.call('ZADD', base .. 'dl', 0, at .. id .. tenant)

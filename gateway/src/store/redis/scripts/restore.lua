@@ -6,17 +6,23 @@ local back = 0
 for _, name in ipairs({'tr', 'tq'}) do
   for _, id in ipairs(redis.call('ZRANGE', base .. name, 0, tonumber(ARGV[2]) - back - 1)) do
     local value = redis.call('HGET', jobs, id)
+    redis.call('ZREM', base .. name, id)
     if value then
       local place = place_of(value)
       if name == 'tr' then
         redis.call('ZADD', base .. 'rt', string.sub(place, 2), id)
+      elseif string.sub(place, 1, 1) == 'o' then
+        local due, queue, line, at, restored = spot_of(place)
+        place = string.format('o%s|%s|%s|%s|%d', due, queue, line, at, (tonumber(restored) or 0) + 1)
+        redis.call('HSET', jobs, id, move(value, place))
+        redis.call('HINCRBY', base .. 'qs', queue, 1)
+        front(queue, line)
       else
         local sequence, queue = queue_of(place)
         redis.call('ZADD', base .. 'q:' .. queue, sequence, id)
         redis.call('HINCRBY', base .. 'qs', queue, 1)
       end
     end
-    redis.call('ZREM', base .. name, id)
     back = back + 1
   end
   if back >= tonumber(ARGV[2]) then break end

@@ -1,0 +1,108 @@
+//! Entries that are claimed and in nobody's hands: an earlier owner left them, or the answer to their claim was lost.
+
+use std::sync::atomic::Ordering;
+
+use super::{BATCH, BATCH_BYTES, CRASHES, SUSPECT, ShardLoop, THROTTLED, budget, entry};
+use crate::dispatch::budget::{Class, Grant};
+use crate::dispatch::record::Held;
+use crate::dispatch::work::{Item, crashed, tenant_of};
+use crate::dispatch::{order, wait};
+use crate::event::Lane;
+use crate::store::{Budget, Claimed, DeliveryState, StoreError};
+
+impl ShardLoop {
+    /// The next entries of a lane. An error may have taken entries all the same.
+    pub(in crate::dispatch) async fn claim_of(&self, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
+        let claimed = self.shared.store.claim(&self.hold.lease, lane, budget).await;
+        claimed.inspect_err(|_| self.is_torn.store(true, Ordering::Release))
+    }
+
+    /// Takes up what a claim took that ended in an error, before anything is claimed that came later.
+    pub(super) async fn mend(&self, throttled: &mut bool) -> Result<(), StoreError> {
+        while self.is_torn.swap(false, Ordering::AcqRel) {
+            loop {
+                match self.reclaim(throttled).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        self.is_torn.store(true, Ordering::Release);
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up what is in nobody's hands. Returns how much that was; 0 means that there is nothing.
+    pub(super) async fn reclaim(&self, throttled: &mut bool) -> Result<usize, StoreError> {
+        let Some(mut grant) = self.take(Class::Reclaimed, BATCH, BATCH_BYTES, throttled) else {
+            // Nothing is free, or the shard is paused.
+            let _either = tokio::time::timeout(THROTTLED, self.shared.in_flight.freed()).await;
+            return Ok(1);
+        };
+        let _claiming = self.claiming.lock().await;
+        let held = self.table.entries().clone();
+        let claimed = self.shared.store.reclaim(&self.hold.lease, &held, budget(&grant)).await?;
+        let count = claimed.len();
+        let _lining = self.lining.lock().await;
+        for claimed in claimed {
+            // A claim of another lane that was on its way has brought it meanwhile.
+            if self.table.entries().contains(&claimed.ticket) {
+                continue;
+            }
+            let grant = grant.split(claimed.event.request.size());
+            match claimed.claims {
+                CRASHES.. => self.give_up(claimed, grant).await,
+                SUSPECT.. => self.run_alone(claimed, grant).await,
+                _ => self.start(claimed, grant).await,
+            }
+        }
+        Ok(count)
+    }
+
+    /// Gives up what is not done yet of an event.
+    async fn give_up(&self, claimed: Claimed, grant: Grant) {
+        let (event, claims) = (claimed.event.id, claimed.claims);
+        tracing::error!(%event, claims, "event given up: each gateway that worked on it went away");
+        let item = entry(self.noted(claimed), Held::of(grant, None));
+        let state = DeliveryState::DeadLettered { reason: crashed(claims) };
+        let done = match item.progress.is_empty() {
+            true => wait::moved(item, state, self.shared.clock.now()),
+            false => order::apart(&self.shared, item, &state),
+        };
+        self.worker.send(done).await;
+    }
+
+    /// Runs a suspect with nothing else beside it, so that a crash tells which event it was.
+    async fn run_alone(&self, claimed: Claimed, grant: Grant) {
+        tracing::warn!(event = %claimed.event.id, claims = claimed.claims, "event runs alone: gateways that worked on it went away");
+        self.settle_all().await;
+        self.start(claimed, grant).await;
+        self.settle_all().await;
+    }
+
+    /// The first of a line that gateways went away with: runs alone, or is given up.
+    pub(super) async fn suspect(&self, item: Item) {
+        let claims = item.line.map_or(0, |line| line.claims);
+        if claims >= CRASHES {
+            tracing::error!(tenant = %tenant_of(&item.work), claims, "delivery given up: each gateway that worked on it went away");
+            self.worker.give_back(item.turn());
+            return self.worker.send(wait::given_up(&self.shared, item, crashed(claims))).await;
+        }
+        tracing::warn!(tenant = %tenant_of(&item.work), claims, "delivery runs alone: gateways that worked on it went away");
+        self.settle_all().await;
+        self.launch(item).await;
+        self.settle_all().await;
+    }
+
+    /// Waits until nothing is in flight.
+    async fn settle_all(&self) {
+        // Nothing comes to join what gathers.
+        self.worker.batches.hurry(true);
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+        self.worker.batches.hurry(false);
+    }
+}

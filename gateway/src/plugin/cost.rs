@@ -1,0 +1,100 @@
+//! What a tenant's calls of a version take of the processor, as far as they have shown.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::event::TenantId;
+
+/// Calls that take longer than this on average are long.
+pub(super) const LONG_US: u64 = 5_000;
+/// For how many calls those of its kind are long after one that gave way.
+const LONG_FOR: u32 = 256;
+
+/// With more tenants than this those are forgotten whose calls are short.
+const SWEEP: usize = 1024;
+
+/// What calls of a version take, tenant by tenant: the same version may have other work for each.
+#[derive(Debug, Default)]
+pub(super) struct Costs(Mutex<HashMap<TenantId, Arc<Cost>>>);
+
+impl Costs {
+    pub(super) fn of(&self, tenant: TenantId) -> Arc<Cost> {
+        let mut costs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if costs.len() >= SWEEP && costs.len().is_power_of_two() && !costs.contains_key(&tenant) {
+            costs.retain(|_, cost| Arc::strong_count(cost) > 1 || cost.is_long());
+        }
+        Arc::clone(costs.entry(tenant).or_default())
+    }
+}
+
+/// A moving average. What concurrent calls learn may be lost, which an average bears.
+#[derive(Debug, Default)]
+pub(super) struct Cost {
+    average_us: AtomicU64,
+    /// Calls that are taken to be long, whatever the average.
+    long_for: AtomicU32,
+}
+
+impl Cost {
+    /// What a call is expected to take.
+    pub(super) fn us(&self) -> u64 {
+        self.average_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call is expected to be long.
+    pub(super) fn is_long(&self) -> bool {
+        self.us() > LONG_US || self.long_for.load(Ordering::Relaxed) > 0
+    }
+
+    /// Learns from a call that has ended.
+    pub(super) fn took(&self, us: u64) {
+        let average = self.us();
+        self.average_us.store(average - average / 8 + us / 8, Ordering::Relaxed);
+        if us <= LONG_US {
+            let left = self.long_for.load(Ordering::Relaxed);
+            self.long_for.store(left.saturating_sub(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Learns from a call that runs, and is long already.
+    pub(super) fn is_taking_long(&self) {
+        self.long_for.store(LONG_FOR, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_long_from_the_call_that_is_until_many_were_short() {
+        let cost = Cost::default();
+        assert!(!cost.is_long());
+        cost.is_taking_long();
+        assert!(cost.is_long(), "the next call begins before this one has ended");
+        cost.took(30_000);
+        (1..LONG_FOR).for_each(|_| cost.took(10));
+        assert!(cost.is_long());
+        cost.took(10);
+        assert!(!cost.is_long());
+    }
+
+    #[test]
+    fn no_tenant_is_long_for_anothers_calls_and_short_ones_are_forgotten() {
+        let costs = Costs::default();
+        costs.of(TenantId(1)).is_taking_long();
+        for tenant in 2..5000 {
+            assert!(!costs.of(TenantId(tenant)).is_long());
+        }
+        assert!(costs.of(TenantId(1)).is_long());
+        assert!(costs.0.lock().unwrap().len() <= 2 * SWEEP);
+    }
+
+    #[test]
+    fn calls_that_are_long_on_average_are_long() {
+        let cost = Cost::default();
+        (0..20).for_each(|_| cost.took(2 * LONG_US));
+        assert!(cost.is_long());
+    }
+}

@@ -1,0 +1,93 @@
+//! An event that feeds several destinations is divided where some of them keep an order.
+
+use serde_json::{Value, json};
+use tidegate::control::snapshot::{Diversion, Diverted, Traffic};
+use tidegate::store::DeliveryState;
+use tidegate_test_support::eventually;
+use tidegate_test_support::http::{Answer, Receiver};
+
+use super::{by_destination, parked};
+use crate::world::{LEASE, SHARD, SOON, World, fan_out, is_delivered};
+
+/// More than fits into one write three times.
+const LARGE: usize = 4 << 20;
+
+/// Holds what comes in for the tenant, so that it is parked as a whole.
+fn hold(world: &World) {
+    let who = Diverted::Tenant(world.home("t").tenant);
+    world.steer(Traffic { diverted: [(who, Diversion::Held)].into(), ..Traffic::default() });
+}
+
+#[tokio::test]
+async fn a_large_one_stands_in_all_its_lines() {
+    let receiver = Receiver::start().await;
+    let world = World::new().await;
+    let names = ["x", "y", "z"];
+    let urls = names.map(|name| (name, receiver.url(&format!("/{name}"))));
+    let mut tenant = fan_out(&urls, 8);
+    for number in 0..names.len() {
+        tenant["destinations"][number]["order"] = json!({"by": "json_pointer", "pointer": "/k"});
+        tenant["destinations"][number]["retry"] = json!({"max_attempts": 50, "base": "10ms", "max_delay": "10ms"});
+    }
+    world.declare("t", tenant).await;
+    receiver.answer_with(|request| Answer::status(if request.number.is_multiple_of(4) { 503 } else { 200 }));
+    let body = |number: u64| json!({"pad": "x".repeat(LARGE), "k": "a", "n": number}).to_string();
+    let mut events = Vec::new();
+    // The first two are taken up as they come, the others out of their tenant's queue.
+    let node = world.dispatch("a");
+    for number in 0..4 {
+        if number == 2 {
+            hold(&world);
+        }
+        events.push(world.accept("t", "in", &body(number)).await);
+        if number >= 2 {
+            let waits = |row: &tidegate::store::DeliveryRecord| row.connection.is_none() && !row.state.is_terminal();
+            world.settled("t", events[events.len() - 1], |summary| summary.deliveries.iter().any(waits)).await;
+        }
+    }
+    world.steer(Traffic::default());
+    for event in events {
+        let summary = world.settled("t", event, |summary| is_delivered(summary) && summary.deliveries.len() == names.len()).await;
+        assert!(summary.deliveries.iter().all(|row| row.destination.is_some()), "{summary:?}");
+    }
+    for name in names {
+        let requests = receiver.requests();
+        let there = requests.iter().filter(|request| request.target == format!("/{name}"));
+        let mut numbers: Vec<_> = there.map(|request| request.json()["n"].as_u64().unwrap()).collect();
+        numbers.dedup();
+        assert_eq!(numbers, [0, 1, 2, 3], "{name}");
+    }
+    assert_eq!(parked(&world).await, 0);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_parked_event_came_to_before_a_crash_is_put_into_no_line() {
+    let (good, bad) = (Receiver::start().await, Receiver::start().await);
+    bad.answer(Answer::hang());
+    let world = World::new().await;
+    let tenant = |order: &Value| {
+        let mut tenant = fan_out(&[("good", good.url("/")), ("bad", bad.url("/"))], 8);
+        if !order.is_null() {
+            tenant["destinations"][0]["order"] = order.clone();
+        }
+        tenant
+    };
+    world.declare("t", tenant(&Value::Null)).await;
+    hold(&world);
+    let node = world.dispatch("a");
+    let event = world.accept("t", "in", "{}").await;
+    eventually("it is parked", SOON, async || (parked(&world).await == 1).then_some(())).await;
+    world.steer(Traffic::default());
+    world.settled("t", event, |summary| summary.deliveries.iter().any(|row| row.state == DeliveryState::Delivered)).await;
+    // The gateway loses its lease with the rest in hand.
+    let lease = world.store.acquire(SHARD, "a", LEASE).await.unwrap().expect("a node gets a new lease");
+    node.stop().await;
+    bad.answer(Answer::status(200));
+    world.declare("t", tenant(&by_destination())).await;
+    world.store.release(&lease).await.unwrap();
+    let node = world.dispatch("b");
+    world.settled("t", event, |summary| is_delivered(summary) && summary.deliveries.len() == 2).await;
+    assert_eq!(good.count(), 1);
+    node.stop().await;
+}
