@@ -124,13 +124,15 @@ async fn history_does_not_fill_the_server() {
     }
     assert_eq!(finished, events.len());
     let retention = Retention { age: FOR_EVER, bytes: u64::MAX, dead_letter_age: FOR_EVER };
-    let now = Clock::system().now();
-    assert_eq!(store.trim(&lease, retention, now).await.unwrap().events, 0, "what has just ended can still be seen");
+    // However long it took to get here, for the store the first one has just ended, and later the last one long ago.
+    let just_ended = events[0].accepted_at;
+    assert_eq!(store.trim(&lease, retention, just_ended).await.unwrap().events, 0, "what has just ended can still be seen");
+    let long_ended = events[3999].accepted_at.after(Duration::from_secs(3600));
     let mut gone = 0;
     while store.admits(Lane::Low).is_err() {
-        gone += store.trim(&lease, retention, now.after(Duration::from_secs(60))).await.unwrap().events;
-        // Two looks at the server: what is trimmed before it was looked at again may be more than room was needed for.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        gone += store.trim(&lease, retention, long_ended).await.unwrap().events;
+        // What is trimmed before the server was looked at again may be more than room was needed for.
+        is_looked_at_twice(&server).await;
     }
     assert!(gone > 1000, "{gone}");
     assert!(store.event(HOME, events[0].id).await.unwrap().is_none(), "the oldest are gone");
@@ -178,6 +180,18 @@ async fn a_backlog_is_not_searched_again_for_what_has_ended() {
 
 /// How many buckets of history have been read.
 async fn reads(server: &Server) -> u64 {
-    let calls = server.info("cmdstat_lrange").await;
+    calls(server, "lrange").await
+}
+
+/// Waits until the store has looked at the server again, from the beginning to the end of it.
+async fn is_looked_at_twice(server: &Server) {
+    // The second half of a look, and nobody else asks it.
+    const ASKED: &str = "config|get";
+    let before = calls(server, ASKED).await;
+    eventually(async || (calls(server, ASKED).await >= before + 2).then_some(())).await;
+}
+
+async fn calls(server: &Server, command: &str) -> u64 {
+    let calls = server.info(&format!("cmdstat_{command}")).await;
     calls.strip_prefix("calls=").and_then(|rest| rest.split(',').next()).and_then(|calls| calls.parse().ok()).expect("a count")
 }
