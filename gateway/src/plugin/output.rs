@@ -1,6 +1,7 @@
 //! From what a transform returns to requests that can be sent.
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::bindings::types::{HeaderChange, HeaderResult, Output, QueryChange};
@@ -73,7 +74,7 @@ fn apply(index: usize, output: Output, request: &Request) -> Result<Request, Sto
     let query = match query {
         QueryChange::Keep => request.query.clone(),
         QueryChange::Remove => None,
-        QueryChange::Set(query) if query.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"<>".contains(&byte)) => Some(query),
+        QueryChange::Set(query) if is_target(&format!("/?{query}")) => Some(query),
         QueryChange::Set(_) => return Err(bad("the query has characters that must be percent-encoded")),
     };
     Ok(Request {
@@ -90,7 +91,7 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     if !path.is_empty() && !path.starts_with('/') {
         return Err("the path does not begin with `/`");
     }
-    if !path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\')) {
+    if path.contains(['?', '\\']) || !(path.is_empty() || is_target(path)) {
         return Err("the path has characters that must be percent-encoded");
     }
     let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
@@ -98,6 +99,12 @@ fn check_path(path: &str) -> Result<(), &'static str> {
         return Err("the path has dot segments");
     }
     Ok(())
+}
+
+/// Whether the client that sends it takes all of it: its parser knows best.
+fn is_target(target: &str) -> bool {
+    target.bytes().all(|byte| byte.is_ascii_graphic())
+        && PathAndQuery::try_from(target).is_ok_and(|taken| taken.as_str() == target)
 }
 
 fn change_headers(index: usize, changes: Vec<HeaderChange>, original: &[Header]) -> Result<Vec<Header>, Stop> {
