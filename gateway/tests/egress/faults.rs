@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tidegate::egress::EgressConfig;
+use tidegate_test_support::ports::Closed;
 use tokio::join;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -11,10 +12,8 @@ use crate::peer::*;
 
 #[tokio::test]
 async fn a_refused_connection() {
-    let server = Server::start().await;
-    let target = server.target();
-    drop(server);
-    let sent = send(&egress(config()), &target, LONG).await;
+    let nobody = Closed::new();
+    let sent = send(&egress(config()), &target(&format!("http://{}", nobody.address())), LONG).await;
     assert_eq!((sent.status, code(&sent)), (None, "connect_refused"));
     assert!(sent.failure.is_some_and(|failure| failure.retryable));
 }

@@ -9,6 +9,7 @@ use tidegate::clock::Timestamp;
 use tidegate_test_support::eventually;
 use tidegate_test_support::gateway::Gateway;
 use tidegate_test_support::http::{Answer, send};
+use tidegate_test_support::ports::Closed;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, TENANT, text};
@@ -20,8 +21,8 @@ const SENDERS: usize = 16;
 const LONG: Duration = Duration::from_secs(90);
 
 /// Two sources and two destinations: one that answers, and one that nobody listens at.
-async fn set_up(world: &World) {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+async fn set_up(world: &World) -> Closed {
+    let nobody = Closed::new();
     let retry = json!({"max_attempts": 1});
     // With a circuit most would wait, and not be given up.
     let breaker = json!({"enabled": false});
@@ -32,10 +33,11 @@ async fn set_up(world: &World) {
         .apply(json!({
             "plan": {"rate": 100_000.0, "burst": 100_000},
             "sources": [{"name": "a"}, {"name": "b"}],
-            "destinations": [destination("up", world.receiver.url("/up")), destination("away", format!("http://{nobody}/"))],
+            "destinations": [destination("up", world.receiver.url("/up")), destination("away", format!("http://{}/", nobody.address()))],
             "connections": [connection("a", "up"), connection("b", "away")],
         }))
         .await;
+    nobody
 }
 
 /// Sends so many events to a source; their ids.
@@ -104,7 +106,7 @@ async fn they_are_found_by_what_they_have_in_common_on_redis() {
 
 async fn find(engine: Engine) {
     let world = World::start(engine).await;
-    set_up(&world).await;
+    let _nobody = set_up(&world).await;
     world.api.patch(&format!("/v1/tenants/{TENANT}"), &json!({"plan": {"shards": 4}})).await;
     world.receiver.answer(Answer::status(503).body("out of order"));
     let a = accept(&world, "a", 7).await;
@@ -176,7 +178,7 @@ async fn a_job_goes_on_at_another_gateway() {
 async fn killed(engine: Engine, elsewhere: bool) {
     const LETTERS: usize = 300;
     let mut world = World::start(engine).await;
-    set_up(&world).await;
+    let _nobody = set_up(&world).await;
     world.receiver.answer(Answer::status(503));
     let events = accept(&world, "a", LETTERS).await;
     given_up(&world, LETTERS).await;
@@ -228,7 +230,7 @@ async fn what_is_undelivered_when_its_destination_is_deleted_is_given_up_with_th
 async fn deleted(engine: Engine) {
     const EVENTS: usize = 10;
     let world = World::start(engine).await;
-    set_up(&world).await;
+    let _nobody = set_up(&world).await;
     let destination = world.api.id("destinations", "up").await;
     let patch = json!({"in_flight": 1, "retry": {"base": "1s", "max_delay": "1s", "max_attempts": 50}});
     world.api.patch(&format!("/v1/destinations/up?tenant={TENANT}"), &patch).await;
@@ -256,7 +258,7 @@ async fn a_job_keeps_its_rate_and_can_be_cancelled() {
     const LETTERS: usize = 200;
     const RATE: usize = 20;
     let world = World::start(EMBEDDED).await;
-    set_up(&world).await;
+    let _nobody = set_up(&world).await;
     world.receiver.answer(Answer::status(503));
     accept(&world, "a", LETTERS).await;
     given_up(&world, LETTERS).await;
@@ -287,7 +289,7 @@ async fn a_job_keeps_its_rate_and_can_be_cancelled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_have_limits_and_wait_while_retries_are_paused() {
     let world = World::start(EMBEDDED).await;
-    set_up(&world).await;
+    let _nobody = set_up(&world).await;
     world.receiver.answer(Answer::status(503));
     accept(&world, "a", 3).await;
     given_up(&world, 3).await;
@@ -335,7 +337,7 @@ async fn ten_thousand_are_retried_in_bounded_memory() {
     const BODY: usize = 8 << 10;
     // The store has a process of its own: what grows here is the gateway.
     let world = World::with(REDIS, |launch| launch, "dispatch.bytes = \"16MiB\"\n").await;
-    set_up(&world).await;
+    let _nobody = set_up(&world).await;
     let url = world.gateway.ingest(&format!("/in/{}", world.api.id("sources", "b").await));
     let mut senders = JoinSet::new();
     for sender in 0..SENDERS {

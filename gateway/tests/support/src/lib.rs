@@ -16,7 +16,7 @@ pub mod process;
 pub mod redis;
 pub mod standard_webhooks;
 
-mod ports;
+pub mod ports;
 mod tools;
 
 use std::time::{Duration, Instant, SystemTime};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use tidegate_test_support::ports::Closed;
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +37,7 @@ pub(super) struct Secure {
     destinations: Vec<(&'static str, String, &'static str)>,
     pem: String,
     _full: (TcpListener, Vec<TcpStream>),
+    _closed: Closed,
 }
 
 impl Secure {
@@ -80,15 +82,15 @@ impl Secure {
                 }
             });
         }
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = Closed::new();
         let (full, address) = full().await;
         destinations.extend([
-            ("refuses", format!("http://{closed}/"), "connect_refused"),
+            ("refuses", format!("http://{}/", closed.address()), "connect_refused"),
             ("accepts-nobody", format!("http://{address}/"), "connect_timeout"),
             ("leads-inside", "http://inside.example/".to_owned(), "address_refused"),
             ("leads-nowhere", "http://nowhere.invalid/".to_owned(), "dns_failed"),
         ]);
-        Self { destinations, pem: authority.pem(), _full: full }
+        Self { destinations, pem: authority.pem(), _full: full, _closed: closed }
     }
 
     pub(super) fn destinations(&self) -> impl Iterator<Item = Bad> {
