@@ -126,7 +126,13 @@ async fn history_does_not_fill_the_server() {
     let retention = Retention { age: FOR_EVER, bytes: u64::MAX, dead_letter_age: FOR_EVER };
     // However long it took to get here, for the store the first one has just ended, and later the last one long ago.
     let just_ended = events[0].accepted_at;
-    assert_eq!(store.trim(&lease, retention, just_ended).await.unwrap().events, 0, "what has just ended can still be seen");
+    loop {
+        let step = store.trim(&lease, retention, just_ended).await.unwrap();
+        assert_eq!(step.events, 0, "what has just ended can still be seen");
+        if !step.more {
+            break;
+        }
+    }
     let long_ended = events[3999].accepted_at.after(Duration::from_secs(3600));
     let mut gone = 0;
     while store.admits(Lane::Low).is_err() {
