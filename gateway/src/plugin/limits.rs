@@ -3,7 +3,7 @@
 //! | limit | default | error |
 //! |---|---|---|
 //! | `fuel`: work of one call, about one unit an instruction, one a byte copied, and what host calls cost | 100 million | `fuel_exhausted` |
-//! | `wall`: time of one call, checked every [`EPOCH`] | 1 s | `wall_clock` |
+//! | `wall`: time of one call, looked at every [`EPOCH`]; what passes between two looks counts as one, so that no call pays for a busy machine | 1 s | `wall_clock` |
 //! | `memory`: linear memory, all memories of the instance together | 64 MiB | `memory_limit` |
 //! | `table_elements`: entries, all tables together | 50,000 | `table_limit` |
 //! | `outputs`: outputs of one call | 256 | `too_many_outputs` |
@@ -64,7 +64,7 @@ pub const HOST_CALL_FUEL: u64 = 500;
 pub struct Limits {
     /// Work.
     pub fuel: u64,
-    /// Time.
+    /// Time, as far as the call was at work in it.
     pub wall: Duration,
     /// Linear memory in bytes, summed.
     pub memory: usize,
