@@ -25,6 +25,7 @@ use super::resolver::Resolver;
 use super::target::{Speaks, Target};
 use crate::clock::{Clock, Timestamp, monotonic};
 use crate::event::Failure;
+use crate::room::Room;
 use exchange::{Exchange, Stage};
 
 /// Bytes of a response's head.
@@ -32,6 +33,8 @@ pub const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
 /// Proofs of passwords that are worked out at once.
 const PROOFS_AT_ONCE: usize = 2;
+/// The same of one tenant. Its others wait behind it, and keep no other tenant waiting.
+const TENANT_PROOFS_AT_ONCE: usize = 1;
 
 /// How the gateway reaches out.
 #[derive(Clone, Debug)]
@@ -171,7 +174,7 @@ pub(super) struct Inner {
     pub(super) responses: Arc<Semaphore>,
     sweeping: AtomicBool,
     /// Turns to work out what proves a password to a broker: a server says how much work that is.
-    pub(super) proofs: Arc<Semaphore>,
+    pub(super) proofs: Room,
 }
 
 impl Egress {
@@ -195,7 +198,7 @@ impl Egress {
                 max_response: config.max_response,
                 responses: Arc::new(Semaphore::new(config.response_bytes.min(Semaphore::MAX_PERMITS))),
                 sweeping: AtomicBool::new(false),
-                proofs: Arc::new(Semaphore::new(PROOFS_AT_ONCE)),
+                proofs: Room::new(PROOFS_AT_ONCE, TENANT_PROOFS_AT_ONCE),
             }),
         })
     }

@@ -7,7 +7,7 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::egress::{
     Broker, Egress, EgressConfig, Labels, Login, Mechanism, OutRequest, Protocol, Sent, Speaks, Target, TargetConfig,
 };
-use tidegate::event::{DeliveryId, EventId};
+use tidegate::event::{DeliveryId, EventId, TenantId};
 use tidegate::secret::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::join;
@@ -36,8 +36,12 @@ fn kafka() -> Protocol {
 }
 
 fn broker(url: &str, protocol: Protocol, login: Login) -> Arc<Target> {
+    broker_of(1, url, protocol, login)
+}
+
+fn broker_of(tenant: u128, url: &str, protocol: Protocol, login: Login) -> Arc<Target> {
     let speaks = Speaks::Broker(Broker { protocol, login });
-    Arc::new(Target::new(&TargetConfig { speaks, ..target_config(url) }, &policy()).unwrap())
+    Arc::new(Target::new(&TargetConfig { tenant: TenantId(tenant), speaks, ..target_config(url) }, &policy()).unwrap())
 }
 
 fn user() -> Login {
@@ -368,15 +372,7 @@ fn what_proves_a_password_is_worked_out_beside_the_runtime() {
         let target = broker(&format!("kafka://{}", server.address), kafka(), user());
         let egress = egress(config());
         let serving = async {
-            let mut stream = server.accept().await.stream;
-            asked(&mut stream).await;
-            within(stream.write_all(&answer(1, &[0, 0, 0, 0, 0, 0]))).await.unwrap();
-            let first = asked(&mut stream).await;
-            let (_, nonce) = first.rsplit_once("r=").unwrap();
-            let challenge = format!("r={nonce}more,s=AAAA,i=20000");
-            let length = i32::try_from(challenge.len()).unwrap().to_be_bytes();
-            let body = [b"\0\0\xff\xff", &length[..], challenge.as_bytes()].concat();
-            within(stream.write_all(&answer(2, &body))).await.unwrap();
+            let mut stream = challenged(&server).await;
             assert!(tokio::time::timeout(SHORT, stream.read(&mut [0])).await.is_err(), "there is no proof yet");
             release.send(()).unwrap();
             let proof = asked(&mut stream).await;
@@ -387,6 +383,54 @@ fn what_proves_a_password_is_worked_out_beside_the_runtime() {
         assert_eq!(code(&sent), "login_refused");
         holding.await.unwrap().unwrap();
     });
+}
+
+/// One tenant's proofs stand in line behind each other, not before another tenant's: the one thread that works them out is busy until all of them
+/// are wanted.
+#[test]
+fn many_proofs_of_one_tenant_hold_up_no_other() {
+    const MANY: u128 = 12;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (release, held) = tokio::sync::oneshot::channel::<()>();
+        let holding = tokio::task::spawn_blocking(move || held.blocking_recv());
+        let server = Server::start().await;
+        let egress = egress(config());
+        let mut proofs = tokio::task::JoinSet::new();
+        let mut sending = tokio::task::JoinSet::new();
+        for tenant in std::iter::repeat_n(1, MANY as usize).chain([2]) {
+            let target = broker_of(tenant, &format!("kafka://{}", server.address), kafka(), user());
+            let egress = egress.clone();
+            sending.spawn(async move { publish(&egress, &target, LONG).await });
+            let mut stream = challenged(&server).await;
+            if tenant == 2 {
+                assert!(tokio::time::timeout(SHORT, stream.read(&mut [0])).await.is_err(), "there is no proof yet");
+            }
+            proofs.spawn(async move {
+                assert!(asked(&mut stream).await.contains(",p="));
+                tenant
+            });
+        }
+        release.send(()).unwrap();
+        holding.await.unwrap().unwrap();
+        let order = proofs.join_all().await;
+        let place = order.iter().position(|tenant| *tenant == 2).unwrap();
+        assert!(place < 4, "{order:?}");
+    });
+}
+
+/// A connection to Kafka up to its being asked for a proof.
+async fn challenged(server: &Server) -> tokio::net::TcpStream {
+    let mut stream = server.accept().await.stream;
+    asked(&mut stream).await;
+    within(stream.write_all(&answer(1, &[0, 0, 0, 0, 0, 0]))).await.unwrap();
+    let first = asked(&mut stream).await;
+    let (_, nonce) = first.rsplit_once("r=").unwrap();
+    let challenge = format!("r={nonce}more,s=AAAA,i=20000");
+    let length = i32::try_from(challenge.len()).unwrap().to_be_bytes();
+    let body = [b"\0\0\xff\xff", &length[..], challenge.as_bytes()].concat();
+    within(stream.write_all(&answer(2, &body))).await.unwrap();
+    stream
 }
 
 /// One request of Kafka's, as text.
