@@ -24,7 +24,7 @@ use super::pool::{Limits, Pool};
 use super::resolver::Resolver;
 use super::target::{Speaks, Target};
 use crate::clock::{Clock, Timestamp, monotonic};
-use crate::event::Failure;
+use crate::event::{Failure, Party};
 use crate::room::Room;
 use exchange::{Exchange, Stage};
 
@@ -51,7 +51,7 @@ pub struct EgressConfig {
     pub max_response: usize,
     /// The same for all responses together, until nobody holds them any more; what does not fit is cut.
     pub response_bytes: usize,
-    /// Open connections altogether. Requests of one tenant use at most half of them at once; more wait, and fail with `no_capacity`.
+    /// Open connections altogether. Requests of one tenant use at most half of them at once; more wait, and find none (`no_capacity`).
     pub max_connections: usize,
     /// Requests at once to one destination.
     pub max_requests_per_target: usize,
@@ -153,6 +153,13 @@ pub struct Sent {
     pub token_ended: bool,
     /// What went wrong; nothing after a complete 2xx head.
     pub failure: Option<Failure>,
+}
+
+impl Sent {
+    /// Whether nothing was sent, since no connection became free in time.
+    pub fn found_no_connection(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.party == Party::Gateway && failure.code == Failure::NO_CAPACITY)
+    }
 }
 
 /// The way out. Clones share connections.
