@@ -460,41 +460,52 @@ async fn published(stream: &mut (impl AsyncRead + Unpin)) {
     }
 }
 
-/// A broker that is short of something has read a message, or will: it says so and falls silent, and goes on where it was when it is well again.
-#[tokio::test]
-async fn what_was_published_to_a_blocked_broker_is_not_published_again() {
-    const BLOCKED: (u16, u16) = (10, 60);
-    const UNBLOCKED: (u16, u16) = (10, 61);
-    const ACK: (u16, u16) = (60, 80);
-    let say = async |stream: &mut tokio::net::TcpStream, (class, number): (u16, u16), arguments: &[u8]| {
-        within(stream.write_all(&method(class, number, arguments))).await.unwrap();
-    };
-    let acknowledgement = |tag: u64| [&tag.to_be_bytes()[..], &[0]].concat();
-    let server = Server::start().await;
-    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
-    let egress = egress(EgressConfig { idle_timeout: SHORT, ..config() });
-    let first = async {
+const BLOCKED: (u16, u16) = (10, 60);
+const UNBLOCKED: (u16, u16) = (10, 61);
+const ACK: (u16, u16) = (60, 80);
+
+async fn tell(stream: &mut tokio::net::TcpStream, (class, number): (u16, u16), arguments: &[u8]) {
+    within(stream.write_all(&method(class, number, arguments))).await.unwrap();
+}
+
+fn acknowledgement(tag: u64) -> Vec<u8> {
+    [&tag.to_be_bytes()[..], &[0]].concat()
+}
+
+/// Publishes message 1 on a new connection to a broker that is short of memory. Gives the broker's end of it.
+async fn blocked(server: &Server, egress: &Egress, target: &Arc<Target>) -> tokio::net::TcpStream {
+    let serving = async {
         let mut stream = server.accept().await.stream;
         within(stream.write_all(&welcome())).await.unwrap();
         published(&mut stream).await;
-        say(&mut stream, BLOCKED, b"\x06memory").await;
+        tell(&mut stream, BLOCKED, b"\x06memory").await;
         stream
     };
-    let (sent, mut stream) = join!(publish_as(&egress, &target, 1, LONG), first);
+    let (sent, stream) = join!(publish_as(egress, target, 1, LONG), serving);
     assert_eq!(code(&sent), "broker_blocked");
     assert!(sent.failure.unwrap().detail.ends_with("memory"));
+    stream
+}
+
+/// A broker that is short of something has read a message, or will: it says so and falls silent, and goes on where it was when it is well again.
+#[tokio::test]
+async fn what_was_published_to_a_blocked_broker_is_not_published_again() {
+    let server = Server::start().await;
+    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
+    let egress = egress(EgressConfig { idle_timeout: SHORT, ..config() });
+    let mut stream = blocked(&server, &egress, &target).await;
     // Idle for longer than others may be, it is still there: another connection would take a copy.
     for delivery in [1, 2, 1] {
         assert!(tokio::time::timeout(SHORT * 2, stream.read(&mut [0])).await.is_err(), "neither a copy nor an end");
         assert_eq!(code(&publish_as(&egress, &target, delivery, LONG).await), "broker_blocked");
     }
     assert!(server.is_lonely().await);
-    say(&mut stream, UNBLOCKED, &[]).await;
-    say(&mut stream, ACK, &acknowledgement(1)).await;
+    tell(&mut stream, UNBLOCKED, &[]).await;
+    tell(&mut stream, ACK, &acknowledgement(1)).await;
     // Another is published on the same connection, after the one that was owed.
     let serving = async {
         published(&mut stream).await;
-        say(&mut stream, ACK, &acknowledgement(2)).await;
+        tell(&mut stream, ACK, &acknowledgement(2)).await;
     };
     let sending = tidegate_test_support::eventually("the broker takes messages", LONG, async || {
         let sent = publish_as(&egress, &target, 2, LONG).await;
@@ -507,4 +518,50 @@ async fn what_was_published_to_a_blocked_broker_is_not_published_again() {
     assert!(server.is_lonely().await);
     drop(egress);
     assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0, "nothing else was published");
+}
+
+/// The broker goes on, but has not said yet what became of message 1. Another message that waits for that in vain leaves the connection as it is.
+async fn unblocked(stream: &mut tokio::net::TcpStream, egress: &Egress, target: &Arc<Target>) {
+    tell(stream, UNBLOCKED, &[]).await;
+    let waits = async || (code(&publish_as(egress, target, 2, SHORT).await) == "response_timeout").then_some(());
+    tidegate_test_support::eventually("it is heard that the broker goes on", LONG, waits).await;
+}
+
+/// The connection that a message is owed on may be another message's at the moment: until it is known what became of it, it is not published on
+/// one more, and from then on it is delivered.
+#[tokio::test]
+async fn what_is_owed_on_a_connection_that_is_in_use_is_not_published_again() {
+    let server = Server::start().await;
+    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
+    let egress = egress(config());
+    let mut stream = blocked(&server, &egress, &target).await;
+    unblocked(&mut stream, &egress, &target).await;
+    // It waits for what is owed, and is published then.
+    let mut other = std::pin::pin!(publish_as(&egress, &target, 2, LONG));
+    assert!(futures_util::poll!(&mut other).is_pending());
+    assert_eq!(code(&publish_as(&egress, &target, 1, LONG).await), "broker_blocked");
+    assert!(server.is_lonely().await);
+    let serving = async {
+        tell(&mut stream, ACK, &acknowledgement(1)).await;
+        published(&mut stream).await;
+        let sent = publish_as(&egress, &target, 1, LONG).await;
+        assert_eq!((code(&sent), &*sent.response), ("none", &b"confirmed, delivery tag 1"[..]));
+        assert!(server.is_lonely().await);
+        tell(&mut stream, ACK, &acknowledgement(2)).await;
+    };
+    let (sent, ()) = join!(other, serving);
+    assert_eq!(sent.response, b"confirmed, delivery tag 2"[..]);
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_for_what_another_is_owed_leaves_it_to_that() {
+    let server = Server::start().await;
+    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
+    let egress = egress(config());
+    let mut stream = blocked(&server, &egress, &target).await;
+    unblocked(&mut stream, &egress, &target).await;
+    let acknowledgement = acknowledgement(1);
+    let (sent, ()) = join!(publish_as(&egress, &target, 1, LONG), tell(&mut stream, ACK, &acknowledgement));
+    assert_eq!((code(&sent), &*sent.response), ("none", &b"confirmed, delivery tag 1"[..]));
+    assert!(server.is_lonely().await);
 }
