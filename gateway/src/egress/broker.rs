@@ -7,7 +7,7 @@
 //!
 //! # Connections
 //! One message at a time on each, so that an answer can belong to one message only; up to [`sessions::MAX_CONNECTIONS`] for each destination. They count
-//! as connections of the gateway, are kept for the next message, and closed when they were idle for as long as HTTP's may be. Nothing
+//! as connections of the gateway and in their tenant's share of these, are kept for the next message, and closed when they were idle for as long as HTTP's may be. Nothing
 //! reconnects in the background: the next attempt does, when the retry policy or the circuit lets it.
 //!
 //! # What a message holds
@@ -44,7 +44,7 @@ pub use kafka::Mechanism;
 use link::{Heard, Link, Stream};
 use sessions::Found;
 pub use sessions::MAX_CONNECTIONS as MAX_BROKER_CONNECTIONS;
-pub(super) use sessions::Sessions;
+pub(super) use sessions::{Rank, Sessions};
 
 /// A broker, and where in it messages go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -324,8 +324,7 @@ async fn publish(inner: &Inner, request: &OutRequest, stage: &mut Stage) -> Answ
         accepted_at: labels.accepted_at,
         request,
     };
-    let place = inner.brokers.admit(target.key, message.delivery).await;
-    let _turn = inner.pool.turn(target.key.tenant).await;
+    let place = inner.brokers.admit(&inner.pool, target.key, message.delivery).await;
     let connection = match place.find() {
         Found::Idle(connection) => *connection,
         Found::Confirmed(words) => return Ok(words),
@@ -333,9 +332,10 @@ async fn publish(inner: &Inner, request: &OutRequest, stage: &mut Stage) -> Answ
             return Err(Fault::broker("broker_blocked", "it has not confirmed yet what was published before".to_owned()));
         }
         Found::Nothing(place) => {
+            let turn = inner.pool.turn(target.key.tenant).await;
             let opening = Session::open(inner, target, broker, stage);
             match tokio::time::timeout(inner.connect_timeout, opening).await {
-                Ok(opened) => place.with(opened?),
+                Ok(opened) => place.with(opened?, turn),
                 Err(_) => return Err(stage.timed_out()),
             }
         }

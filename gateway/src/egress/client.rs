@@ -51,7 +51,7 @@ pub struct EgressConfig {
     pub max_response: usize,
     /// The same for all responses together, until nobody holds them any more; what does not fit is cut.
     pub response_bytes: usize,
-    /// Open connections altogether. Requests of one tenant use at most half of them at once; more wait, and find none (`no_capacity`).
+    /// Open connections altogether. Requests of one tenant use at most half of them at once, its idle connections to brokers included; more wait, and find none (`no_capacity`).
     pub max_connections: usize,
     /// Requests at once to one destination.
     pub max_requests_per_target: usize,
@@ -193,12 +193,13 @@ impl Egress {
             connections: config.max_connections.max(1),
             idle_timeout: config.idle_timeout,
         };
+        let brokers = Arc::new(Sessions::new(config.idle_timeout));
         Ok(Self {
             inner: Arc::new(Inner {
                 tls: Tls::new(&config.extra_ca_pem)?,
                 resolver: Resolver::new(config.policy, config.hosts, &config.name_servers),
-                pool: Arc::new(Pool::new(limits)),
-                brokers: Arc::new(Sessions::new(config.idle_timeout, limits.connections)),
+                pool: Arc::new(Pool::new(limits, Arc::clone(&brokers))),
+                brokers,
                 connect_timeout: config.connect_timeout,
                 proxies: (config.proxies != Proxies::None).then(Matcher::from_env),
                 names_at_proxy: config.proxies == Proxies::EnvironmentAndNames,

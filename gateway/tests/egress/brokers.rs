@@ -7,7 +7,7 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::egress::{
     Broker, Egress, EgressConfig, Labels, Login, Mechanism, OutRequest, Protocol, Sent, Speaks, Target, TargetConfig,
 };
-use tidegate::event::{DeliveryId, EventId, TenantId};
+use tidegate::event::{DeliveryId, DestinationId, EventId, TenantId};
 use tidegate::secret::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::join;
@@ -564,4 +564,90 @@ async fn who_waits_in_vain_for_what_another_is_owed_leaves_it_to_that() {
     let (sent, ()) = join!(publish_as(&egress, &target, 1, LONG), tell(&mut stream, ACK, &acknowledgement));
     assert_eq!((code(&sent), &*sent.response), ("none", &b"confirmed, delivery tag 1"[..]));
     assert!(server.is_lonely().await);
+}
+
+/// What is idle counts as its tenant's: it makes room for what that tenant wants to do.
+#[tokio::test]
+async fn idle_connections_to_brokers_count_in_their_tenant_s_share() {
+    let (server, http) = (Server::start().await, Server::start().await);
+    let egress = egress(EgressConfig { max_connections: 8, ..config() });
+    let mut idle = idle(&server, &egress, [1, 1]).await;
+    let sending = (0..4).map(|_| tokio::spawn(send(&egress, &http.target(), LONG))).collect::<Vec<_>>();
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        let mut peer = http.accept().await;
+        peer.read_request().await;
+        peers.push(peer);
+    }
+    for mut idle in idle.drain(..) {
+        assert_eq!(within(idle.read(&mut [0])).await.unwrap(), 0, "closed");
+    }
+    for (sending, mut peer) in sending.into_iter().zip(peers) {
+        peer.write(OK).await;
+        assert_eq!(sending.await.unwrap().status, Some(200));
+    }
+}
+
+/// What is idle makes room for other tenants too.
+#[tokio::test]
+async fn an_idle_connection_to_a_broker_makes_room_for_others() {
+    let (server, http) = (Server::start().await, Server::start().await);
+    let egress = egress(EgressConfig { max_connections: 4, ..config() });
+    let mut idle = idle(&server, &egress, [1]).await;
+    let mut sending = tokio::task::JoinSet::new();
+    let mut peers = Vec::new();
+    for tenant in [2, 2, 3, 3] {
+        let target = TargetConfig { tenant: TenantId(tenant), ..target_config(&http.url()) };
+        sending.spawn(send(&egress, &Arc::new(Target::new(&target, &policy()).unwrap()), LONG));
+        let mut peer = http.accept().await;
+        peer.read_request().await;
+        peers.push(peer);
+    }
+    assert_eq!(within(idle[0].read(&mut [0])).await.unwrap(), 0, "closed");
+}
+
+/// A message's connection is not kept for the next one while somebody waits for its place: of the same tenant, or of all.
+#[tokio::test]
+async fn who_waits_gets_the_place_of_a_connection_to_a_broker_that_becomes_idle() {
+    for (max_connections, tenant) in [(2, 1), (1, 2)] {
+        let (server, http) = (Server::start().await, Server::start().await);
+        let egress = egress(EgressConfig { max_connections, ..config() });
+        let target = broker(&format!("redis://{}", server.address), redis(), Login::None);
+        let waiting = TargetConfig { tenant: TenantId(tenant), ..target_config(&http.url()) };
+        let waiting = Arc::new(Target::new(&waiting, &policy()).unwrap());
+        let serving = async {
+            let mut stream = server.accept().await.stream;
+            command(&mut stream).await;
+            let (sent, ()) = join!(send(&egress, &waiting, LONG), async {
+                assert!(http.is_lonely().await);
+                say(&mut stream, "$3\r\n1-1\r\n").await;
+                assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0, "closed");
+                http.accept().await.answer(OK).await;
+            });
+            assert_eq!(sent.status, Some(200));
+        };
+        let (sent, ()) = join!(publish(&egress, &target, LONG), serving);
+        assert_eq!(code(&sent), "none");
+    }
+}
+
+/// Connections to Redis of these tenants, each of another destination, that are idle.
+async fn idle(server: &Server, egress: &Egress, tenants: impl IntoIterator<Item = u128>) -> Vec<tokio::net::TcpStream> {
+    let mut idle = Vec::new();
+    for (destination, tenant) in tenants.into_iter().enumerate() {
+        let speaks = Speaks::Broker(Broker { protocol: redis(), login: Login::None });
+        let (tenant, destination) = (TenantId(tenant), DestinationId(destination as u128));
+        let config = TargetConfig { tenant, destination, speaks, ..target_config(&format!("redis://{}", server.address)) };
+        let target = Arc::new(Target::new(&config, &policy()).unwrap());
+        let serving = async {
+            let mut stream = server.accept().await.stream;
+            command(&mut stream).await;
+            say(&mut stream, "$3\r\n1-1\r\n").await;
+            stream
+        };
+        let (sent, stream) = join!(publish(egress, &target, LONG), serving);
+        assert_eq!(code(&sent), "none");
+        idle.push(stream);
+    }
+    idle
 }

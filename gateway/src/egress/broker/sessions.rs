@@ -3,6 +3,9 @@
 //! A connection may owe a message: it was published to a broker that was blocked then, which delivers it later. No other attempt publishes that
 //! message before it is settled, whichever connection it gets: it takes the one that owes it, fails while that is in use, or takes what was
 //! confirmed meanwhile. What is owed on a connection that breaks is forgotten, and published again.
+//!
+//! An idle connection keeps its place in its tenant's share of the connections, and makes room when somebody needs it
+//! ([`Pool`](super::super::pool::Pool)).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +14,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::fault::Fault;
+use super::super::pool::Pool;
 use super::super::target::PoolKey;
 use super::{Answer, Message, Session, Settled};
 use crate::clock::monotonic;
-use crate::event::DeliveryId;
+use crate::event::{DeliveryId, TenantId};
 
 /// Connections to one broker destination, and so messages that wait for its acknowledgement at once.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -28,30 +32,43 @@ const MAX_CONFIRMED: usize = 128;
 #[derive(Debug)]
 pub(in crate::egress) struct Sessions {
     idle_timeout: Duration,
-    /// Idle connections altogether that owe nothing. Those of HTTP cannot push them out, so they take only a part of all.
-    max_idle: usize,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     entries: HashMap<PoolKey, Entry>,
-    idle: usize,
 }
 
 struct Entry {
     places: Arc<Semaphore>,
-    /// Since when, the one that has been idle longest first.
-    idle: Vec<(Instant, Session)>,
+    /// The one that has been idle longest first.
+    idle: Vec<Idle>,
     /// Messages that are owed on connections in use.
     owed: Vec<DeliveryId>,
     /// Messages that were confirmed after their attempts, with the broker's words; the oldest first.
     confirmed: VecDeque<(Instant, DeliveryId, String)>,
 }
 
+/// A connection that waits for its next message. Dropping it closes it.
+pub(in crate::egress) struct Idle {
+    since: Instant,
+    session: Session,
+    /// Its place in its tenant's share.
+    turn: OwnedSemaphorePermit,
+}
+
+/// Which of the idle connections makes room first: the one idle longest, but what owes a message after all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::egress) struct Rank {
+    owes: bool,
+    since: Instant,
+}
+
 /// Leave to publish one message.
 pub(super) struct Place<'a> {
     sessions: &'a Sessions,
+    pool: &'a Pool,
     key: PoolKey,
     message: DeliveryId,
     _permit: OwnedSemaphorePermit,
@@ -73,20 +90,21 @@ pub(super) struct InUse<'a> {
     place: Place<'a>,
     /// There until this is dropped.
     session: Option<Session>,
+    turn: Option<OwnedSemaphorePermit>,
     /// The message that was owed on it when it was taken, until that is settled.
     owed: Option<DeliveryId>,
     is_sound: bool,
 }
 
 impl Sessions {
-    pub(in crate::egress) fn new(idle_timeout: Duration, connections: usize) -> Self {
-        Self { idle_timeout, max_idle: connections / 4, state: Mutex::default() }
+    pub(in crate::egress) fn new(idle_timeout: Duration) -> Self {
+        Self { idle_timeout, state: Mutex::default() }
     }
 
-    pub(super) async fn admit(&self, key: PoolKey, message: DeliveryId) -> Place<'_> {
+    pub(super) async fn admit<'a>(&'a self, pool: &'a Pool, key: PoolKey, message: DeliveryId) -> Place<'a> {
         let places = Arc::clone(&self.state().entry(key).places);
         let permit = places.acquire_owned().await.expect("the semaphore is never closed");
-        Place { sessions: self, key, message, _permit: permit }
+        Place { sessions: self, pool, key, message, _permit: permit }
     }
 
     /// Closes what has been idle too long and owes nothing, and forgets destinations that nobody uses.
@@ -94,17 +112,27 @@ impl Sessions {
         let is_old = |since: Instant, most: Duration| now.saturating_duration_since(since) >= most;
         let mut closed = Vec::new();
         let mut state = self.state();
-        let State { entries, idle } = &mut *state;
-        for entry in entries.values_mut() {
-            closed.extend(entry.idle.extract_if(.., |(since, session)| {
-                is_old(*since, self.idle_timeout) && session.owed().is_none_or(|owed| is_old(owed.since, MAX_OWED))
+        for entry in state.entries.values_mut() {
+            closed.extend(entry.idle.extract_if(.., |idle| {
+                is_old(idle.since, self.idle_timeout) && idle.session.owed().is_none_or(|owed| is_old(owed.since, MAX_OWED))
             }));
             entry.confirmed.retain(|(since, ..)| !is_old(*since, MAX_OWED));
         }
-        *idle -= closed.len();
-        entries.retain(|_, entry| entry.is_used());
+        state.entries.retain(|_, entry| entry.is_used());
         drop(state);
         drop(closed);
+    }
+
+    /// The rank of the connection that makes room first, of this tenant's or of all.
+    pub(in crate::egress) fn first(&self, tenant: Option<TenantId>) -> Option<Rank> {
+        self.state().first(tenant).map(|(rank, ..)| rank)
+    }
+
+    /// Takes that connection.
+    pub(in crate::egress) fn take_first(&self, tenant: Option<TenantId>) -> Option<Idle> {
+        let mut state = self.state();
+        let (_, key, index) = state.first(tenant)?;
+        Some(state.entries.get_mut(&key)?.idle.remove(index))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,6 +152,28 @@ impl State {
     }
 }
 
+impl State {
+    fn first(&self, tenant: Option<TenantId>) -> Option<(Rank, PoolKey, usize)> {
+        let entries = self.entries.iter().filter(|(key, _)| tenant.is_none_or(|tenant| key.tenant == tenant));
+        let ranked =
+            entries.flat_map(|(key, entry)| entry.idle.iter().enumerate().map(move |(index, idle)| (idle.rank(), *key, index)));
+        ranked.min()
+    }
+}
+
+impl Idle {
+    fn rank(&self) -> Rank {
+        Rank { owes: self.session.owed().is_some(), since: self.since }
+    }
+}
+
+impl Rank {
+    /// Of a connection that owes nothing.
+    pub(in crate::egress) fn idle_since(since: Instant) -> Self {
+        Self { owes: false, since }
+    }
+}
+
 impl Entry {
     fn is_used(&self) -> bool {
         !self.idle.is_empty() || !self.confirmed.is_empty() || Arc::strong_count(&self.places) > 1
@@ -131,7 +181,7 @@ impl Entry {
 
     /// The connection that owes this message, one that owes none, or else the last.
     fn best_for(&self, message: DeliveryId) -> Option<usize> {
-        let owed = |(_, session): &(Instant, Session)| session.owed().map(|owed| owed.message);
+        let owed = |idle: &Idle| idle.session.owed().map(|owed| owed.message);
         let owing = self.idle.iter().position(|idle| owed(idle) == Some(message));
         let free = || self.idle.iter().rposition(|idle| owed(idle).is_none());
         owing.or_else(free).or(self.idle.len().checked_sub(1))
@@ -147,8 +197,7 @@ impl<'a> Place<'a> {
     pub(super) fn find(self) -> Found<'a> {
         let mut dead = Vec::new();
         let mut state = self.sessions.state();
-        let State { entries, idle } = &mut *state;
-        let Some(entry) = entries.get_mut(&self.key) else { return Found::Nothing(self) };
+        let Some(entry) = state.entries.get_mut(&self.key) else { return Found::Nothing(self) };
         if let Some(words) = entry.confirmed(self.message) {
             return Found::Confirmed(words);
         }
@@ -156,25 +205,24 @@ impl<'a> Place<'a> {
             return Found::Owed;
         }
         while let Some(index) = entry.best_for(self.message) {
-            let (_, mut session) = entry.idle.remove(index);
-            *idle -= 1;
-            if session.is_alive() {
-                entry.owed.extend(session.owed().map(|owed| owed.message));
+            let mut idle = entry.idle.remove(index);
+            if idle.session.is_alive() {
+                entry.owed.extend(idle.session.owed().map(|owed| owed.message));
                 drop(state);
-                return Found::Idle(Box::new(self.with(session)));
+                return Found::Idle(Box::new(self.with(idle.session, idle.turn)));
             }
-            dead.push(session);
+            dead.push(idle);
         }
         drop(state);
         Found::Nothing(self)
     }
 
-    /// Uses a connection.
-    pub(super) fn with(self, session: Session) -> InUse<'a> {
+    /// Uses a connection, which has a place in its tenant's share.
+    pub(super) fn with(self, session: Session, turn: OwnedSemaphorePermit) -> InUse<'a> {
         let owed = session.owed().map(|owed| owed.message);
         // Who gives up waiting for what another message is owed leaves the connection to that.
         let is_sound = owed.is_some_and(|owed| owed != self.message);
-        InUse { place: self, session: Some(session), owed, is_sound }
+        InUse { place: self, session: Some(session), turn: Some(turn), owed, is_sound }
     }
 }
 
@@ -218,18 +266,16 @@ impl InUse<'_> {
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
         self.settled(None);
-        let Some(session) = self.session.take().filter(|session| self.is_sound && session.is_at_rest()) else { return };
-        let sessions = self.place.sessions;
-        let mut state = sessions.state();
-        if state.idle < sessions.max_idle || session.owed().is_some() {
-            state.idle += 1;
-            state.entry(self.place.key).idle.push((monotonic(), session));
-        }
+        let session = self.session.take().filter(|session| self.is_sound && session.is_at_rest());
+        let (Some(session), Some(turn)) = (session, self.turn.take()) else { return };
+        let Place { sessions, pool, key, .. } = self.place;
+        sessions.state().entry(key).idle.push(Idle { since: monotonic(), session, turn });
+        pool.idled(key.tenant);
     }
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("destinations", &self.entries.len()).field("idle", &self.idle).finish()
+        f.debug_struct("State").field("destinations", &self.entries.len()).finish()
     }
 }
