@@ -192,7 +192,8 @@ async fn a_wait_for_a_rate_ends() {
 /// destination, and no attempt.
 #[tokio::test]
 async fn without_a_connection_a_delivery_waits_and_spends_no_attempt() {
-    for (other, max_connections) in [("t", 2), ("other", 1)] {
+    let batch = json!({"format": "json_array", "max_events": 2, "max_wait": "10ms"});
+    for (other, max_connections, batch) in [("t", 2, Value::Null), ("other", 1, Value::Null), ("t", 2, batch)] {
         let (hanging, healthy) = (Receiver::start().await, Receiver::start().await);
         hanging.answer(Answer::hang());
         let world = World::new().await;
@@ -202,11 +203,14 @@ async fn without_a_connection_a_delivery_waits_and_spends_no_attempt() {
             })
         };
         let over = |name: &str| json!({"name": name, "source": name, "destination": name});
-        let spec = json!({
+        let mut spec = json!({
             "sources": [{"name": "slow"}, {"name": "quick"}],
             "destinations": [to("slow", hanging.url("/"), "30s"), to("quick", healthy.url("/"), "1s")],
             "connections": [over("slow"), over("quick")],
         });
+        if !batch.is_null() {
+            spec["destinations"][1]["batch"] = batch;
+        }
         for tenant in ["t", "other"] {
             world.declare(tenant, spec.clone()).await;
         }
