@@ -204,6 +204,8 @@ impl Failure {
     pub const GONE: &'static str = "gone";
     /// The code of a message that is larger than its broker takes.
     pub const MESSAGE_TOO_LARGE: &'static str = "message_too_large";
+    /// The code of what no connection became free for in time: nothing was sent.
+    pub const NO_CAPACITY: &'static str = "no_capacity";
     /// The code of what was queued when its tenant was deleted.
     pub const TENANT_DELETED: &'static str = "tenant_deleted";
 }

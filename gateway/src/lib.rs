@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod event;
+mod room;
 pub mod secret;
 
 pub mod ingest;

@@ -23,7 +23,6 @@ mod output;
 pub mod poison;
 mod pool;
 pub mod reuse;
-mod room;
 mod screen;
 pub mod table;
 mod versions;
@@ -61,12 +60,12 @@ use fuel::{Fuel, Fuels};
 use poison::Circuits;
 use pool::{HAND_OFF, Pool, Size, Work};
 use reuse::{Idle, IdleLimits};
-use room::Room;
 use table::{NoTables, Overlay, Place, TableAnswer, Tables};
 use versions::{CacheSize, Side, Version, Versions};
 
 use crate::clock::Timestamp;
 use crate::event::{EventId, Header, Request, Shard, SharedRequest, TenantId, VersionHash};
+use crate::room::Room;
 
 /// Where components come from.
 #[async_trait]

@@ -54,6 +54,8 @@ pub enum Reason {
     RateLimit,
     /// Its tenant's rate of deliveries.
     DeliveryRate,
+    /// A connection: its tenant has all that it may have, or the gateway has.
+    NoCapacity,
     /// Its destination's circuit, which is open.
     CircuitOpen,
     /// Deliveries of its key that come before it.
@@ -76,6 +78,7 @@ impl Reason {
             Self::PluginPoisoned => "plugin_poisoned",
             Self::RateLimit => "rate_limit",
             Self::DeliveryRate => "delivery_rate",
+            Self::NoCapacity => Failure::NO_CAPACITY,
             Self::CircuitOpen => "circuit_open",
             Self::Order => "order",
         }
@@ -96,7 +99,7 @@ pub type Circuits = HashMap<DestinationId, CircuitNote>;
 
 /// Whether a delivery waits for its destination, whose circuit says more than its record then.
 pub(super) fn waits_for_circuit(row: &DeliveryRecord) -> Option<DestinationId> {
-    const OF_DESTINATION: [&str; 4] = ["destination_window", "rate_limit", "delivery_rate", CIRCUIT_OPEN];
+    const OF_DESTINATION: [&str; 5] = ["destination_window", "rate_limit", "delivery_rate", Failure::NO_CAPACITY, CIRCUIT_OPEN];
     let is_it = matches!(&row.state, DeliveryState::Parked { reason, .. } if OF_DESTINATION.contains(&reason.as_str()));
     row.destination.filter(|_| is_it)
 }
@@ -273,6 +276,11 @@ fn recorded(row: &DeliveryRecord) -> Option<Waiting> {
                 Reason::DeliveryRate,
                 None,
                 "the tenant's `plan.delivery_rate` is used up, and it waits for its turn".into(),
+            ),
+            Failure::NO_CAPACITY => waiting(
+                Reason::NoCapacity,
+                None,
+                "no connection became free: its tenant has half of `egress.max_connections`, or all are in use".into(),
             ),
             CIRCUIT_OPEN => {
                 let detail = "the destination failed again and again, and is tried now and then: see `status` of the destination";

@@ -219,6 +219,10 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
         (Err(failure), _) => unsent(failure),
     };
     drop(permit);
+    if sent.found_no_connection() {
+        worker.admission.unused(destination, is_probe);
+        return park(worker, planned, past, Wait::NoCapacity);
+    }
     let now = shared.clock.now();
     let past = past.one_more();
     let attempt = attempt_of(past.attempts, started_at, &sent);

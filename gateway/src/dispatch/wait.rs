@@ -37,6 +37,8 @@ pub(super) enum Wait {
     RateLimit,
     /// Its tenant's rate of deliveries.
     DeliveryRate,
+    /// A connection: its tenant has all that it may have, or the gateway has.
+    NoCapacity,
     /// Its destination's circuit, which is open.
     CircuitOpen,
     /// Its connection, which is paused.
@@ -66,6 +68,7 @@ impl Wait {
             Self::PluginPoisoned => "plugin_poisoned",
             Self::RateLimit => "rate_limit",
             Self::DeliveryRate => "delivery_rate",
+            Self::NoCapacity => Failure::NO_CAPACITY,
             Self::CircuitOpen => "circuit_open",
             Self::ConnectionPaused => "connection_paused",
             Self::Order => "order",
@@ -81,6 +84,7 @@ impl Wait {
                 | Self::Handshake
                 | Self::RateLimit
                 | Self::DeliveryRate
+                | Self::NoCapacity
                 | Self::CircuitOpen
                 | Self::Order
         )
@@ -112,6 +116,7 @@ impl Wait {
                 | Self::PluginFuel
                 | Self::RateLimit
                 | Self::DeliveryRate
+                | Self::NoCapacity
                 | Self::Order
         );
         self.over(shared, since, now).filter(|_| spent == 0 || !is_turn)
@@ -131,6 +136,7 @@ impl Wait {
             Self::PluginPoisoned => "a plugin was stopped again and again, and the event was held",
             Self::RateLimit => "the destination's `rate` was used up, and the delivery waited",
             Self::DeliveryRate => "the tenant's `plan.delivery_rate` was used up, and the delivery waited",
+            Self::NoCapacity => "no connection became free, `egress.max_connections`, and the delivery waited",
             Self::CircuitOpen => "the destination failed again and again, and its circuit was open",
             Self::ConnectionPaused => "the connection was paused",
             Self::Order => "the destination keeps an order, and the delivery waited behind others",

@@ -7,7 +7,7 @@
 //!
 //! # Connections
 //! One message at a time on each, so that an answer can belong to one message only; up to [`sessions::MAX_CONNECTIONS`] for each destination. They count
-//! as connections of the gateway, are kept for the next message, and closed when they were idle for as long as HTTP's may be. Nothing
+//! as connections of the gateway and in their tenant's share of these, are kept for the next message, and closed when they were idle for as long as HTTP's may be. Nothing
 //! reconnects in the background: the next attempt does, when the retry policy or the circuit lets it.
 //!
 //! # What a message holds
@@ -37,13 +37,14 @@ use super::connect;
 use super::fault::Fault;
 use super::proxy::Proxy;
 use super::target::{Speaks, Target};
-use crate::clock::{Timestamp, monotonic};
+use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Failure};
 use crate::secret::Secret;
 pub use kafka::Mechanism;
 use link::{Heard, Link, Stream};
+use sessions::Found;
 pub use sessions::MAX_CONNECTIONS as MAX_BROKER_CONNECTIONS;
-pub(super) use sessions::Sessions;
+pub(super) use sessions::{Rank, Sessions};
 
 /// A broker, and where in it messages go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +137,7 @@ pub(super) const OWN: &str = "tidegate-";
 /// One message on its way.
 struct Message<'a> {
     broker: &'a Broker,
+    delivery: DeliveryId,
     id: String,
     event: String,
     accepted_at: Timestamp,
@@ -172,6 +174,15 @@ impl Message<'_> {
 
 /// What became of a message on a connection that goes on: what the broker acknowledged, or why it did not take it.
 type Answer = Result<String, Fault>;
+
+/// What a connection heard of the message that was owed on it.
+#[derive(Default)]
+struct Settled {
+    /// What it answers to the message that is to be published, so that it is not.
+    own: Option<Answer>,
+    /// What the broker acknowledged of another.
+    other: Option<String>,
+}
 
 /// A connection on which the gateway is logged in.
 enum Session {
@@ -214,9 +225,19 @@ impl Session {
         }
     }
 
-    /// Whether it is still to be settled on it what became of a message, or of any: closed, it would be published again.
-    fn owes(&self, message: Option<&str>) -> bool {
-        if let Self::Amqp(session) = self { session.owes(message) } else { false }
+    /// Hears what became of the message that is owed on it.
+    async fn settle(&mut self, message: &Message<'_>) -> Result<Settled, Fault> {
+        if let Self::Amqp(session) = self { session.settle(message).await } else { Ok(Settled::default()) }
+    }
+
+    /// The message of which it is still to be settled on it what became of it: closed, it would be published again.
+    fn owed(&self) -> Option<&amqp::Published> {
+        if let Self::Amqp(session) = self { session.owed() } else { None }
+    }
+
+    /// Whether nothing was begun on it that is not at its end.
+    fn is_at_rest(&self) -> bool {
+        if let Self::Amqp(session) = self { session.is_at_rest() } else { true }
     }
 
     fn link(&mut self) -> &mut Link {
@@ -297,27 +318,30 @@ async fn publish(inner: &Inner, request: &OutRequest, stage: &mut Stage) -> Answ
     };
     let message = Message {
         broker,
+        delivery: labels.delivery,
         id: labels.delivery.to_string(),
         event: labels.event.to_string(),
         accepted_at: labels.accepted_at,
         request,
     };
-    let mut place = inner.brokers.admit(target.key).await;
-    let _turn = inner.pool.turn(target.key.tenant).await;
-    let mut session = match place.take(&message.id) {
-        Some(session) => session,
-        None => {
+    let place = inner.brokers.admit(&inner.pool, target.key, message.delivery).await;
+    let connection = match place.find() {
+        Found::Idle(connection) => *connection,
+        Found::Confirmed(words) => return Ok(words),
+        Found::Owed => {
+            return Err(Fault::broker("broker_blocked", "it has not confirmed yet what was published before".to_owned()));
+        }
+        Found::Nothing(place) => {
+            let turn = inner.pool.turn(target.key.tenant).await;
             let opening = Session::open(inner, target, broker, stage);
             match tokio::time::timeout(inner.connect_timeout, opening).await {
-                Ok(opened) => opened?,
+                Ok(opened) => place.with(opened?, turn),
                 Err(_) => return Err(stage.timed_out()),
             }
         }
     };
     *stage = Stage::Response;
-    let answer = session.publish(&message).await?;
-    place.keep(session, monotonic());
-    answer
+    connection.publish(&message).await
 }
 
 impl Broker {

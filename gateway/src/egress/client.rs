@@ -24,7 +24,8 @@ use super::pool::{Limits, Pool};
 use super::resolver::Resolver;
 use super::target::{Speaks, Target};
 use crate::clock::{Clock, Timestamp, monotonic};
-use crate::event::Failure;
+use crate::event::{Failure, Party};
+use crate::room::Room;
 use exchange::{Exchange, Stage};
 
 /// Bytes of a response's head.
@@ -32,6 +33,8 @@ pub const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
 /// Proofs of passwords that are worked out at once.
 const PROOFS_AT_ONCE: usize = 2;
+/// The same of one tenant. Its others wait behind it, and keep no other tenant waiting.
+const TENANT_PROOFS_AT_ONCE: usize = 1;
 
 /// How the gateway reaches out.
 #[derive(Clone, Debug)]
@@ -48,7 +51,7 @@ pub struct EgressConfig {
     pub max_response: usize,
     /// The same for all responses together, until nobody holds them any more; what does not fit is cut.
     pub response_bytes: usize,
-    /// Open connections altogether. Requests of one tenant use at most half of them at once; more wait, and fail with `no_capacity`.
+    /// Open connections altogether. Requests of one tenant use at most half of them at once, its idle connections to brokers included; more wait, and find none (`no_capacity`).
     pub max_connections: usize,
     /// Requests at once to one destination.
     pub max_requests_per_target: usize,
@@ -152,6 +155,13 @@ pub struct Sent {
     pub failure: Option<Failure>,
 }
 
+impl Sent {
+    /// Whether nothing was sent, since no connection became free in time.
+    pub fn found_no_connection(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.party == Party::Gateway && failure.code == Failure::NO_CAPACITY)
+    }
+}
+
 /// The way out. Clones share connections.
 #[derive(Clone)]
 pub struct Egress {
@@ -171,7 +181,7 @@ pub(super) struct Inner {
     pub(super) responses: Arc<Semaphore>,
     sweeping: AtomicBool,
     /// Turns to work out what proves a password to a broker: a server says how much work that is.
-    pub(super) proofs: Arc<Semaphore>,
+    pub(super) proofs: Room,
 }
 
 impl Egress {
@@ -183,19 +193,20 @@ impl Egress {
             connections: config.max_connections.max(1),
             idle_timeout: config.idle_timeout,
         };
+        let brokers = Arc::new(Sessions::new(config.idle_timeout));
         Ok(Self {
             inner: Arc::new(Inner {
                 tls: Tls::new(&config.extra_ca_pem)?,
                 resolver: Resolver::new(config.policy, config.hosts, &config.name_servers),
-                pool: Arc::new(Pool::new(limits)),
-                brokers: Arc::new(Sessions::new(config.idle_timeout, limits.connections)),
+                pool: Arc::new(Pool::new(limits, Arc::clone(&brokers))),
+                brokers,
                 connect_timeout: config.connect_timeout,
                 proxies: (config.proxies != Proxies::None).then(Matcher::from_env),
                 names_at_proxy: config.proxies == Proxies::EnvironmentAndNames,
                 max_response: config.max_response,
                 responses: Arc::new(Semaphore::new(config.response_bytes.min(Semaphore::MAX_PERMITS))),
                 sweeping: AtomicBool::new(false),
-                proofs: Arc::new(Semaphore::new(PROOFS_AT_ONCE)),
+                proofs: Room::new(PROOFS_AT_ONCE, TENANT_PROOFS_AT_ONCE),
             }),
         })
     }

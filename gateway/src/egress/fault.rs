@@ -58,7 +58,7 @@ impl Fault {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::NoCapacity => "no_capacity",
+            Self::NoCapacity => Failure::NO_CAPACITY,
             Self::DnsFailed(_) => "dns_failed",
             Self::DnsTimeout => "dns_timeout",
             Self::AddressRefused(_) => "address_refused",

@@ -2,10 +2,10 @@
 //!
 //! # What is bounded
 //! - requests at once for each key (and with them its HTTP/1.1 connections): a permit is taken before the work;
-//! - requests at once of each tenant, brokers' messages among them: half of the connections that there are, so that one whose destinations all
-//!   hang leaves the other half to others;
+//! - requests at once of each tenant, with its connections to brokers, idle or not: half of the connections that there are, so that one whose
+//!   destinations all hang leaves the other half to others; when it has all of them, its connection to a broker that has been idle longest makes room;
 //! - open connections altogether: each holds a permit for as long as its driver runs; when there is none, the connection that has been idle
-//!   longest, whoever's it is, makes room;
+//!   longest, whoever's it is and whatever it speaks, makes room;
 //! - idle time.
 //!
 //! # What is shared
@@ -22,6 +22,7 @@ use hyper::client::conn::{http1, http2};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
+use super::broker::{Rank, Sessions};
 use super::metered::Allowance;
 use super::target::PoolKey;
 use crate::clock::monotonic;
@@ -102,18 +103,27 @@ pub(super) struct Admission {
 pub(super) struct Pool {
     limits: Limits,
     open: Arc<Semaphore>,
+    /// Whose idle connections make room like the pool's own.
+    brokers: Arc<Sessions>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     entries: HashMap<PoolKey, Entry>,
-    /// Places for requests of each tenant.
-    tenants: HashMap<TenantId, Arc<Semaphore>>,
+    tenants: HashMap<TenantId, Share>,
     /// Idle connections by the order in which they became idle.
     idle: BTreeMap<u64, (PoolKey, Instant)>,
     next_serial: u64,
     /// Requests that wait for leave to open a connection.
+    waiting: usize,
+}
+
+/// What a tenant may use.
+#[derive(Debug)]
+struct Share {
+    places: Arc<Semaphore>,
+    /// Its requests that wait for one.
     waiting: usize,
 }
 
@@ -138,8 +148,8 @@ struct Shared {
 }
 
 impl Pool {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, open: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))), state: Mutex::default() }
+    pub(super) fn new(limits: Limits, brokers: Arc<Sessions>) -> Self {
+        Self { limits, open: places(limits.connections), brokers, state: Mutex::default() }
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
@@ -158,14 +168,48 @@ impl Pool {
             }
         };
         let request = requests.acquire_owned().await.expect("the semaphore is never closed");
-        let turn = tenant.acquire_owned().await.expect("the semaphore is never closed");
+        let turn = self.place(key.tenant, tenant).await;
         self.admission(&mut self.state(), key, [request, turn])
     }
 
     /// Waits until a tenant may use another connection that is not one of the pool's.
     pub(super) async fn turn(&self, tenant: TenantId) -> OwnedSemaphorePermit {
         let places = self.state().tenant(tenant, &self.limits);
+        self.place(tenant, places).await
+    }
+
+    /// Waits for a place in a tenant's share. When none is left, its connection to a broker that has been idle longest is closed to make room.
+    async fn place(&self, tenant: TenantId, places: Arc<Semaphore>) -> OwnedSemaphorePermit {
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return place;
+        }
+        let _waiting = Waiting::new(self, Some(tenant));
+        drop(self.brokers.take_first(Some(tenant)));
         places.acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Has what was idle before, or a connection to a broker that has become idle now, make room for those who wait for it.
+    pub(super) fn idled(&self, tenant: TenantId) {
+        let (waits, others_wait) = {
+            let state = self.state();
+            (state.tenants.get(&tenant).is_some_and(|share| share.waiting > 0), state.waiting > 0)
+        };
+        if waits {
+            drop(self.brokers.take_first(Some(tenant)));
+        } else if others_wait {
+            self.make_room();
+        }
+    }
+
+    /// Closes the connection that has been idle longest.
+    fn make_room(&self) {
+        let http = self.state().idle.first_key_value().map(|(_, (_, since))| Rank::idle_since(*since));
+        let broker = self.brokers.first(None);
+        if broker.is_some_and(|broker| http.is_none_or(|http| broker < http)) {
+            drop(self.brokers.take_first(None));
+        } else {
+            drop(self.state().close_oldest());
+        }
     }
 
     fn admission(self: &Arc<Self>, state: &mut State, key: PoolKey, permits: [OwnedSemaphorePermit; 2]) -> Admission {
@@ -218,8 +262,8 @@ impl Pool {
         if let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() {
             return permit;
         }
-        let _waiting = Waiting::new(self);
-        drop(self.state().close_oldest());
+        let _waiting = Waiting::new(self, None);
+        self.make_room();
         Arc::clone(&self.open).acquire_owned().await.expect("the semaphore is never closed")
     }
 
@@ -265,7 +309,7 @@ impl Pool {
             closed.extend(state.close_oldest());
         }
         state.entries.retain(|_, entry| entry.is_used());
-        state.tenants.retain(|_, places| Arc::strong_count(places) > 1);
+        state.tenants.retain(|_, share| share.waiting > 0 || Arc::strong_count(&share.places) > 1);
         drop(state);
         drop(closed);
     }
@@ -276,19 +320,26 @@ impl Pool {
     }
 }
 
-/// Counts a request that waits for leave to open a connection.
-struct Waiting<'a>(&'a Pool);
+/// Counts a request that waits: for a place in a tenant's share, or else for leave to open a connection.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    tenant: Option<TenantId>,
+}
 
 impl<'a> Waiting<'a> {
-    fn new(pool: &'a Pool) -> Self {
-        pool.state().waiting += 1;
-        Self(pool)
+    fn new(pool: &'a Pool, tenant: Option<TenantId>) -> Self {
+        if let Some(count) = pool.state().waiting(tenant) {
+            *count += 1;
+        }
+        Self { pool, tenant }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.state().waiting -= 1;
+        if let Some(count) = self.pool.state().waiting(self.tenant) {
+            *count -= 1;
+        }
     }
 }
 
@@ -304,7 +355,16 @@ impl State {
     }
 
     fn tenant(&mut self, tenant: TenantId, limits: &Limits) -> Arc<Semaphore> {
-        Arc::clone(self.tenants.entry(tenant).or_insert_with(|| places(limits.requests_per_tenant)))
+        let share = || Share { places: places(limits.requests_per_tenant), waiting: 0 };
+        Arc::clone(&self.tenants.entry(tenant).or_insert_with(share).places)
+    }
+
+    /// How many wait for a place in a tenant's share, which is there while any does, or for leave to open a connection.
+    fn waiting(&mut self, tenant: Option<TenantId>) -> Option<&mut usize> {
+        match tenant {
+            None => Some(&mut self.waiting),
+            Some(tenant) => self.tenants.get_mut(&tenant).map(|share| &mut share.waiting),
+        }
     }
 
     fn idle_from(&mut self, key: PoolKey) -> u64 {

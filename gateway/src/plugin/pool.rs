@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 use super::cost::{Cost, LONG_US};
-use super::room::{Held, Room};
 use crate::clock::{monotonic, thread_cpu};
 use crate::event::TenantId;
+use crate::room::{Held, Room};
 
 /// Stack of a worker. Must exceed the guest's and the host's frames below it, or a guest's recursion ends the process.
 const THREAD_STACK: usize = 2 << 20;

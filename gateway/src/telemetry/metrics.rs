@@ -127,7 +127,7 @@ impl Metrics {
             destination_waits: counter(
                 meter,
                 "tidegate.destination.waits",
-                "Deliveries parked for their destination's or tenant's rate, for an open circuit or a disabled destination.",
+                "Deliveries parked for their destination's or tenant's rate, for a connection, an open circuit or a disabled destination.",
             ),
             destination_circuits: counter(
                 meter,

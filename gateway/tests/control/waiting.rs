@@ -169,6 +169,7 @@ async fn a_delivery_says_what_it_waits_for_until_it_is_done() {
         (QueueKey::Connection(queued.home.tenant, connection), "plugin_poisoned", "stopped again and again"),
         (destination, "rate_limit", "`rate`"),
         (destination, "delivery_rate", "plan.delivery_rate"),
+        (destination, "no_capacity", "egress.max_connections"),
         (destination, "circuit_open", "failed again and again"),
     ] {
         queued.park(&lease, queue, next, reason).await;

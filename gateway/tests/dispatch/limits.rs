@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate::clock::{Clock, Timestamp};
+use tidegate::egress::EgressConfig;
 use tidegate::event::EventId;
 use tidegate::store::{DeliveryState, EventSummary};
 use tidegate_test_support::eventually;
@@ -185,4 +186,45 @@ async fn a_wait_for_a_rate_ends() {
     let summary = world.settled("t", event, is_delivered).await;
     assert_eq!(summary.deliveries[0].attempts[0].number, 1);
     node.stop().await;
+}
+
+/// A destination that hangs has all connections that its tenant may have, or that there are. What finds none waits: that is no failure of its own
+/// destination, and no attempt.
+#[tokio::test]
+async fn without_a_connection_a_delivery_waits_and_spends_no_attempt() {
+    let batch = json!({"format": "json_array", "max_events": 2, "max_wait": "10ms"});
+    for (other, max_connections, batch) in [("t", 2, Value::Null), ("other", 1, Value::Null), ("t", 2, batch)] {
+        let (hanging, healthy) = (Receiver::start().await, Receiver::start().await);
+        hanging.answer(Answer::hang());
+        let world = World::new().await;
+        let to = |name: &str, url: String, timeout: &str| {
+            json!({
+                "name": name, "url": url, "timeout": timeout, "retry": {"max_attempts": 1}, "circuit_breaker": {"enabled": false},
+            })
+        };
+        let over = |name: &str| json!({"name": name, "source": name, "destination": name});
+        let mut spec = json!({
+            "sources": [{"name": "slow"}, {"name": "quick"}],
+            "destinations": [to("slow", hanging.url("/"), "30s"), to("quick", healthy.url("/"), "1s")],
+            "connections": [over("slow"), over("quick")],
+        });
+        if !batch.is_null() {
+            spec["destinations"][1]["batch"] = batch;
+        }
+        for tenant in ["t", "other"] {
+            world.declare(tenant, spec.clone()).await;
+        }
+        let node = world.dispatch_with("a", EgressConfig { max_connections, ..EgressConfig::default() });
+        world.accept("t", "slow", "{}").await;
+        hanging.wait_for(1, SOON).await;
+        let event = world.accept(other, "quick", "{}").await;
+        let summary = world.settled(other, event, |summary| is_parked(summary, "no_capacity") || summary.finished).await;
+        assert!(is_parked(&summary, "no_capacity"), "{summary:?}");
+        assert_eq!((summary.deliveries[0].attempts.len(), healthy.count()), (0, 0));
+        // Its connections end, and so does the attempt that has one.
+        drop(hanging);
+        let summary = world.settled(other, event, is_delivered).await;
+        assert_eq!((summary.deliveries[0].attempts.len(), healthy.count()), (1, 1));
+        node.stop().await;
+    }
 }

@@ -116,6 +116,11 @@ impl World {
 
     /// A dispatcher that runs until it is stopped or killed.
     pub(crate) fn dispatch(&self, node: &str) -> Node {
+        self.dispatch_with(node, EgressConfig::default())
+    }
+
+    /// The same, and this is how it reaches out.
+    pub(crate) fn dispatch_with(&self, node: &str, egress: EgressConfig) -> Node {
         let config = DispatchConfig {
             node: node.to_owned(),
             shards: self.shards,
@@ -133,7 +138,7 @@ impl World {
         };
         let egress = EgressConfig {
             policy: AddressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..AddressPolicy::default() },
-            ..EgressConfig::default()
+            ..egress
         };
         let telemetry = Telemetry::start(Otel::default()).unwrap();
         let parts = DispatchParts {

@@ -7,7 +7,7 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::egress::{
     Broker, Egress, EgressConfig, Labels, Login, Mechanism, OutRequest, Protocol, Sent, Speaks, Target, TargetConfig,
 };
-use tidegate::event::{DeliveryId, EventId};
+use tidegate::event::{DeliveryId, DestinationId, EventId, TenantId};
 use tidegate::secret::Secret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::join;
@@ -36,8 +36,12 @@ fn kafka() -> Protocol {
 }
 
 fn broker(url: &str, protocol: Protocol, login: Login) -> Arc<Target> {
+    broker_of(1, url, protocol, login)
+}
+
+fn broker_of(tenant: u128, url: &str, protocol: Protocol, login: Login) -> Arc<Target> {
     let speaks = Speaks::Broker(Broker { protocol, login });
-    Arc::new(Target::new(&TargetConfig { speaks, ..target_config(url) }, &policy()).unwrap())
+    Arc::new(Target::new(&TargetConfig { tenant: TenantId(tenant), speaks, ..target_config(url) }, &policy()).unwrap())
 }
 
 fn user() -> Login {
@@ -368,15 +372,7 @@ fn what_proves_a_password_is_worked_out_beside_the_runtime() {
         let target = broker(&format!("kafka://{}", server.address), kafka(), user());
         let egress = egress(config());
         let serving = async {
-            let mut stream = server.accept().await.stream;
-            asked(&mut stream).await;
-            within(stream.write_all(&answer(1, &[0, 0, 0, 0, 0, 0]))).await.unwrap();
-            let first = asked(&mut stream).await;
-            let (_, nonce) = first.rsplit_once("r=").unwrap();
-            let challenge = format!("r={nonce}more,s=AAAA,i=20000");
-            let length = i32::try_from(challenge.len()).unwrap().to_be_bytes();
-            let body = [b"\0\0\xff\xff", &length[..], challenge.as_bytes()].concat();
-            within(stream.write_all(&answer(2, &body))).await.unwrap();
+            let mut stream = challenged(&server).await;
             assert!(tokio::time::timeout(SHORT, stream.read(&mut [0])).await.is_err(), "there is no proof yet");
             release.send(()).unwrap();
             let proof = asked(&mut stream).await;
@@ -387,6 +383,54 @@ fn what_proves_a_password_is_worked_out_beside_the_runtime() {
         assert_eq!(code(&sent), "login_refused");
         holding.await.unwrap().unwrap();
     });
+}
+
+/// One tenant's proofs stand in line behind each other, not before another tenant's: the one thread that works them out is busy until all of them
+/// are wanted.
+#[test]
+fn many_proofs_of_one_tenant_hold_up_no_other() {
+    const MANY: u128 = 12;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (release, held) = tokio::sync::oneshot::channel::<()>();
+        let holding = tokio::task::spawn_blocking(move || held.blocking_recv());
+        let server = Server::start().await;
+        let egress = egress(config());
+        let mut proofs = tokio::task::JoinSet::new();
+        let mut sending = tokio::task::JoinSet::new();
+        for tenant in std::iter::repeat_n(1, MANY as usize).chain([2]) {
+            let target = broker_of(tenant, &format!("kafka://{}", server.address), kafka(), user());
+            let egress = egress.clone();
+            sending.spawn(async move { publish(&egress, &target, LONG).await });
+            let mut stream = challenged(&server).await;
+            if tenant == 2 {
+                assert!(tokio::time::timeout(SHORT, stream.read(&mut [0])).await.is_err(), "there is no proof yet");
+            }
+            proofs.spawn(async move {
+                assert!(asked(&mut stream).await.contains(",p="));
+                tenant
+            });
+        }
+        release.send(()).unwrap();
+        holding.await.unwrap().unwrap();
+        let order = proofs.join_all().await;
+        let place = order.iter().position(|tenant| *tenant == 2).unwrap();
+        assert!(place < 4, "{order:?}");
+    });
+}
+
+/// A connection to Kafka up to its being asked for a proof.
+async fn challenged(server: &Server) -> tokio::net::TcpStream {
+    let mut stream = server.accept().await.stream;
+    asked(&mut stream).await;
+    within(stream.write_all(&answer(1, &[0, 0, 0, 0, 0, 0]))).await.unwrap();
+    let first = asked(&mut stream).await;
+    let (_, nonce) = first.rsplit_once("r=").unwrap();
+    let challenge = format!("r={nonce}more,s=AAAA,i=20000");
+    let length = i32::try_from(challenge.len()).unwrap().to_be_bytes();
+    let body = [b"\0\0\xff\xff", &length[..], challenge.as_bytes()].concat();
+    within(stream.write_all(&answer(2, &body))).await.unwrap();
+    stream
 }
 
 /// One request of Kafka's, as text.
@@ -416,41 +460,52 @@ async fn published(stream: &mut (impl AsyncRead + Unpin)) {
     }
 }
 
-/// A broker that is short of something has read a message, or will: it says so and falls silent, and goes on where it was when it is well again.
-#[tokio::test]
-async fn what_was_published_to_a_blocked_broker_is_not_published_again() {
-    const BLOCKED: (u16, u16) = (10, 60);
-    const UNBLOCKED: (u16, u16) = (10, 61);
-    const ACK: (u16, u16) = (60, 80);
-    let say = async |stream: &mut tokio::net::TcpStream, (class, number): (u16, u16), arguments: &[u8]| {
-        within(stream.write_all(&method(class, number, arguments))).await.unwrap();
-    };
-    let acknowledgement = |tag: u64| [&tag.to_be_bytes()[..], &[0]].concat();
-    let server = Server::start().await;
-    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
-    let egress = egress(EgressConfig { idle_timeout: SHORT, ..config() });
-    let first = async {
+const BLOCKED: (u16, u16) = (10, 60);
+const UNBLOCKED: (u16, u16) = (10, 61);
+const ACK: (u16, u16) = (60, 80);
+
+async fn tell(stream: &mut tokio::net::TcpStream, (class, number): (u16, u16), arguments: &[u8]) {
+    within(stream.write_all(&method(class, number, arguments))).await.unwrap();
+}
+
+fn acknowledgement(tag: u64) -> Vec<u8> {
+    [&tag.to_be_bytes()[..], &[0]].concat()
+}
+
+/// Publishes message 1 on a new connection to a broker that is short of memory. Gives the broker's end of it.
+async fn blocked(server: &Server, egress: &Egress, target: &Arc<Target>) -> tokio::net::TcpStream {
+    let serving = async {
         let mut stream = server.accept().await.stream;
         within(stream.write_all(&welcome())).await.unwrap();
         published(&mut stream).await;
-        say(&mut stream, BLOCKED, b"\x06memory").await;
+        tell(&mut stream, BLOCKED, b"\x06memory").await;
         stream
     };
-    let (sent, mut stream) = join!(publish_as(&egress, &target, 1, LONG), first);
+    let (sent, stream) = join!(publish_as(egress, target, 1, LONG), serving);
     assert_eq!(code(&sent), "broker_blocked");
     assert!(sent.failure.unwrap().detail.ends_with("memory"));
+    stream
+}
+
+/// A broker that is short of something has read a message, or will: it says so and falls silent, and goes on where it was when it is well again.
+#[tokio::test]
+async fn what_was_published_to_a_blocked_broker_is_not_published_again() {
+    let server = Server::start().await;
+    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
+    let egress = egress(EgressConfig { idle_timeout: SHORT, ..config() });
+    let mut stream = blocked(&server, &egress, &target).await;
     // Idle for longer than others may be, it is still there: another connection would take a copy.
     for delivery in [1, 2, 1] {
         assert!(tokio::time::timeout(SHORT * 2, stream.read(&mut [0])).await.is_err(), "neither a copy nor an end");
         assert_eq!(code(&publish_as(&egress, &target, delivery, LONG).await), "broker_blocked");
     }
     assert!(server.is_lonely().await);
-    say(&mut stream, UNBLOCKED, &[]).await;
-    say(&mut stream, ACK, &acknowledgement(1)).await;
+    tell(&mut stream, UNBLOCKED, &[]).await;
+    tell(&mut stream, ACK, &acknowledgement(1)).await;
     // Another is published on the same connection, after the one that was owed.
     let serving = async {
         published(&mut stream).await;
-        say(&mut stream, ACK, &acknowledgement(2)).await;
+        tell(&mut stream, ACK, &acknowledgement(2)).await;
     };
     let sending = tidegate_test_support::eventually("the broker takes messages", LONG, async || {
         let sent = publish_as(&egress, &target, 2, LONG).await;
@@ -463,4 +518,136 @@ async fn what_was_published_to_a_blocked_broker_is_not_published_again() {
     assert!(server.is_lonely().await);
     drop(egress);
     assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0, "nothing else was published");
+}
+
+/// The broker goes on, but has not said yet what became of message 1. Another message that waits for that in vain leaves the connection as it is.
+async fn unblocked(stream: &mut tokio::net::TcpStream, egress: &Egress, target: &Arc<Target>) {
+    tell(stream, UNBLOCKED, &[]).await;
+    let waits = async || (code(&publish_as(egress, target, 2, SHORT).await) == "response_timeout").then_some(());
+    tidegate_test_support::eventually("it is heard that the broker goes on", LONG, waits).await;
+}
+
+/// The connection that a message is owed on may be another message's at the moment: until it is known what became of it, it is not published on
+/// one more, and from then on it is delivered.
+#[tokio::test]
+async fn what_is_owed_on_a_connection_that_is_in_use_is_not_published_again() {
+    let server = Server::start().await;
+    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
+    let egress = egress(config());
+    let mut stream = blocked(&server, &egress, &target).await;
+    unblocked(&mut stream, &egress, &target).await;
+    // It waits for what is owed, and is published then.
+    let mut other = std::pin::pin!(publish_as(&egress, &target, 2, LONG));
+    assert!(futures_util::poll!(&mut other).is_pending());
+    assert_eq!(code(&publish_as(&egress, &target, 1, LONG).await), "broker_blocked");
+    assert!(server.is_lonely().await);
+    let serving = async {
+        tell(&mut stream, ACK, &acknowledgement(1)).await;
+        published(&mut stream).await;
+        let sent = publish_as(&egress, &target, 1, LONG).await;
+        assert_eq!((code(&sent), &*sent.response), ("none", &b"confirmed, delivery tag 1"[..]));
+        assert!(server.is_lonely().await);
+        tell(&mut stream, ACK, &acknowledgement(2)).await;
+    };
+    let (sent, ()) = join!(other, serving);
+    assert_eq!(sent.response, b"confirmed, delivery tag 2"[..]);
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_for_what_another_is_owed_leaves_it_to_that() {
+    let server = Server::start().await;
+    let target = broker(&format!("amqp://{}", server.address), amqp(), Login::None);
+    let egress = egress(config());
+    let mut stream = blocked(&server, &egress, &target).await;
+    unblocked(&mut stream, &egress, &target).await;
+    let acknowledgement = acknowledgement(1);
+    let (sent, ()) = join!(publish_as(&egress, &target, 1, LONG), tell(&mut stream, ACK, &acknowledgement));
+    assert_eq!((code(&sent), &*sent.response), ("none", &b"confirmed, delivery tag 1"[..]));
+    assert!(server.is_lonely().await);
+}
+
+/// What is idle counts as its tenant's: it makes room for what that tenant wants to do.
+#[tokio::test]
+async fn idle_connections_to_brokers_count_in_their_tenant_s_share() {
+    let (server, http) = (Server::start().await, Server::start().await);
+    let egress = egress(EgressConfig { max_connections: 8, ..config() });
+    let mut idle = idle(&server, &egress, [1, 1]).await;
+    let sending = (0..4).map(|_| tokio::spawn(send(&egress, &http.target(), LONG))).collect::<Vec<_>>();
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        let mut peer = http.accept().await;
+        peer.read_request().await;
+        peers.push(peer);
+    }
+    for mut idle in idle.drain(..) {
+        assert_eq!(within(idle.read(&mut [0])).await.unwrap(), 0, "closed");
+    }
+    for (sending, mut peer) in sending.into_iter().zip(peers) {
+        peer.write(OK).await;
+        assert_eq!(sending.await.unwrap().status, Some(200));
+    }
+}
+
+/// What is idle makes room for other tenants too.
+#[tokio::test]
+async fn an_idle_connection_to_a_broker_makes_room_for_others() {
+    let (server, http) = (Server::start().await, Server::start().await);
+    let egress = egress(EgressConfig { max_connections: 4, ..config() });
+    let mut idle = idle(&server, &egress, [1]).await;
+    let mut sending = tokio::task::JoinSet::new();
+    let mut peers = Vec::new();
+    for tenant in [2, 2, 3, 3] {
+        let target = TargetConfig { tenant: TenantId(tenant), ..target_config(&http.url()) };
+        sending.spawn(send(&egress, &Arc::new(Target::new(&target, &policy()).unwrap()), LONG));
+        let mut peer = http.accept().await;
+        peer.read_request().await;
+        peers.push(peer);
+    }
+    assert_eq!(within(idle[0].read(&mut [0])).await.unwrap(), 0, "closed");
+}
+
+/// A message's connection is not kept for the next one while somebody waits for its place: of the same tenant, or of all.
+#[tokio::test]
+async fn who_waits_gets_the_place_of_a_connection_to_a_broker_that_becomes_idle() {
+    for (max_connections, tenant) in [(2, 1), (1, 2)] {
+        let (server, http) = (Server::start().await, Server::start().await);
+        let egress = egress(EgressConfig { max_connections, ..config() });
+        let target = broker(&format!("redis://{}", server.address), redis(), Login::None);
+        let waiting = TargetConfig { tenant: TenantId(tenant), ..target_config(&http.url()) };
+        let waiting = Arc::new(Target::new(&waiting, &policy()).unwrap());
+        let serving = async {
+            let mut stream = server.accept().await.stream;
+            command(&mut stream).await;
+            let (sent, ()) = join!(send(&egress, &waiting, LONG), async {
+                assert!(http.is_lonely().await);
+                say(&mut stream, "$3\r\n1-1\r\n").await;
+                assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0, "closed");
+                http.accept().await.answer(OK).await;
+            });
+            assert_eq!(sent.status, Some(200));
+        };
+        let (sent, ()) = join!(publish(&egress, &target, LONG), serving);
+        assert_eq!(code(&sent), "none");
+    }
+}
+
+/// Connections to Redis of these tenants, each of another destination, that are idle.
+async fn idle(server: &Server, egress: &Egress, tenants: impl IntoIterator<Item = u128>) -> Vec<tokio::net::TcpStream> {
+    let mut idle = Vec::new();
+    for (destination, tenant) in tenants.into_iter().enumerate() {
+        let speaks = Speaks::Broker(Broker { protocol: redis(), login: Login::None });
+        let (tenant, destination) = (TenantId(tenant), DestinationId(destination as u128));
+        let config = TargetConfig { tenant, destination, speaks, ..target_config(&format!("redis://{}", server.address)) };
+        let target = Arc::new(Target::new(&config, &policy()).unwrap());
+        let serving = async {
+            let mut stream = server.accept().await.stream;
+            command(&mut stream).await;
+            say(&mut stream, "$3\r\n1-1\r\n").await;
+            stream
+        };
+        let (sent, stream) = join!(publish(egress, &target, LONG), serving);
+        assert_eq!(code(&sent), "none");
+        idle.push(stream);
+    }
+    idle
 }

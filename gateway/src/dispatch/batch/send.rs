@@ -11,6 +11,7 @@ use crate::control::snapshot::Destination;
 use crate::dispatch::admission;
 use crate::dispatch::attempt::{self, answer_of, unsent};
 use crate::dispatch::schedule::{History, Outcome, Then};
+use crate::dispatch::wait::Wait;
 use crate::dispatch::work::Worker;
 use crate::egress::{OutRequest, Sent};
 use crate::event::{BatchId, BatchPart, Failure, Header, Party, Request, TraceContext};
@@ -94,6 +95,11 @@ async fn send(
         Err(failure) => unsent(failure),
     };
     drop(copied);
+    if sent.found_no_connection() {
+        worker.admission.unused(&destination, is_probe);
+        members.into_iter().for_each(|member| member.end(End::Waits(Wait::NoCapacity)));
+        return Vec::new();
+    }
     let now = shared.clock.now();
     let outcomes = Outcomes::of(sent, &members);
     let attempt = attempt::attempt_of(1, started_at, &outcomes.sent);

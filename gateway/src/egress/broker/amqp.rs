@@ -8,23 +8,23 @@
 //! A broker that is short of memory or disk says so (`connection.blocked`) once it is published to, and reads no further. What was published is
 //! still on its way to it then: closed or not, the connection delivers it later. So the attempt fails, but the connection is kept with the
 //! message that it owes; nothing else is published on it before that is settled, and the message's next attempt takes what became of it
-//! rather than publish a copy.
+//! rather than publish a copy ([`super::sessions`]).
 
 mod frame;
 
-use std::collections::VecDeque;
+use std::time::Instant;
 
 use http::header::CONTENT_TYPE;
 
 use super::super::fault::Fault;
 use super::link::{Heard, Link};
-use super::{Answer, Broker, Login, Message, Protocol};
+use super::{Answer, Broker, Login, Message, Protocol, Settled};
+use crate::clock::monotonic;
+use crate::event::DeliveryId;
 use frame::{Arguments, Frame, MAX_FRAME, Method, long, method, octets, read_frame, short, table, write_frame};
 
 /// Copies, delays and the like, which are not for senders to ask for.
 const STEERING: [&str; 5] = ["bcc", "cc", "x-death", "x-delay", "x-stream-filter-value"];
-/// Messages that are remembered on a connection as confirmed after their attempts.
-const MAX_CONFIRMED: usize = 16;
 /// The only channel.
 const CHANNEL: u16 = 1;
 
@@ -58,15 +58,16 @@ pub(super) struct Session {
     max_frame: usize,
     /// Why the broker takes no messages now.
     blocked: Option<String>,
-    /// The message that was published last, if its attempt ended without an answer.
+    /// The message that was published last, until it is answered.
     owed: Option<Published>,
-    /// Messages that were confirmed after their attempts, with the broker's words.
-    confirmed: VecDeque<(String, String)>,
+    /// Whether a frame was read in part.
+    is_reading: bool,
 }
 
 /// A message that the broker has not answered yet.
-struct Published {
-    id: String,
+pub(super) struct Published {
+    pub(super) message: DeliveryId,
+    pub(super) since: Instant,
     /// Of its body: a message that comes back brings them along.
     bytes: usize,
     returned: Option<Fault>,
@@ -75,7 +76,7 @@ struct Published {
 impl Session {
     pub(super) async fn open(link: Link, broker: &Broker) -> Result<Self, Fault> {
         let Protocol::Amqp { vhost, .. } = &broker.protocol else { return Err(Fault::BadReply("it is not AMQP")) };
-        let mut session = Self { link, max_frame: MAX_FRAME, blocked: None, owed: None, confirmed: VecDeque::new() };
+        let mut session = Self { link, max_frame: MAX_FRAME, blocked: None, owed: None, is_reading: false };
         session.link.send(b"AMQP\x00\x00\x09\x01").await?;
         session.link.flush().await?;
         session.expect(broker, START).await?;
@@ -107,9 +108,6 @@ impl Session {
         let Protocol::Amqp { exchange, routing_key, .. } = &broker.protocol else {
             return Err(Fault::BadReply("it is not AMQP"));
         };
-        if let Some(answer) = self.settle(message).await? {
-            return Ok(answer);
-        }
         const MANDATORY: u8 = 1;
         let publish = [&[0, 0][..], &short(exchange), &short(routing_key), &[MANDATORY]].concat();
         let mut bytes = method(CHANNEL, PUBLISH, &publish);
@@ -125,54 +123,47 @@ impl Session {
             self.link.send(&bytes).await?;
         }
         self.link.flush().await?;
-        let mut published = Published { id: message.id.clone(), bytes: message.body().len(), returned: None };
+        let bytes = message.body().len();
+        self.owed = Some(Published { message: message.delivery, since: monotonic(), bytes, returned: None });
         loop {
-            if let Some(answer) = self.hear(broker, Some(&mut published)).await? {
+            if let Some(answer) = self.hear(broker).await? {
+                self.owed = None;
                 return Ok(answer);
             }
             if let Some(refusal) = self.refusal() {
-                self.owed = Some(published);
                 return Ok(Err(refusal));
             }
         }
     }
 
-    /// Whether it is still to be settled here what became of a message, or of any.
-    pub(super) fn owes(&self, message: Option<&str>) -> bool {
-        let confirmed = self.confirmed.iter().map(|(id, _)| id);
-        let mut all = self.owed.iter().map(|owed| &owed.id).chain(confirmed);
-        all.any(|id| message.is_none_or(|message| id == message))
+    /// The message of which it is still to be settled what became of it.
+    pub(super) fn owed(&self) -> Option<&Published> {
+        self.owed.as_ref()
     }
 
-    /// Hears what the broker has to say of earlier messages. An answer is this message's, without its being published: an earlier attempt's, or
+    /// Whether what comes next begins a frame.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.is_reading
+    }
+
+    /// Hears what the broker has to say of an earlier message. An answer is this message's own, without its being published: an earlier attempt's, or
     /// that none is taken now.
-    async fn settle(&mut self, message: &Message<'_>) -> Result<Option<Answer>, Fault> {
-        let broker = message.broker;
-        let mut owed = self.owed.take();
-        self.link.allow(message.body().len() + owed.as_ref().map_or(0, |owed| owed.bytes));
+    pub(super) async fn settle(&mut self, message: &Message<'_>) -> Result<Settled, Fault> {
+        self.link.allow(message.body().len() + self.owed.as_ref().map_or(0, |owed| owed.bytes));
+        let mut other = None;
         loop {
             // While it takes nothing, nobody waits for it.
-            let waits = owed.is_some() && self.blocked.is_none();
+            let waits = self.owed.is_some() && self.blocked.is_none();
             if !waits && self.link.heard() != Heard::Something {
-                break;
+                return Ok(Settled { own: self.refusal().map(Err), other });
             }
-            let answer = self.hear(broker, owed.as_mut()).await?;
-            if let Some((answer, owed)) = answer.and_then(|answer| Some((answer, owed.take()?))) {
-                if owed.id == message.id {
-                    return Ok(Some(answer));
-                }
+            let Some(answer) = self.hear(message.broker).await? else { continue };
+            match self.owed.take() {
+                Some(owed) if owed.message == message.delivery => return Ok(Settled { own: Some(answer), other }),
                 // What was not taken is published anew by its own next attempt.
-                self.confirmed.extend(answer.ok().map(|words| (owed.id, words)));
-                if self.confirmed.len() > MAX_CONFIRMED {
-                    self.confirmed.pop_front();
-                }
+                _ => other = answer.ok(),
             }
         }
-        self.owed = owed;
-        if let Some(index) = self.confirmed.iter().position(|(id, _)| *id == message.id) {
-            return Ok(self.confirmed.remove(index).map(|(_, words)| Ok(words)));
-        }
-        Ok(self.refusal().map(Err))
     }
 
     fn refusal(&self) -> Option<Fault> {
@@ -180,10 +171,11 @@ impl Session {
         Some(Fault::broker("broker_blocked", format!("the broker takes no messages: {reason}")))
     }
 
-    /// One frame, and what it answers to the message that was published last.
-    async fn hear(&mut self, broker: &Broker, published: Option<&mut Published>) -> Result<Option<Answer>, Fault> {
+    /// One frame, and what it answers to the message that was published last. Nothing is lost of who gives up before a frame begins.
+    async fn hear(&mut self, broker: &Broker) -> Result<Option<Answer>, Fault> {
+        self.link.something().await?;
         let Some((method, mut arguments)) = self.frame(broker).await? else { return Ok(None) };
-        match (method, published) {
+        match (method, &mut self.owed) {
             (UNBLOCKED, _) => self.blocked = None,
             (BLOCKED, _) => self.blocked = Some(broker.words(&arguments.short()?)),
             (ACK, Some(published)) => {
@@ -233,7 +225,10 @@ impl Session {
 
     /// One frame, if it is a method.
     async fn frame(&mut self, broker: &Broker) -> Result<Option<(Method, Arguments)>, Fault> {
-        let Frame::Method(name, mut arguments) = read_frame(&mut self.link, self.max_frame).await? else { return Ok(None) };
+        self.is_reading = true;
+        let frame = read_frame(&mut self.link, self.max_frame).await?;
+        self.is_reading = false;
+        let Frame::Method(name, mut arguments) = frame else { return Ok(None) };
         if name == CLOSE || name == CHANNEL_CLOSE {
             let (code, words) = (arguments.u16()?, arguments.short()?);
             return Err(closed(broker, name, code, &words));

@@ -109,11 +109,11 @@ impl Peer {
     async fn open(inner: &Inner, target: &Target, broker: &Broker, stage: &mut Stage) -> Result<Self, Fault> {
         let link = link_to(inner, target, stage).await?;
         let mut peer = Self { link, asked: 0 };
-        peer.log_in(inner, broker).await?;
+        peer.log_in(inner, target, broker, stage).await?;
         Ok(peer)
     }
 
-    async fn log_in(&mut self, inner: &Inner, broker: &Broker) -> Result<(), Fault> {
+    async fn log_in(&mut self, inner: &Inner, target: &Target, broker: &Broker, stage: &mut Stage) -> Result<(), Fault> {
         let (Login::User { name: user, password }, Protocol::Kafka { mechanism, .. }) = (&broker.login, &broker.protocol) else {
             return Ok(());
         };
@@ -129,7 +129,9 @@ impl Peer {
         }
         let scram = Scram::new(*mechanism, user, password.clone(), scram::nonce()?);
         let challenge = self.authenticate(broker, scram.first().as_bytes()).await?;
-        let turn = inner.proofs.clone().acquire_owned().await.expect("the semaphore is never closed");
+        *stage = Stage::Admission;
+        let turn = inner.proofs.take(target.key.tenant).await;
+        *stage = Stage::Response;
         let working = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             scram.answer(&challenge)

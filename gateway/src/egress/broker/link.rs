@@ -82,6 +82,11 @@ impl Link {
         if copied == length { Ok(()) } else { Err(Fault::Reset) }
     }
 
+    /// Waits until something is there, or the end.
+    pub(super) async fn something(&mut self) -> Result<(), Fault> {
+        self.stream.fill_buf().await.map(drop).map_err(broken)
+    }
+
     /// What is there without being waited for.
     pub(super) fn heard(&mut self) -> Heard {
         match self.stream.fill_buf().now_or_never() {

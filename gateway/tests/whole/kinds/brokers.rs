@@ -310,6 +310,40 @@ async fn a_rabbitmq_that_is_short_of_memory_gets_no_copies() {
     assert_eq!(bodies.len(), events.len(), "{bodies:?}");
 }
 
+/// Many are under way on several connections when it becomes short, and while it is: each is published once.
+#[tokio::test]
+async fn a_rabbitmq_that_is_short_of_memory_under_load_gets_no_copies() {
+    const EVENTS: usize = 120;
+    let server = RabbitMq::start("").await;
+    server.create_queue("hooks").await;
+    let url = format!("amqp://127.0.0.1:{}", server.port());
+    let retry = json!({"base": "20ms", "max_delay": "1s", "jitter": "none", "max_attempts": 50});
+    let destination =
+        json!({"kind": "amqp", "url": url, "amqp": {"routing_key": "hooks"}, "auth": user(), "in_flight": 16, "retry": retry});
+    let kind = Kind::with(destination, "egress.idle_timeout = \"1s\"").await;
+    let post = async |number: usize| kind.post(number.to_string()).await;
+    let mut events = futures_util::future::join_all((0..EVENTS / 2).map(post)).await;
+    server.is_short_of_memory(true);
+    events.extend(futures_util::future::join_all((EVENTS / 2..EVENTS).map(post)).await);
+    for event in &events[EVENTS - 5..] {
+        eventually("the last are tried again and again", SOON, async || {
+            let shown = kind.world.api.event(event).await;
+            let attempts = shown["deliveries"][0]["attempts"].as_array().map_or(0, Vec::len);
+            (attempts >= 6).then_some(())
+        })
+        .await;
+    }
+    server.is_short_of_memory(false);
+    for event in &events {
+        kind.delivered(event).await;
+    }
+    let mut bodies: Vec<_> = server.messages("hooks").await.into_iter().map(|message| message.body).collect();
+    bodies.sort();
+    let count = bodies.len();
+    bodies.dedup();
+    assert_eq!((count, bodies.len()), (EVENTS, EVENTS), "copies arrived");
+}
+
 #[tokio::test]
 async fn a_delivery_is_a_record_of_a_kafka_topic() {
     let mut server = Kafka::start().await;

@@ -11,26 +11,26 @@ use crate::event::TenantId;
 const SWEEP: usize = 1024;
 
 /// Room that tenants share.
-pub(super) struct Room {
+pub(crate) struct Room {
     all: Arc<Semaphore>,
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
     each: usize,
 }
 
 /// A place, until this is dropped.
-pub(super) struct Held {
+pub(crate) struct Held {
     _own: Option<OwnedSemaphorePermit>,
     _common: Option<OwnedSemaphorePermit>,
 }
 
 impl Room {
     /// Room for `all`, and for no more than `each` of one tenant.
-    pub(super) fn new(all: usize, each: usize) -> Self {
+    pub(crate) fn new(all: usize, each: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(all)), tenants: Mutex::default(), each }
     }
 
     /// Waits for a place: first for one of the tenant's, so that who has too many keeps nobody else waiting.
-    pub(super) async fn take(&self, tenant: TenantId) -> Held {
+    pub(crate) async fn take(&self, tenant: TenantId) -> Held {
         // The semaphores are never closed.
         let own = self.tenant(tenant).acquire_owned().await.ok();
         let common = Arc::clone(&self.all).acquire_owned().await.ok();
@@ -50,7 +50,7 @@ impl Room {
 #[cfg(test)]
 impl Held {
     /// None at all.
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { _own: None, _common: None }
     }
 }
