@@ -265,12 +265,20 @@ impl InUse<'_> {
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
-        self.settled(None);
         let session = self.session.take().filter(|session| self.is_sound && session.is_at_rest());
-        let (Some(session), Some(turn)) = (session, self.turn.take()) else { return };
+        let idle = session.zip(self.turn.take()).map(|(session, turn)| Idle { since: monotonic(), session, turn });
         let Place { sessions, pool, key, .. } = self.place;
-        sessions.state().entry(key).idle.push(Idle { since: monotonic(), session, turn });
-        pool.idled(key.tenant);
+        let is_kept = idle.is_some();
+        {
+            // At once: whoever looks for what is owed finds it in one place or the other.
+            let mut state = sessions.state();
+            let entry = state.entry(key);
+            entry.owed.retain(|id| Some(*id) != self.owed);
+            entry.idle.extend(idle);
+        }
+        if is_kept {
+            pool.idled(key.tenant);
+        }
     }
 }
 
