@@ -6,7 +6,6 @@ use utoipa::ToSchema;
 use super::homes::Homes;
 use super::model::{Tenants, Who};
 use super::service::{Control, Error, Idempotency};
-use super::snapshot::Source;
 use super::state::{State, TenantState};
 use crate::event::{ConnectionId, Event, EventId, Lane};
 use crate::ingest::verify::VerifiedEvent;
@@ -73,14 +72,13 @@ impl Control {
         }
     }
 
-    /// Takes out what its sender signed it with: it may be sent over another source's connections, which do not know that it is to be withheld.
+    /// Takes out what its sender signed it with: it may be sent over another source's connections.
     fn unsign(&self, homes: &Homes, event: &mut Event) -> Result<(), Error> {
         let snapshot = self.snapshots().load();
         let source = snapshot.sources.get(&event.source).filter(|source| source.tenant.id == homes.tenant);
         let source =
             source.ok_or(Error::State("the event's source is not there any more, so its signature's headers are not known"))?;
-        let is_signature = |name: &str| source.verifier.signature_headers().any(|header| name.eq_ignore_ascii_case(header));
-        event.request.headers.retain(|header| !is_signature(&header.name));
+        source.unsign(&mut event.request);
         Ok(())
     }
 
@@ -106,6 +104,7 @@ impl Control {
     /// Sends a bookmark's request as a new event, as if it had just come in, but for what makes an event a duplicate.
     pub async fn send_bookmark(&self, homes: &Homes, name: &str, spec: &SendSpec) -> Result<EventId, Error> {
         let (_, Bookmark { head, event: first }) = self.bookmark(homes, name).await?;
+        self.check_queued(homes).await?;
         let over = spec.connection.as_deref().map(|reference| self.connection_for_test(homes, reference)).transpose()?;
         let snapshot = self.snapshots().current();
         let source = match over {
@@ -117,7 +116,6 @@ impl Control {
         if !source.enabled {
             return Err(Error::State("the source is disabled: enable it, or name a connection of another one"));
         }
-        self.check_queued(homes, source).await?;
         let now = self.clock.now();
         let id = EventId::new(now, self.random_id()?);
         let event = Event {
@@ -152,8 +150,8 @@ impl Control {
     }
 
     /// Refuses where ingest would: a tenant that has as much queued as its plan allows.
-    async fn check_queued(&self, homes: &Homes, source: &Source) -> Result<(), Error> {
-        let limit = source.tenant.plan.queued_bytes;
+    async fn check_queued(&self, homes: &Homes) -> Result<(), Error> {
+        let limit = living(&self.state(), homes)?.entry.tenant().plan.queued_bytes;
         let mut queued = 0;
         for home in homes.iter() {
             queued += self.store.queued_bytes(home).await?;

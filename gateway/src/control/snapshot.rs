@@ -26,7 +26,7 @@ use crate::dispatch::filter::Filter;
 use crate::dispatch::rate::{Paces, Rate};
 use crate::dispatch::schedule::RetryPolicy;
 use crate::egress::{Credentials, Signer, Target};
-use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Revision, SourceId, TenantId, VersionHash};
+use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Request, Revision, SourceId, TenantId, VersionHash};
 use crate::ingest::verify::Verifier;
 use crate::plugin::{Limits, Secrets};
 
@@ -124,6 +124,15 @@ pub struct Source {
     pub pins: Pins,
     /// Where canaries take their share.
     pub canaries: Vec<CanaryPin>,
+}
+
+impl Source {
+    /// Takes out what a sender of this source signed a request with: what another source's connections send does not know that it is to be
+    /// withheld.
+    pub fn unsign(&self, request: &mut Request) {
+        let is_signature = |name: &str| self.verifier.signature_headers().any(|header| name.eq_ignore_ascii_case(header));
+        request.headers.retain(|header| !is_signature(&header.name));
+    }
 }
 
 /// What requests of a source must be to be taken.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tidegate_test_support::eventually;
 use tidegate_test_support::github::PING;
 use tidegate_test_support::http::send;
 
@@ -120,4 +121,44 @@ async fn what_a_sender_signed_is_no_use_to_another_sources_receivers() {
     assert_eq!(request.body, PING.body);
     assert!(request.header("x-github-event").is_some());
     assert_eq!(request.header("x-hub-signature-256"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bookmark_outlives_its_source_and_history_on_the_embedded_store() {
+    outlives(EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bookmark_outlives_its_source_and_history_on_redis() {
+    outlives(REDIS).await;
+}
+
+async fn outlives(engine: Engine) {
+    let world = World::with(engine, |launch| launch, "history.age = \"1s\"").await;
+    set_up(&world).await;
+    let all = world.api.all("/v1/connections").await;
+    let names: BTreeMap<_, _> = all.iter().map(|one| (text(&one["id"]), text(&one["name"]))).collect();
+    let url = world.gateway.ingest(&format!("/in/{}", world.api.id("sources", "in").await));
+    let reply = send("POST", &url, &[("x-kind", "one")], vec![0xff, 0, 1]).await;
+    let first = text(&reply.json()["id"]);
+    let made = post(&world, "/v1/bookmarks", &json!({"name": "one", "event": first}), 201).await;
+    assert_eq!(made["event"], first);
+    eventually("history is trimmed", SOON, async || {
+        (world.api.try_get(&format!("/v1/events/{first}?tenant={TENANT}")).await.status == 404).then_some(())
+    })
+    .await;
+    for path in ["connections/plain", "connections/ordered", "sources/in"] {
+        let reply = world.api.send("DELETE", &format!("/v1/{path}?tenant={TENANT}"), "application/json", "").await;
+        assert_eq!(reply.status, 204, "{:?}", reply.body);
+    }
+    let shown = world.api.get(&format!("/v1/bookmarks/one?tenant={TENANT}")).await;
+    assert_eq!(shown["event"], first);
+    let refused = post(&world, "/v1/bookmarks/one/send", &json!({}), 409).await;
+    assert!(text(&refused["detail"]).contains("name a connection"), "{refused}");
+    let before = world.receiver.requests().len();
+    let (_, states) = sent(&world, &names, json!({"connection": "elsewhere"})).await;
+    assert_eq!(states, [("elsewhere".to_owned(), "delivered".to_owned())].into());
+    let requests = world.receiver.requests();
+    let request = &requests[before];
+    assert_eq!((&request.target[..], &request.body[..], request.header("x-kind")), ("/elsewhere", &[0xff, 0, 1][..], Some("one")));
 }

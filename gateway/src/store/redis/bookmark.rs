@@ -3,7 +3,7 @@
 //! Keeping one is sent again after a lost answer: what is there word for word is kept. Of a deletion that is sent again the second may find nothing;
 //! it then says so.
 
-use redis::cmd;
+use redis::{Pipeline, Value, cmd};
 
 use super::error::{Fault, odd};
 use super::{Inner, scripts};
@@ -46,14 +46,14 @@ pub(super) async fn list(inner: &Inner, home: Home) -> Result<Vec<(BookmarkName,
 
 pub(super) async fn find(inner: &Inner, home: Home, name: &BookmarkName) -> Result<Option<Bookmark>, StoreError> {
     let [heads, copies, _] = keys(inner, home)?;
-    let mut found = Vec::new();
+    let mut ask = Pipeline::new();
     for key in [heads, copies] {
-        let ask = cmd("HGET").arg(key).arg(name.as_str()).to_owned();
-        let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
-        found.push(redis::from_redis_value::<Option<Vec<u8>>>(answer).map_err(|_| odd("a bookmark"))?);
+        ask.cmd("HGET").arg(key).arg(name.as_str());
     }
-    match <[_; 2]>::try_from(found) {
-        Ok([Some(head), Some(event)]) => Ok(Some(Bookmark::read(&head, event.into())?)),
+    let answers = inner.query.repeat_all(&ask).await.map_err(Fault::into_store)?;
+    let found: [Option<Vec<u8>>; 2] = redis::from_redis_value(Value::Array(answers)).map_err(|_| odd("a bookmark"))?;
+    match found {
+        [Some(head), Some(event)] => Ok(Some(Bookmark::read(&head, event.into())?)),
         _ => Ok(None),
     }
 }
