@@ -179,7 +179,7 @@ impl<'a> Work<'a> {
             let tenant = snapshot.tenants.get(&self.tenant).filter(|tenant| tenant.deleting.is_none()).cloned();
             drop(snapshot);
             let Some(tenant) = tenant else { return Ok(JobState::Cancelled) };
-            self.check_connection().await?;
+            self.check_ends().await?;
             let Some(shard) = tenant.shards.iter().nth(self.progress.shard) else { return Ok(JobState::Done) };
             let home = Home { tenant: self.tenant, shard };
             let most = match self.most(&tenant, home).await? {

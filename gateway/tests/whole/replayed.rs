@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use tidegate_test_support::eventually;
 use tidegate_test_support::gateway::Gateway;
+use tidegate_test_support::github::PING;
 use tidegate_test_support::http::send;
 
 use crate::api::{Api, TENANT, text};
@@ -157,4 +158,46 @@ async fn a_job_fails_once_its_connection_is_deleted() {
     assert!(text(&failed["failure"]).contains("is deleted"), "{failed}");
     let bad = world.api.send("POST", &format!("{JOBS}?tenant={TENANT}"), "application/json", "{\"connection\": \"later\"}").await;
     assert_eq!((bad.status, &bad.json()["errors"][0]["field"]), (422, &json!("connection")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_sender_signed_is_not_passed_on_by_a_replay() {
+    const SECRET: &str = "It's a Secret to Everybody";
+    let world = World::start(EMBEDDED).await;
+    let auth = json!({"type": "preset", "name": "github", "secrets": [SECRET]});
+    let destination = |name: &str| json!({"name": name, "url": world.receiver.url(&format!("/{name}"))});
+    let connection = |name: &str, source: &str| json!({"name": name, "source": source, "destination": name});
+    world
+        .api
+        .apply(json!({
+            "sources": [{"name": "signed", "auth": auth}, {"name": "other"}],
+            "destinations": [destination("own"), destination("elsewhere")],
+            "connections": [connection("own", "signed"), connection("elsewhere", "other")],
+        }))
+        .await;
+    let signed = world.api.id("sources", "signed").await;
+    let headers = PING.headers(SECRET, "72d3162e-cc78-11e3-81ab-4c9367dc0958");
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let event = text(&send("POST", &world.gateway.ingest(&format!("/in/{signed}")), &headers, PING.bytes()).await.json()["id"]);
+    world.api.settled(&event, SOON).await;
+    for (connection, spec) in
+        [("own", json!({"connection": "own"})), ("elsewhere", json!({"connection": "elsewhere", "filter": {"source": "signed"}}))]
+    {
+        let before = world.receiver.requests().len();
+        let done = world.api.job_over(JOBS, &world.api.begin_job(JOBS, spec).await).await;
+        assert_eq!((&done["state"], counts(&done)[2]), (&json!("done"), 1));
+        let requests = world.receiver.wait_for(before + 1, SOON).await;
+        let request = &requests[before];
+        assert_eq!((&request.target, &request.body[..]), (&format!("/{connection}"), &PING.bytes()[..]));
+        assert!(request.header("x-github-event").is_some());
+        assert_eq!(request.header("x-hub-signature-256"), None, "over {connection}");
+    }
+    // How its events were signed is known no more.
+    for path in ["connections/own", "sources/signed"] {
+        let reply = world.api.send("DELETE", &format!("/v1/{path}?tenant={TENANT}"), "application/json", "").await;
+        assert_eq!(reply.status, 204, "{:?}", reply.body);
+    }
+    let spec = json!({"connection": "elsewhere", "filter": {"source": signed}});
+    let refused = world.api.send("POST", &format!("{JOBS}?tenant={TENANT}"), "application/json", spec.to_string()).await;
+    assert_eq!((refused.status, &refused.json()["errors"][0]["field"]), (422, &json!("filter.source")));
 }

@@ -109,6 +109,12 @@ impl ReplayJobSpec {
             Some(_) => find("filter.source".into(), source.as_deref(), &tenant.sources, faults),
             None => tenant.sources.find(&connection.parts.source).map(|source| source.id),
         };
+        if source.is_some_and(|source| tenant.sources.get(source).is_none()) {
+            faults.add(
+                "filter.source",
+                "is deleted, so the headers of its senders' signatures, which go over no other source's connection, are not known",
+            );
+        }
         let since = time("filter.since".into(), since.as_deref(), faults);
         let until = time("filter.until".into(), until.as_deref(), faults);
         if let (Some(since), Some(until)) = (since, until)
