@@ -173,6 +173,8 @@ impl ShardLoop {
 
     /// Lets work finish; what is still unfinished at the deadline writes its progress and stays queued.
     async fn wind_up(&self) {
+        // Nothing comes to join what gathers.
+        self.worker.batches.hurry(true);
         if tokio::time::timeout(self.shared.config.drain, self.tasks.wait()).await.is_err() {
             self.worker.wind_up();
         }

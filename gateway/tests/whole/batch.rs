@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_test_support::eventually;
 use tidegate_test_support::http::{Answer, Received, send};
 use tidegate_test_support::standard_webhooks::{verify_node, verify_python, verify_rust};
+use tidegate_test_support::{eventually, monotonic};
 
 use crate::api::{Api, TENANT, text};
 use crate::load::{Acked, Load};
@@ -15,6 +15,8 @@ use crate::world::{EMBEDDED, Engine, REDIS, SOON, World, prebuilt};
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const KILLS: usize = 3;
+/// A stop that waits for a batch to be filled may take this long.
+const LONG: Duration = Duration::from_secs(90);
 const SENDERS: usize = 16;
 
 async fn set_up(world: &World, destination: Value) {
@@ -93,6 +95,57 @@ async fn signed(engine: Engine) {
         let was_bad = items(&requests[0]).iter().any(|item| item["event"] == event["id"] && item["data"]["n"] == 0);
         assert_eq!(attempts.len(), if was_bad { 2 } else { 1 });
         assert_eq!(attempts[0]["failure"]["code"], if was_bad { json!("batch_item") } else { Value::Null });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_gathers_goes_out_at_a_stop_on_the_embedded_store() {
+    stopped(EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_gathers_goes_out_at_a_stop_on_redis() {
+    stopped(REDIS).await;
+}
+
+/// A gateway is told to stop while a batch gathers that nothing else would close for half a minute.
+async fn stopped(engine: Engine) {
+    const EVENTS: usize = 7;
+    let mut world = World::with(engine, |launch| launch, "shutdown.deadline = \"60s\"").await;
+    let batch = json!({"format": "json_array", "envelope": true, "max_events": 100, "max_wait": "30s"});
+    set_up(&world, json!({ "batch": batch })).await;
+    world
+        .api
+        .apply(json!({
+            "destinations": [{"name": "seen", "url": world.receiver.url("/seen")}],
+            "connections": [{"name": "seen", "source": "in", "destination": "seen"}],
+        }))
+        .await;
+    let url = ingest(&world).await;
+    let mut events = BTreeSet::new();
+    for n in 0..EVENTS {
+        let reply = send("POST", &url, &[("content-type", "application/json")], json!({ "n": n }).to_string()).await;
+        events.insert(text(&reply.json()["id"]));
+    }
+    // By now the other delivery of each gathers.
+    world.receiver.wait_for(EVENTS, SOON).await;
+    let began = monotonic();
+    let status = world.gateway.stop(LONG).await;
+    let took = began.elapsed();
+    assert!(status.success(), "{status}: {}", world.gateway.log());
+    assert!(took < SOON / 2, "stopped only after {took:?}");
+    let arrived: BTreeSet<_> = world
+        .receiver
+        .requests()
+        .iter()
+        .filter(|request| request.target == "/")
+        .flat_map(items)
+        .map(|item| text(&item["event"]))
+        .collect();
+    assert_eq!(arrived, events, "what gathered was sent");
+    world.gateway.restart().await;
+    for event in &events {
+        assert_eq!(world.api.settled(event, SOON).await["state"], "delivered");
     }
 }
 
