@@ -62,6 +62,21 @@ impl Told {
         self.world.api.apply(whole).await;
     }
 
+    /// A source, and a destination whose circuit opens after so many failures, for a second.
+    async fn set_up(&self, failures: u32) {
+        let breaker =
+            json!({"failures": failures, "percent": 0, "pause": "1s", "max_pause": "1s", "probes": 1, "disable_after": "1h"});
+        self.apply(json!({
+            "sources": [{"name": "in"}],
+            "destinations": [{
+                "name": "ill", "url": self.world.receiver.url("/"), "circuit_breaker": breaker,
+                "retry": {"base": "1ms", "max_delay": "1ms"},
+            }],
+            "connections": [{"name": "ill", "source": "in", "destination": "ill"}],
+        }))
+        .await;
+    }
+
     async fn post(&self) -> String {
         let url = self.world.gateway.ingest(&format!("/in/{}", self.world.api.id("sources", "in").await));
         text(&send("POST", &url, &[], "{\"some\": \"event\"}").await.json()["id"])
@@ -116,15 +131,7 @@ async fn destinations(engine: Engine) {
     let told = Told::start(engine).await;
     let receiver = &told.world.receiver;
     receiver.answer(Answer::status(500));
-    let breaker = json!({"failures": 3, "percent": 0, "pause": "1s", "max_pause": "1s", "probes": 1, "disable_after": "1h"});
-    told.apply(json!({
-        "sources": [{"name": "in"}],
-        "destinations": [{
-            "name": "ill", "url": receiver.url("/"), "circuit_breaker": breaker, "retry": {"base": "1ms", "max_delay": "1ms"},
-        }],
-        "connections": [{"name": "ill", "source": "in", "destination": "ill"}],
-    }))
-    .await;
+    told.set_up(3).await;
     let ill = told.world.api.id("destinations", "ill").await;
     let first = told.post().await;
     let opened = told.next(1, "circuit.opened").await;
@@ -174,15 +181,7 @@ async fn destinations(engine: Engine) {
 async fn notices_keep_the_order_that_their_destination_asks_for() {
     let told = Told::start(EMBEDDED).await;
     let receiver = &told.world.receiver;
-    let breaker = json!({"failures": 1, "percent": 0, "pause": "1s", "max_pause": "1s", "probes": 1, "disable_after": "1h"});
-    told.apply(json!({
-        "sources": [{"name": "in"}],
-        "destinations": [{
-            "name": "ill", "url": receiver.url("/"), "circuit_breaker": breaker, "retry": {"base": "1ms", "max_delay": "1ms"},
-        }],
-        "connections": [{"name": "ill", "source": "in", "destination": "ill"}],
-    }))
-    .await;
+    told.set_up(1).await;
     let ordered = json!({
         "order": {"by": "destination"}, "circuit_breaker": {"enabled": false},
         "retry": {"base": "1s", "max_delay": "1s", "max_attempts": 50},

@@ -139,17 +139,7 @@ pub(super) fn attempt(
     if let Some(status) = attempt.status {
         span.set("http.response.status_code", i64::from(status));
     }
-    span.set("tidegate.delivery", delivery.id.to_string());
-    span.set("messaging.message.id", delivery.event.to_string());
-    span.set("tidegate.connection", delivery.connection.to_string());
-    span.set("tidegate.destination", delivery.destination.to_string());
-    span.set("tidegate.tenant", delivery.tenant.to_string());
-    if attempt.number == 1 {
-        span.set("tidegate.delivery.latency", attempt.started_at.since(delivery.accepted_at).as_secs_f64());
-    }
-    if let Some(failure) = &attempt.failure {
-        span.fail(failure);
-    }
+    span.delivery(&delivery, attempt);
     span.settle(settled);
     span
 }
@@ -218,17 +208,7 @@ pub(super) fn batched(
     }
     span.set("messaging.batch.message_count", i64::from(part.size));
     span.set("tidegate.batch", part.id.to_string());
-    span.set("tidegate.delivery", delivery.id.to_string());
-    span.set("messaging.message.id", delivery.event.to_string());
-    span.set("tidegate.connection", delivery.connection.to_string());
-    span.set("tidegate.destination", delivery.destination.to_string());
-    span.set("tidegate.tenant", delivery.tenant.to_string());
-    if attempt.number == 1 {
-        span.set("tidegate.delivery.latency", attempt.started_at.since(delivery.accepted_at).as_secs_f64());
-    }
-    if let Some(failure) = &attempt.failure {
-        span.fail(failure);
-    }
+    span.delivery(&delivery, attempt);
     if let Some(settled) = settled {
         span.settle(settled);
     }
@@ -291,6 +271,21 @@ impl Builder {
 
     fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         self.0.attributes.push(KeyValue::new(key, value));
+    }
+
+    /// What the span of an attempt says of its delivery, and how it failed.
+    fn delivery(&mut self, delivery: &AttemptOf<'_>, attempt: &Attempt) {
+        self.set("tidegate.delivery", delivery.id.to_string());
+        self.set("messaging.message.id", delivery.event.to_string());
+        self.set("tidegate.connection", delivery.connection.to_string());
+        self.set("tidegate.destination", delivery.destination.to_string());
+        self.set("tidegate.tenant", delivery.tenant.to_string());
+        if attempt.number == 1 {
+            self.set("tidegate.delivery.latency", attempt.started_at.since(delivery.accepted_at).as_secs_f64());
+        }
+        if let Some(failure) = &attempt.failure {
+            self.fail(failure);
+        }
     }
 
     fn fail(&mut self, failure: &Failure) {
