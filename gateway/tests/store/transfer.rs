@@ -1,6 +1,6 @@
 //! Moving an installation: whatever was in one store is in the other, at its place, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tidegate::event::{
 use tidegate::store::embedded::{self, Embedded, Options};
 use tidegate::store::redis::{self, RedisConfig, RedisStore, Topology};
 use tidegate::store::transfer::file::{FORMAT, Header, Next, Reader, Writer};
-use tidegate::store::transfer::{Counts, Incoming, Item, Outgoing};
+use tidegate::store::transfer::{Counts, Incoming, Item, MovedEvent, Outgoing};
 use tidegate::store::{
     Accepted, Bookmark, BookmarkLimits, Bookmarked, Budget, Burial, DeadLetter, DeliveryRecord, DeliveryState, EventHistory, Home,
     Job, Lease, Line, Once, PageRequest, QueueKey, Retention, Store, StoreError, Table, TableKey, TableOp, TablePage, TableUse,
@@ -526,6 +526,43 @@ async fn an_import_that_was_cut_short_can_only_begin_anew() {
         let error = to.incoming().await.map(drop).expect_err("it is full now").to_string();
         assert!(error.contains("not empty"), "{error}");
     }
+}
+
+/// Entries that nobody had claimed stand before one that somebody had, so that the group does not hand them out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_passed_is_handed_out_and_no_script_runs_long() {
+    const PASSED: u64 = 3_000;
+    let site = Site::redis(Flavor::Redis).await;
+    let now = Clock::system().now();
+    let moved = |number: u64| {
+        let (claims, event) = (u32::from(number == PASSED), event(number, TENANT, now, Bytes::from_static(b"1")));
+        Item::Event(Box::new(MovedEvent { shard: SHARD, lane: Lane::Normal, claims, finished: false, event, rows: Vec::new() }))
+    };
+    let items: Vec<_> = (0..=PASSED).map(moved).collect();
+    let mut incoming = site.incoming().await.unwrap();
+    for items in items.chunks(500) {
+        incoming.put(items.to_vec()).await.unwrap();
+    }
+    incoming.finish().await.unwrap();
+    let Site::Redis(server, _) = &site else { panic!("it is Redis") };
+    let calls: u64 =
+        server.info("cmdstat_eval").await.split(',').find_map(|part| part.strip_prefix("calls=")?.parse().ok()).unwrap();
+    assert!(calls > PASSED / 1024 + 1, "{calls} calls");
+    let store = site.open().await.unwrap();
+    let lease = store.acquire(SHARD, "a", SPAN).await.unwrap().unwrap();
+    let (mut held, mut reclaimed) = (HashSet::new(), Vec::new());
+    loop {
+        let some = store.reclaim(&lease, &held, ALL).await.unwrap();
+        if some.is_empty() {
+            break;
+        }
+        held.extend(some.iter().map(|one| one.ticket));
+        reclaimed.extend(some.into_iter().map(|one| (one.event.id, one.claims)));
+    }
+    let expected = |number: u64| (event(number, TENANT, now, Bytes::new()).id, 1 + u32::from(number == PASSED));
+    assert_eq!(reclaimed.len() as u64, PASSED + 1);
+    assert!(reclaimed.into_iter().eq((0..=PASSED).map(expected)), "each, in order, and with its claims");
+    assert!(store.claim(&lease, Lane::Normal, ALL).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,9 +50,25 @@ struct Tally {
 struct LaneTally {
     last: Option<Ticket>,
     claimed: Option<Ticket>,
-    /// The first and the last of those that nobody has claimed, behind all that somebody has.
-    unclaimed: Option<(Ticket, Ticket)>,
+    /// Those that nobody has claimed, behind all that somebody has.
+    unclaimed: Vec<Run>,
     unfinished: u64,
+}
+
+impl LaneTally {
+    fn is_unclaimed(&mut self, ticket: Ticket) {
+        match self.unclaimed.last_mut() {
+            Some(run) if run.count < MAX_PASSED => (run.last, run.count) = (ticket, run.count + 1),
+            _ => self.unclaimed.push(Run { first: ticket, last: ticket, count: 1 }),
+        }
+    }
+}
+
+/// Entries that stand behind each other in a lane.
+struct Run {
+    first: Ticket,
+    last: Ticket,
+    count: usize,
 }
 
 #[derive(Default)]
@@ -219,13 +235,13 @@ impl Import {
             let size = counted(event.request.size());
             if *finished || *claims > 0 {
                 in_lane.claimed = Some(ticket);
-                if let Some((first, last)) = in_lane.unclaimed.take() {
+                for Run { first, last, .. } in in_lane.unclaimed.drain(..) {
                     let mut passed = cmd("EVAL");
                     passed.arg(PASSED).arg(1).arg(key).arg(stream_id(first)).arg(stream_id(last));
                     batch.add(key, passed);
                 }
             } else {
-                in_lane.unclaimed = Some((in_lane.unclaimed.map_or(ticket, |(first, _)| first), ticket));
+                in_lane.is_unclaimed(ticket);
             }
             if !finished {
                 in_lane.unfinished += 1;
@@ -398,6 +414,9 @@ impl Import {
 const STAND: &str = "redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 if redis.call('ZRANGE', KEYS[1], 0, 0)[1] == ARGV[2] then redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4]) end
 return 0";
+
+/// The most entries that one call passes: the server does nothing else meanwhile.
+const MAX_PASSED: usize = 1024;
 
 /// Counts entries that nobody has claimed as claimed no time: the group does not hand out what stands before an entry that was claimed.
 /// KEYS: lane   ARGV: the first entry, the last
