@@ -68,7 +68,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use bookmark::{Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, BookmarkNameError, Bookmarked, MAX_BOOKMARK_NAME};
-pub use line::{Heads, Line, PutBack};
+pub use line::{Heads, Line, PutBack, Unparked};
 pub use purge::Purged;
 pub use table::{
     Once, Table, TableAnswer, TableEntry, TableFault, TableKey, TableKeyError, TableOp, TablePage, TableResult, TableUse,
@@ -650,7 +650,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The oldest jobs of a sub-queue that are not taken, in order of parking. They count as taken until they are recorded; what
     /// is parked again goes behind the others.
-    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError>;
+    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError>;
 
     /// The first jobs of lines of an ordered queue: of those that are due and have nothing taken, the longest due first. They count as taken
     /// until they are recorded.

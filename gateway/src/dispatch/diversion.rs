@@ -23,7 +23,7 @@ use super::work::tenant_of;
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot, Traffic};
 use crate::event::{Lane, Shard};
-use crate::store::{Budget, Claimed, Job, QueueKey, StoreError};
+use crate::store::{Budget, Claimed, Job, QueueKey, StoreError, Unparked};
 
 /// What is held is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -179,7 +179,11 @@ impl ShardLoop {
             };
             if has_room {
                 let one = Budget { count: 1, bytes: BATCH_BYTES };
-                let jobs = self.shared.store.unpark(&self.hold.lease, queue, one).await?;
+                let Unparked { jobs, unreadable } = self.shared.store.unpark(&self.hold.lease, queue, one).await?;
+                if unreadable > 0 {
+                    self.windows.unparked(queue, unreadable, None);
+                    continue;
+                }
                 // It still counts as the first of its queue: newcomers stay behind it, and the next turn begins with it.
                 self.windows.front(queue, jobs.first().map(|job| job.since));
                 self.diversions.fronts().extend(jobs.into_iter().map(|job| (queue, job)));

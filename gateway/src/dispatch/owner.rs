@@ -204,7 +204,7 @@ async fn tend(shared: &Shared, hold: &Hold, windows: &Windows) -> Result<Duratio
     );
     shared.metrics.plugin_idle(shared.plugins.idle_instances());
     let Trimmed { more, .. } = shared.store.trim(&hold.lease, shared.config.retention, now).await?;
-    let purging = purge(shared, hold).await?;
+    let purging = purge(shared, hold, windows).await?;
     Ok(match (more, purging) {
         (true, _) => TRIM_STEP,
         (false, true) => PURGE_STEP,
@@ -213,7 +213,7 @@ async fn tend(shared: &Shared, hold: &Hold, windows: &Windows) -> Result<Duratio
 }
 
 /// A step of the purge of each tenant of this shard that is being deleted; whether there is one that is not done.
-async fn purge(shared: &Shared, hold: &Hold) -> Result<bool, StoreError> {
+async fn purge(shared: &Shared, hold: &Hold, windows: &Windows) -> Result<bool, StoreError> {
     let now = shared.clock.now();
     let snapshot = shared.snapshots.load();
     let here = snapshot.tenants.values().filter(|tenant| tenant.shards.contains(hold.lease.shard));
@@ -221,7 +221,11 @@ async fn purge(shared: &Shared, hold: &Hold) -> Result<bool, StoreError> {
     drop(snapshot);
     let mut more = false;
     for (tenant, since) in deleted {
-        more |= now.since(since) < SETTLED || !shared.store.purge(&hold.lease, tenant).await?.done;
+        let is_done = now.since(since) >= SETTLED && shared.store.purge(&hold.lease, tenant).await?.done;
+        if is_done {
+            windows.emptied(tenant);
+        }
+        more |= !is_done;
     }
     Ok(more)
 }

@@ -209,6 +209,22 @@ impl Windows {
         self.0.ready.notify_one();
     }
 
+    /// Notes that nothing of a tenant waits any more: it was purged.
+    pub(super) fn emptied(&self, tenant: TenantId) {
+        let mut state = self.state();
+        let keys: Vec<_> = state.queues.keys().filter(|key| key.tenant() == tenant).copied().collect();
+        if let Some(slot) = state.tenants.get_mut(&tenant) {
+            slot.line.clear();
+        }
+        for key in keys {
+            state.drop_alarm(key);
+            if let Some(slot) = state.queues.get_mut(&key) {
+                (slot.waiting, slot.readable, slot.front, slot.listed) = (0, 0, None, false);
+            }
+            state.forget(tenant, Some(key));
+        }
+    }
+
     /// Notes that `count` jobs were taken out of an ordered queue, the last of which waited since `last`, and that the next is due at `next`.
     pub(super) fn took(&self, key: QueueKey, count: u64, last: Option<Timestamp>, next: Option<Timestamp>, now: Timestamp) {
         let mut state = self.state();

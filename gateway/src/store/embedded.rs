@@ -112,7 +112,7 @@ use super::{
     Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
     DeadLetter, Depth, EventHistory, EventSummary, Heads, Home, Job, Lease, Once, Page, PageRequest, Purged, PutBack, QueueKey,
     Record, Retention, Store, StoreError, Table, TableAnswer, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse,
-    Ticket, Trimmed,
+    Ticket, Trimmed, Unparked,
 };
 use crate::clock::{Clock, Timestamp, monotonic};
 use crate::event::{DeliveryId, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
@@ -394,7 +394,7 @@ impl Store for Embedded {
         Ok(state.queues.iter().map(|(key, queue)| (*key, queue.waiting)).collect())
     }
 
-    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
+    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError> {
         let lease = lease.clone();
         self.look(move |shared| owner::unpark(shared, &lease, queue, budget)).await
     }

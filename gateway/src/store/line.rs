@@ -47,6 +47,15 @@ pub struct PutBack {
     pub due: Timestamp,
 }
 
+/// What [`Store::unpark`](super::Store::unpark) hands out.
+#[derive(Debug, Default)]
+pub struct Unparked {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// How many more left the queue that can't be read: they stay taken.
+    pub unreadable: u64,
+}
+
 /// What [`Store::heads`](super::Store::heads) hands out.
 #[derive(Debug, Default)]
 pub struct Heads {
@@ -54,4 +63,6 @@ pub struct Heads {
     pub jobs: Vec<Job>,
     /// When the next line is due that has nothing taken, if there is one; it may have come already.
     pub next: Option<Timestamp>,
+    /// How many more left the queue that can't be read: they stay taken, and stop their lines.
+    pub unreadable: u64,
 }

@@ -132,7 +132,7 @@ use super::{
     Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
     DeadLetter, Depth, EventHistory, EventSummary, Heads, Home, Job, Lease, Once, Page, PageRequest, Purged, PutBack, QueueKey,
     Record, Retention, Spent, Store, StoreError, Table, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse, Ticket,
-    Trimmed,
+    Trimmed, Unparked,
 };
 use crate::clock::{self, Clock, Timestamp};
 use crate::event::{DeliveryId, EventId, Lane, PluginId, Revision, Shard, TenantId, VersionHash};
@@ -435,8 +435,9 @@ impl Store for RedisStore {
         jobs::queues(&self.inner, lease).await
     }
 
-    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
-        Ok(jobs::take(&self.inner, lease, From::Queue(queue), Timestamp(0), budget).await?.jobs)
+    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError> {
+        let Heads { jobs, unreadable, .. } = jobs::take(&self.inner, lease, From::Queue(queue), Timestamp(0), budget).await?;
+        Ok(Unparked { jobs, unreadable })
     }
 
     async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {

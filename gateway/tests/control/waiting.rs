@@ -46,7 +46,7 @@ impl<'a> Queued<'a> {
 
     /// Takes it out of a queue and parks it in another.
     async fn park(&self, lease: &Lease, from: QueueKey, to: QueueKey, reason: &str) {
-        let job = self.world.store.unpark(lease, from, BUDGET).await.unwrap().remove(0).id;
+        let job = self.world.store.unpark(lease, from, BUDGET).await.unwrap().jobs.remove(0).id;
         let parked = DeliveryState::Parked { reason: reason.into(), queue: Some(to) };
         self.record(lease, Origin::Job(job), parked, Vec::new()).await;
     }
@@ -177,7 +177,7 @@ async fn a_delivery_says_what_it_waits_for_until_it_is_done() {
         queue = next;
     }
 
-    let job = world.store.unpark(&lease, queue, BUDGET).await.unwrap().remove(0).id;
+    let job = world.store.unpark(&lease, queue, BUDGET).await.unwrap().jobs.remove(0).id;
     let due = Timestamp(1);
     queued.record(&lease, Origin::Job(job), DeliveryState::Scheduled { due }, vec![failed(queued.event.accepted_at)]).await;
     queued.waits_for("retry", "attempt 1 ended with `status`").await;
@@ -233,7 +233,7 @@ async fn an_event_whose_plugin_failed_waits_for_its_next_try() {
     let world = World::start().await;
     let acme = world.tenant("acme").await;
     let (queued, lease, queue) = parked(&world, &acme).await;
-    let job = world.store.unpark(&lease, queue, BUDGET).await.unwrap().remove(0).id;
+    let job = world.store.unpark(&lease, queue, BUDGET).await.unwrap().jobs.remove(0).id;
     let failure = Failure { party: Party::Plugin, code: "trap".into(), detail: "it trapped".into(), retryable: true };
     let version = VersionHash::of(b"a plugin");
     let run = PluginRun { version, fuel: 1, memory: 2, took_us: 3, outcome: Err(failure), logs: Vec::new() };

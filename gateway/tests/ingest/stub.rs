@@ -13,7 +13,7 @@ use tidegate::store::{
     Acceptance, Accepted, Allowance, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed,
     ConfigChange, DeadLetter, Depth, EventHistory, EventSummary, Heads, Home, Job, Lease, Once, Page, PageRequest, Purged, PutBack,
     QueueKey, Record, Retention, Spent, Store, StoreError, Table, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse,
-    Ticket, Trimmed,
+    Ticket, Trimmed, Unparked,
 };
 use tokio::sync::{Notify, watch};
 
@@ -189,7 +189,7 @@ impl Store for Stub {
         unimplemented!()
     }
 
-    async fn unpark(&self, _: &Lease, _: QueueKey, _: Budget) -> Result<Vec<Job>, StoreError> {
+    async fn unpark(&self, _: &Lease, _: QueueKey, _: Budget) -> Result<Unparked, StoreError> {
         unimplemented!()
     }
 

@@ -14,7 +14,7 @@ use tidegate::store::{
     Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
     DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory, EventSummary, Heads, Home, Job, LaneDepth, Lease, Line,
     MAX_PAGE, Once, Origin, Page, PageRequest, Purged, PutBack, QueueKey, Record, Retention, Store, StoreError, Table, TableEntry,
-    TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed, Work,
+    TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed, Unparked, Work,
 };
 use tokio::sync::Notify;
 
@@ -437,7 +437,7 @@ impl Store for Model {
         Ok(queues.into_iter().collect())
     }
 
-    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
+    async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError> {
         let mut state = self.state();
         let sharded = state.owned(lease)?;
         let mut ids: Vec<_> = sharded
@@ -449,7 +449,7 @@ impl Store for Model {
             })
             .collect();
         ids.sort();
-        Ok(sharded.take(ids.into_iter().map(|(_, id)| id).collect(), budget))
+        Ok(Unparked { jobs: sharded.take(ids.into_iter().map(|(_, id)| id).collect(), budget), unreadable: 0 })
     }
 
     async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
@@ -476,7 +476,7 @@ impl Store for Model {
             }
         }
         let next = fronts.get(jobs.len()).map(|(due, _)| *due);
-        Ok(Heads { jobs, next })
+        Ok(Heads { jobs, next, unreadable: 0 })
     }
 
     async fn put_back(&self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError> {

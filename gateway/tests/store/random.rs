@@ -335,10 +335,10 @@ impl Trial {
         let budget = self.budget();
         let queue = self.queue(if shard == SHARD { TENANT } else { OTHER_TENANT });
         let Leases { real, model, .. } = self.leases[&shard].clone();
-        let real = self.store().unpark(&real, queue, budget).await.unwrap();
+        let real = self.store().unpark(&real, queue, budget).await.unwrap().jobs;
         self.is_legal(&real.iter().map(Job::size).collect::<Vec<_>>(), budget);
         let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
-        assert_eq!(real, self.model.unpark(&model, queue, follow).await.unwrap(), "{}", self.context);
+        assert_eq!(real, self.model.unpark(&model, queue, follow).await.unwrap().jobs, "{}", self.context);
         self.jobs.extend(real.into_iter().map(|job| (shard, job)));
     }
 

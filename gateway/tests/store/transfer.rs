@@ -239,7 +239,7 @@ async fn fill(store: &dyn Store) -> Filled {
         store.record(&lease, &[record]).await.unwrap();
     }
     // Left in somebody's hands: an entry, a job that was due, one that was parked.
-    store.unpark(&lease, DESTINATION_QUEUE, Budget { count: 1, bytes: 1 << 20 }).await.unwrap();
+    store.unpark(&lease, DESTINATION_QUEUE, Budget { count: 1, bytes: 1 << 20 }).await.unwrap().jobs;
     store.due(&lease, now.after(2 * SPAN), ALL).await.unwrap();
     Filled { events, other, now, answers }
 }
@@ -370,7 +370,7 @@ async fn hand_out(store: &dyn Store, now: Timestamp) -> Handed {
             queues.push((queue, in_line(store, &lease, now).await));
             continue;
         }
-        let jobs = store.unpark(&lease, queue, ALL).await.unwrap();
+        let jobs = store.unpark(&lease, queue, ALL).await.unwrap().jobs;
         queues.push((queue, jobs.iter().map(|job| job.id).collect()));
     }
     Handed { reclaimed, claimed, low: ids(low), held: ids(held), due, queues }
@@ -464,7 +464,7 @@ async fn life_goes_on(store: &dyn Store, filled: &Filled) {
     let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
     assert_eq!(claimed_ids(&claimed), [next.id]);
     store.record(&lease, &[finish(&claimed[0], vec![parked(&next, 0, DESTINATION_QUEUE)])]).await.unwrap();
-    let jobs = store.unpark(&lease, DESTINATION_QUEUE, ALL).await.unwrap();
+    let jobs = store.unpark(&lease, DESTINATION_QUEUE, ALL).await.unwrap().jobs;
     assert_eq!((jobs.len(), jobs.last().unwrap().event()), (3, next.id));
 
     // A dead letter is tried again, and everything is finished.
@@ -478,7 +478,7 @@ async fn life_goes_on(store: &dyn Store, filled: &Filled) {
     }
     assert_eq!(batch.len(), 6);
     for (queue, _) in store.queues(&lease).await.unwrap() {
-        for job in store.unpark(&lease, queue, ALL).await.unwrap() {
+        for job in store.unpark(&lease, queue, ALL).await.unwrap().jobs {
             batch.push(finish_job(&job, vec![]));
         }
     }

@@ -118,7 +118,7 @@ impl World {
     }
 
     pub(crate) async fn unpark(&self, lease: &Lease, queue: QueueKey) -> Vec<Job> {
-        self.store().unpark(lease, queue, ALL).await.unwrap()
+        self.store().unpark(lease, queue, ALL).await.unwrap().jobs
     }
 
     pub(crate) async fn history(&self, id: EventId) -> EventHistory {

@@ -6,7 +6,7 @@ use super::{BACKOFF, ShardLoop};
 use crate::clock::Timestamp;
 use crate::dispatch::order::{self, Lined};
 use crate::dispatch::work::Item;
-use crate::store::{Budget, Heads, Job, QueueKey, StoreError};
+use crate::store::{Budget, Heads, Job, QueueKey, StoreError, Unparked};
 
 /// See [`ShardLoop::lining`].
 pub(in crate::dispatch) type Lining<'a> = MutexGuard<'a, ()>;
@@ -20,15 +20,15 @@ impl ShardLoop {
             return Ok((vec![front], lining));
         }
         let (store, lease) = (&self.shared.store, &self.hold.lease);
-        let (jobs, next, now) = if let QueueKey::Ordered(..) = queue {
+        let (Heads { jobs, next, unreadable }, now) = if let QueueKey::Ordered(..) = queue {
             let now = self.shared.clock.now();
-            let Heads { jobs, next } = store.heads(lease, queue, now, budget).await?;
-            (jobs, next, now)
+            (store.heads(lease, queue, now, budget).await?, now)
         } else {
-            (store.unpark(lease, queue, budget).await?, None, Timestamp(0))
+            let Unparked { jobs, unreadable } = store.unpark(lease, queue, budget).await?;
+            (Heads { jobs, next: None, unreadable }, Timestamp(0))
         };
         let lining = self.lining.lock().await;
-        let (count, last) = (jobs.len() as u64, jobs.last().map(|job| job.since));
+        let (count, last) = (jobs.len() as u64 + unreadable, jobs.last().map(|job| job.since));
         match queue {
             QueueKey::Ordered(..) => self.windows.took(queue, count, last, next, now),
             _ => self.windows.unparked(queue, count, last),

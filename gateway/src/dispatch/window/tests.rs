@@ -204,3 +204,28 @@ fn a_queue_that_turns_out_empty_is_forgotten() {
     let state = windows.state();
     assert!(state.queues.is_empty(), "{:?}", state.queues);
 }
+
+#[test]
+fn of_a_tenant_that_was_purged_nothing_waits() {
+    let windows = Windows::default();
+    let (ordered, later) = (QueueKey::Ordered(A, DestinationId(1)), QueueKey::Ordered(A, DestinationId(2)));
+    let now = Timestamp(10);
+    for queue in [OWN, ordered, later, QueueKey::Tenant(B)] {
+        windows.park(queue, Timestamp(1));
+        windows.park(queue, Timestamp(1));
+    }
+    windows.parked(OWN, 2);
+    windows.lined(ordered, now, now);
+    windows.lined(later, Timestamp(20), now);
+    let held = windows.next(&all(8)).expect("ready");
+    assert!(windows.next(&all(0)).is_none());
+    windows.emptied(A);
+    assert_eq!([OWN, ordered, later, QueueKey::Tenant(B)].map(|queue| windows.waiting(queue)), [0, 0, 0, 2]);
+    drop(held);
+    windows.look_again();
+    assert!(windows.next(&all(8)).is_none());
+    assert_eq!(windows.ring(Timestamp(30)), None);
+    let state = windows.state();
+    assert_eq!(state.queues.keys().collect::<Vec<_>>(), [&QueueKey::Tenant(B)]);
+    assert!(state.tenants.is_empty(), "{:?}", state.tenants);
+}

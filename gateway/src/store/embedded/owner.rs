@@ -14,7 +14,7 @@ use super::rows::{Place, Waiting};
 use super::state::{Cell, InHand, Left, Taken};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, Event, EventId, Lane, Shard, decode, decode_event, encode};
-use crate::store::{Budget, Claimed, Depth, Heads, Job, Lease, QueueKey, StoreError, Ticket, Work};
+use crate::store::{Budget, Claimed, Depth, Heads, Job, Lease, QueueKey, StoreError, Ticket, Unparked, Work};
 
 /// Candidates that are looked at under one lock.
 const CHUNK: usize = 256;
@@ -173,10 +173,11 @@ fn scheduled(key: &[u8]) -> Result<(Timestamp, DeliveryId), StoreError> {
     Ok((Timestamp(parts.u64()?), DeliveryId(parts.u128()?)))
 }
 
-pub(super) fn unpark(shared: &Shared, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Vec<Job>, StoreError> {
+pub(super) fn unpark(shared: &Shared, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError> {
     let cell = shared.cell(lease.shard);
     let _reading = cell.reading();
-    let Some(start) = cell.owned(lease)?.queues.get(&queue).map(|queue| queue.next) else { return Ok(Vec::new()) };
+    let start = cell.owned(lease)?.queues.get(&queue).map(|queue| queue.next);
+    let Some(start) = start else { return Ok(Unparked::default()) };
     let mut taking = Taking { shared, cell: &cell, lease, left: Left::of(budget), found: Vec::new() };
     let from = keys::queued(lease.shard, queue, start);
     let prefix = from.len() - 8;
@@ -190,7 +191,9 @@ pub(super) fn unpark(shared: &Shared, lease: &Lease, queue: QueueKey, budget: Bu
             break;
         }
     }
-    taking.jobs()
+    let taken = taking.found.len();
+    let jobs = taking.jobs()?;
+    Ok(Unparked { unreadable: (taken - jobs.len()) as u64, jobs })
 }
 
 fn parked((key, value): &Pair, prefix: usize) -> Result<(u64, DeliveryId), StoreError> {
@@ -225,7 +228,9 @@ pub(super) fn heads(shared: &Shared, lease: &Lease, queue: QueueKey, now: Timest
         }
     }
     cell.owned(lease)?.ready(queue).looked(first.unwrap_or(now));
-    Ok(Heads { jobs: taking.jobs()?, next })
+    let taken = taking.found.len();
+    let jobs = taking.jobs()?;
+    Ok(Heads { unreadable: (taken - jobs.len()) as u64, jobs, next })
 }
 
 fn ready((key, value): &Pair, prefix: usize) -> Result<(Timestamp, u128, DeliveryId), StoreError> {

@@ -113,7 +113,7 @@ pub(super) async fn take(
     budget: Budget,
 ) -> Result<Heads, StoreError> {
     if budget.count == 0 {
-        return Ok(Heads { jobs: Vec::new(), next: Some(now) });
+        return Ok(Heads { next: Some(now), ..Heads::default() });
     }
     let mut pen = Pen::of(inner, lease).await?;
     let (hand_out, handed_out) = oneshot::channel();
@@ -131,7 +131,7 @@ async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) ->
     if let Some(mut stashed) = pen.stashed(from) {
         let later = stashed.split_off(stashed.len().min(budget.count));
         pen.stash(from, later);
-        return Ok(Heads { jobs: stashed.into(), next: Some(now) });
+        return Ok(Heads { jobs: stashed.into(), next: Some(now), unreadable: 0 });
     }
     let script = if matches!(from, From::Lines(_)) { &scripts::HEADS } else { &scripts::TAKE };
     let answer = pen
@@ -163,7 +163,8 @@ pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Heads, StoreError
     }
     drop(hand);
     let next = values.chunks_exact(2).remainder().first().and_then(|due| std::str::from_utf8(due).ok()?.parse::<f64>().ok());
-    Ok(Heads { jobs, next: next.map(|due| Timestamp(due as u64)) })
+    let unreadable = (values.len() / 2 - jobs.len()) as u64;
+    Ok(Heads { jobs, next: next.map(|due| Timestamp(due as u64)), unreadable })
 }
 
 /// Puts first jobs of lines back to their places.

@@ -101,7 +101,7 @@ async fn run(mut world: World, first: fn(&Event, usize) -> DeliveryRecord, again
     let take = async || {
         let mut jobs = store.due(&lease, far, FEW).await.unwrap();
         for (queue, _) in store.queues(&lease).await.unwrap() {
-            jobs.extend(store.unpark(&lease, queue, FEW).await.unwrap());
+            jobs.extend(store.unpark(&lease, queue, FEW).await.unwrap().jobs);
         }
         jobs
     };

@@ -36,7 +36,7 @@ pub(crate) async fn only_the_first_of_each_line_is_handed_out(mut world: World) 
     let (a, b) = (line_up(&mut world, &lease, 1, 3).await, line_up(&mut world, &lease, 2, 2).await);
     assert_eq!(world.store().queues(&lease).await.unwrap(), [(QUEUE, 5)]);
     assert_eq!(world.counts().await, [0, 0, 5, 0]);
-    let Heads { jobs, next } = heads(&world, &lease, NOW).await;
+    let Heads { jobs, next, .. } = heads(&world, &lease, NOW).await;
     assert_eq!((job_events(&jobs), next), (vec![a[0].id, b[0].id], None));
     assert_eq!(jobs[0].line.map(|line| (line.destination, line.key)), Some((TO, 1)));
     assert!(heads(&world, &lease, NOW).await.jobs.is_empty(), "what is behind them waits");
@@ -63,10 +63,10 @@ pub(crate) async fn one_that_is_to_wait_keeps_its_place(mut world: World) {
     let put_off = again(&jobs[1], parked(&b[0], 0, QUEUE));
     let put_off = in_line_until(put_off, due.0 + 50);
     world.record(&lease, vec![finish_job(&jobs[0], vec![failed]), finish_job(&jobs[1], vec![put_off])]).await;
-    let Heads { jobs, next } = heads(&world, &lease, NOW).await;
+    let Heads { jobs, next, .. } = heads(&world, &lease, NOW).await;
     assert_eq!((jobs.len(), next), (0, Some(due)), "it holds up those behind it");
     assert_eq!(world.store().next_due(&lease).await.unwrap(), None, "and stands on no schedule");
-    let Heads { jobs, next } = heads(&world, &lease, due).await;
+    let Heads { jobs, next, .. } = heads(&world, &lease, due).await;
     assert_eq!((job_events(&jobs), next), (vec![a[0].id], Some(Timestamp(due.0 + 50))));
     assert_eq!((jobs[0].attempts, jobs[0].line.map(|line| line.due)), (1, Some(due)));
     world.record(&lease, vec![finish_job(&jobs[0], vec![delivered(&a[0], 0)])]).await;
@@ -91,7 +91,7 @@ pub(crate) async fn one_that_is_put_back_stands_as_it_stood(mut world: World) {
     world.store().put_back(&lease, &back).await.unwrap();
     assert_eq!(world.store().queues(&lease).await.unwrap(), [(QUEUE, 2)]);
     assert_eq!((world.counts().await, world.history(a[0].id).await.summary), ([0, 0, 3, 0], before.summary), "nothing is recorded");
-    let Heads { jobs: none, next } = heads(&world, &lease, NOW).await;
+    let Heads { jobs: none, next, .. } = heads(&world, &lease, NOW).await;
     assert_eq!((none.len(), next), (0, Some(due)), "it holds up those behind it");
     let Heads { jobs: again, .. } = heads(&world, &lease, due).await;
     assert_eq!(job_events(&again), [a[0].id]);
@@ -190,7 +190,7 @@ pub(crate) async fn lines_keep_to_the_budget_the_longest_due_first(mut world: Wo
         events.push(world.settle(&lease, |event| vec![in_line(key, due, parked(event, 0, QUEUE))]).await);
     }
     let budget = Budget { count: 3, ..ALL };
-    let Heads { jobs, next } = world.store().heads(&lease, QUEUE, NOW, budget).await.unwrap();
+    let Heads { jobs, next, .. } = world.store().heads(&lease, QUEUE, NOW, budget).await.unwrap();
     assert_eq!(job_events(&jobs), [events[3].id, events[1].id, events[2].id]);
     assert_eq!(next, Some(Timestamp(40)), "one more is due");
     let Heads { jobs, .. } = world.store().heads(&lease, QUEUE, NOW, Budget { bytes: 1, ..ALL }).await.unwrap();

@@ -30,7 +30,7 @@ pub(crate) async fn queues_are_apart_and_counted(mut world: World) {
     queues.sort();
     assert_eq!(queues, [(TENANT_QUEUE, 2), (DESTINATION_QUEUE, 3), (other, 1)]);
     assert_eq!(world.counts().await, [0, 0, 6, 0]);
-    world.store().unpark(&lease, DESTINATION_QUEUE, Budget { count: 2, ..ALL }).await.unwrap();
+    world.store().unpark(&lease, DESTINATION_QUEUE, Budget { count: 2, ..ALL }).await.unwrap().jobs;
     assert_eq!(world.unpark(&lease, other).await.len(), 1);
     let mut queues = world.store().queues(&lease).await.unwrap();
     queues.sort();
@@ -41,7 +41,7 @@ pub(crate) async fn queues_are_apart_and_counted(mut world: World) {
 pub(crate) async fn a_taken_job_is_not_handed_out_again(mut world: World) {
     let lease = world.own().await;
     let events = park(&mut world, &lease, TENANT_QUEUE, 3).await;
-    let two = world.store().unpark(&lease, TENANT_QUEUE, Budget { count: 2, ..ALL }).await.unwrap();
+    let two = world.store().unpark(&lease, TENANT_QUEUE, Budget { count: 2, ..ALL }).await.unwrap().jobs;
     assert_eq!(job_events(&two), ids(&events[..2]));
     assert_eq!(job_events(&world.unpark(&lease, TENANT_QUEUE).await), ids(&events[2..]));
     assert!(world.unpark(&lease, TENANT_QUEUE).await.is_empty());
@@ -50,7 +50,7 @@ pub(crate) async fn a_taken_job_is_not_handed_out_again(mut world: World) {
 pub(crate) async fn a_new_owner_finds_taken_jobs_at_their_old_place(mut world: World) {
     let lease = world.own().await;
     let events = park(&mut world, &lease, TENANT_QUEUE, 4).await;
-    let taken = world.store().unpark(&lease, TENANT_QUEUE, Budget { count: 3, ..ALL }).await.unwrap();
+    let taken = world.store().unpark(&lease, TENANT_QUEUE, Budget { count: 3, ..ALL }).await.unwrap().jobs;
     world.record(&lease, vec![finish_job(&taken[1], vec![delivered(&events[1], 0)])]).await;
     let lease = world.take_over("b").await;
     let later = park(&mut world, &lease, TENANT_QUEUE, 1).await;
@@ -61,7 +61,7 @@ pub(crate) async fn a_new_owner_finds_taken_jobs_at_their_old_place(mut world: W
 pub(crate) async fn what_is_parked_again_goes_behind(mut world: World) {
     let lease = world.own().await;
     let events = park(&mut world, &lease, TENANT_QUEUE, 3).await;
-    let one = world.store().unpark(&lease, TENANT_QUEUE, Budget { count: 1, ..ALL }).await.unwrap();
+    let one = world.store().unpark(&lease, TENANT_QUEUE, Budget { count: 1, ..ALL }).await.unwrap().jobs;
     world.record(&lease, vec![finish_job(&one[0], vec![parked(&events[0], 0, TENANT_QUEUE)])]).await;
     assert_eq!(world.counts().await, [0, 0, 3, 0]);
     let rest = world.unpark(&lease, TENANT_QUEUE).await;
@@ -80,7 +80,7 @@ pub(crate) async fn keeps_to_the_budget(mut world: World) {
     }
     let mut taken = Vec::new();
     for (budget, expected) in [(Budget { bytes: 25_000, ..ALL }, 2), (Budget { bytes: 1, ..ALL }, 1), (ALL, 2)] {
-        let jobs = world.store().unpark(&lease, TENANT_QUEUE, budget).await.unwrap();
+        let jobs = world.store().unpark(&lease, TENANT_QUEUE, budget).await.unwrap().jobs;
         assert_eq!(jobs.len(), expected);
         taken.extend(job_events(&jobs));
     }

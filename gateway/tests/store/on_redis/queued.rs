@@ -2,9 +2,9 @@
 
 use redis::Value;
 use tidegate::clock::Clock;
-use tidegate::event::{Event, Lane, TenantId};
+use tidegate::event::{DestinationId, Event, Lane, TenantId};
 use tidegate::store::redis::{RedisConfig, RedisStore};
-use tidegate::store::{Accepted, Home, Store};
+use tidegate::store::{Accepted, Home, Line, QueueKey, Store};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::world::*;
@@ -45,6 +45,51 @@ async fn work_from_before_it_was_counted_makes_no_count_negative() {
     finish_some(&store, 2).await;
     assert_eq!(store.queued_bytes(HOME).await.unwrap(), 0);
     assert_eq!(server.command(&["EXISTS", COUNTS]).await, Value::Int(0), "nothing is kept of who has nothing queued");
+}
+
+/// A parked job that this release can't read: who counts what waits hears that it left its queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_be_read_leaves_its_queue_and_is_counted() {
+    let (server, store) = start().await;
+    let lease = store.acquire(SHARD, "a", std::time::Duration::from_secs(60)).await.unwrap().unwrap();
+    let destination = DestinationId(0xd);
+    let line = Line::end(destination, 1, Clock::system().now().before(std::time::Duration::from_secs(1)));
+    let ordered = QueueKey::Ordered(TENANT, destination);
+    let mut ids = Vec::new();
+    for (number, queue) in [(1, TENANT_QUEUE), (2, TENANT_QUEUE), (3, ordered)] {
+        let event = make(number, TENANT);
+        store.accept(vec![acceptance(&event)]).await.unwrap();
+        let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap().remove(0);
+        let mut row = parked_plan(&event, queue);
+        if queue == ordered {
+            row.job.as_mut().unwrap().line = Some(line);
+        }
+        ids.push(row.id);
+        store.record(&lease, &[finish(&claimed, vec![row])]).await.unwrap();
+    }
+    for id in [ids[0], ids[2]] {
+        // The format that follows the length, the place and the size becomes one that nobody knows.
+        let mut spoil = redis::cmd("EVAL");
+        spoil
+            .arg(
+                "local value = redis.call('HGET', KEYS[1], ARGV[1])
+                 local before = 9 + string.byte(value, 1)
+                 redis.call('HSET', KEYS[1], ARGV[1], string.sub(value, 1, before) .. string.char(255) .. string.sub(value, before + 2))",
+            )
+            .arg(1)
+            .arg("{tg:3}:j")
+            .arg(&id.0.to_be_bytes()[..]);
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        spoil.query_async::<Value>(&mut connection).await.unwrap();
+    }
+    let one = tidegate::store::Budget { count: 1, ..ALL };
+    let first = store.unpark(&lease, TENANT_QUEUE, one).await.unwrap();
+    assert_eq!((first.jobs.len(), first.unreadable), (0, 1));
+    let second = store.unpark(&lease, TENANT_QUEUE, one).await.unwrap();
+    assert_eq!((second.jobs.len(), second.unreadable), (1, 0));
+    let heads = store.heads(&lease, ordered, Clock::system().now(), ALL).await.unwrap();
+    assert_eq!((heads.jobs.len(), heads.unreadable), (0, 1));
 }
 
 /// Bytes that nobody takes away (an entry that vanished from Redis) go once the shard has no work.

@@ -66,7 +66,7 @@ async fn a_full_server_still_takes_records() {
     store.record(&lease, &batch).await.unwrap();
     store.renew(&lease).await.unwrap();
     assert_eq!(store.due(&lease, now, ALL).await.unwrap().len(), 1);
-    assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().len(), 1);
+    assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs.len(), 1);
     assert_eq!(store.dead_letters(HOME, PageRequest { before: None, limit: 10 }).await.unwrap().items.len(), 1);
     server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert_eq!(repeats(store.accept(vec![acceptance(&make(7))]).await.unwrap()), [None]);
@@ -178,7 +178,7 @@ async fn a_backlog_is_not_searched_again_for_what_has_ended() {
     assert_eq!(gone, 0);
     assert!(first > 0, "it was searched once");
     assert_eq!(pass().await, (0, 0));
-    let job = store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().remove(0);
+    let job = store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs.remove(0);
     let event = store.event(HOME, job.event()).await.unwrap().and_then(|known| known.event).expect("it is queued");
     store.record(&lease, &[finish_job(&job, vec![delivered(&event, 0)])]).await.unwrap();
     assert_eq!(pass().await, (1, 1), "what has ended is found where it is");
