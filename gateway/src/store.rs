@@ -702,9 +702,23 @@ pub trait Store: Send + Sync + 'static {
     /// The dead letters of a tenant in this shard, newest first.
     async fn dead_letters(&self, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError>;
 
+    /// The same the other way round, oldest first: what stands behind this place, at most so many as in any page.
+    async fn oldest_dead_letters(
+        &self,
+        home: Home,
+        after: Option<Burial>,
+        limit: usize,
+    ) -> Result<Page<DeadLetter, Burial>, StoreError>;
+
     /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`], with a record that says so. Returns how many of
     /// them were there.
-    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError>;
+    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
+        let each: Vec<_> = ids.iter().map(|id| (*id, now)).collect();
+        self.retry_each(home, &each).await
+    }
+
+    /// The same, each with a time of its own.
+    async fn retry_each(&self, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError>;
 
     /// Puts new work of finished events on the schedule, due `now`, with a record that says so, each event's in one atomic unit. Left alone
     /// is what is there already, by the work's id among the event's rows or among what waits, so that a batch may be sent again; and work

@@ -80,6 +80,18 @@ pub(super) fn line_up(shared: &Shared, mut item: Item) -> Lined {
     }
 }
 
+/// Whether work goes into a line when it begins, if it has a key.
+pub(super) fn keeps_order(snapshot: &Snapshot, work: &Work) -> bool {
+    let connection = match work {
+        Work::Plan { event, connection: None } => {
+            return snapshot.sources.get(&event.source).is_some_and(|source| source.is_ordered);
+        }
+        Work::Plan { connection: Some(connection), .. } => connection,
+        Work::Attempt(delivery) => &delivery.connection,
+    };
+    snapshot.connections.get(connection).is_some_and(|connection| connection.destination.order.is_some())
+}
+
 /// The end of the line that a request stands in on a connection; none if it keeps no order there.
 pub(super) fn end_of_line(connection: &Connection, view: &View<'_>, request: &Request, now: Timestamp) -> Option<Line> {
     let Order { by, .. } = connection.destination.order.as_ref()?;

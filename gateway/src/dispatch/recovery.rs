@@ -7,6 +7,9 @@
 //! It must not become the next incident: it goes at its own rate, no faster than what is parked may go while the node has too much to do,
 //! and stops while retries are paused or half of what its tenant may have queued is queued. Of dead letters it holds a page at a time, whose
 //! length follows their size.
+//!
+//! What keeps an order goes into its lines as it comes due. So of a batch with any of that each is due a millisecond after the one before, in
+//! the order in which their events were accepted.
 
 mod replay;
 
@@ -20,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::budget::{Class, Use};
+use super::order;
 use super::owner::Hold;
-use crate::clock::monotonic;
+use crate::clock::{Timestamp, monotonic};
 use crate::control::recovery::job::{self, Holdup, Open, Order};
 use crate::control::recovery::{JobState, Progress};
 use crate::control::snapshot::{Percent, Tenant};
-use crate::event::{DeliveryId, JobId, TenantId};
-use crate::store::{Burial, Home, PageRequest, StoreError};
+use crate::event::{DeliveryId, EventId, JobId, TenantId};
+use crate::store::{self, Burial, DeadLetter, Home, StoreError};
 
 /// Between two looks for jobs, and between two looks whether what holds one up is gone.
 const LOOK: Duration = Duration::from_secs(1);
@@ -39,6 +43,8 @@ const READ: usize = 64;
 const FIRST_READ: usize = 8;
 /// About so many bytes are read at once.
 const READ_BYTES: usize = 4 << 20;
+/// Milliseconds from one to the next of a batch that keeps an order.
+const APART: u64 = 1;
 /// A job that is named and not there after this long will not come any more.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -235,49 +241,60 @@ impl<'a> Work<'a> {
 
     /// Reads on, and makes the next batch of what is meant.
     async fn choose(&mut self, home: Home, most: usize) -> Result<(), StoreError> {
-        let page = PageRequest { before: self.place(), limit: self.read };
-        let page = self.shared.store.dead_letters(home, page).await?;
+        let end = self.end_of_shard();
+        let page = self.shared.store.oldest_dead_letters(home, self.place(), self.read).await?;
         let snapshot = self.shared.snapshots.load();
         let ends = |connection| snapshot.connections.get(&connection).map(|wired| (wired.source, wired.destination.id));
         let (mut bytes, mut seen) = (0, 0);
+        let mut batch = Vec::new();
         let mut next = page.next;
         for letter in page.items {
-            if self.order.filter.is_past(letter.at) {
+            if letter.place() >= end {
                 next = None;
                 break;
             }
-            if self.progress.batch.len() >= most {
+            if batch.len() >= most {
                 next = self.place();
                 break;
             }
             (bytes, seen) = (bytes + letter.job.size(), seen + 1);
             let Burial { at, id } = letter.place();
-            self.progress.before = Some((at, id));
+            self.progress.after = Some((at, id));
             if self.order.filter.matches(&letter, ends) {
                 self.progress.matched += 1;
                 if !self.order.dry_run {
-                    self.progress.batch.push(letter.job.id);
+                    self.progress.in_order |= order::keeps_order(&snapshot, &letter.job.work);
+                    batch.push((age(&letter), letter.job.id));
                 }
             }
         }
+        batch.sort_unstable();
+        self.progress.batch.extend(batch.into_iter().map(|(_, id)| id));
         self.progress.examined += seen as u64;
         self.read = (READ_BYTES * seen).checked_div(bytes).unwrap_or(READ).clamp(1, READ);
         match next {
-            Some(Burial { at, id }) => self.progress.before = Some((at, id)),
+            Some(Burial { at, id }) => self.progress.after = Some((at, id)),
             // What is in the batch is in this shard.
             None if self.progress.batch.is_empty() => {
                 self.progress.shard += 1;
-                self.progress.before = None;
+                (self.progress.after, self.progress.before) = (None, None);
             }
             None => {}
         }
         Ok(())
     }
 
-    /// Where it goes on: at first with the newest that there was when the job was asked for.
+    /// Behind which place it goes on: at first with the oldest.
     fn place(&self) -> Option<Burial> {
+        let after = self.progress.after.map(|(at, id)| Burial { at, id });
+        after.or_else(|| self.order.filter.after())
+    }
+
+    /// Where it ends: with the newest that there was when the job was asked for.
+    fn end_of_shard(&self) -> Burial {
         let newest = Burial { at: self.order.created_at.after(Duration::from_millis(1)), id: DeliveryId(0) };
-        self.progress.place().or_else(|| self.order.filter.before().into_iter().chain([newest]).min())
+        let before = self.progress.before.map(|(at, id)| Burial { at, id });
+        self.order.filter.before().into_iter().chain(before).fold(newest, Burial::min)
     }
 
     /// Puts the noted batch back; `again` if that may have been done before.
@@ -288,16 +305,25 @@ impl<'a> Work<'a> {
         let Some(shard) = shard else { return Ok(()) };
         let home = Home { tenant: self.tenant, shard };
         let all = self.progress.in_batch() as u64;
+        let apart = if self.progress.in_order { APART } else { 0 };
         let moved = match self.order.replay.clone() {
             Some(replay) => self.replay(home, &replay).await?,
-            None => self.shared.store.retry(home, &self.progress.batch, self.shared.clock.now()).await?,
+            None => {
+                let now = self.shared.clock.now();
+                let dues = (0..).map(|place| Timestamp(now.0 + place * apart));
+                let each: Vec<_> = self.progress.batch.iter().copied().zip(dues).collect();
+                self.shared.store.retry_each(home, &each).await?
+            }
         };
         let moved = if again { all } else { moved };
         self.progress.retried += moved;
         self.progress.gone += all - moved;
+        let pause = Duration::from_secs_f64(all as f64 / f64::from(self.order.rate.max(1)));
+        // The next batch is due after all of this one.
+        let pause = pause.max(Duration::from_millis(all * apart));
         self.progress.batch.clear();
         self.progress.events.clear();
-        let pause = Duration::from_secs_f64(all as f64 / f64::from(self.order.rate.max(1)));
+        self.progress.in_order = false;
         self.not_before = self.not_before.max(monotonic()) + pause;
         Ok(())
     }
@@ -318,4 +344,14 @@ impl<'a> Work<'a> {
         tracing::info!(tenant = %self.tenant, job = %self.order.id, ?state, examined, retried, gone, "retry job over");
         job::close(&*self.shared.store, self.order.id).await
     }
+}
+
+/// What comes first when several are tried again: by acceptance, as far as that is told apart, then by when they were given up; of one event
+/// in the order of its outputs.
+fn age(letter: &DeadLetter) -> (Timestamp, Timestamp, EventId, u32) {
+    let (accepted_at, output) = match &letter.job.work {
+        store::Work::Attempt(delivery) => (delivery.accepted_at, delivery.output),
+        store::Work::Plan { event, .. } => (event.accepted_at, 0),
+    };
+    (accepted_at, letter.at, letter.job.event(), output)
 }

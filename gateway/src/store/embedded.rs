@@ -459,8 +459,17 @@ impl Store for Embedded {
         self.look(move |shared| listing::dead_letters(&shared.disk, home, page)).await
     }
 
-    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
-        self.ask(|reply| Command::Retry(home, ids.to_vec(), now, reply)).await
+    async fn oldest_dead_letters(
+        &self,
+        home: Home,
+        after: Option<Burial>,
+        limit: usize,
+    ) -> Result<Page<DeadLetter, Burial>, StoreError> {
+        self.look(move |shared| listing::oldest_dead_letters(&shared.disk, home, after, limit)).await
+    }
+
+    async fn retry_each(&self, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
+        self.ask(|reply| Command::Retry(home, each.to_vec(), reply)).await
     }
 
     async fn add(&self, home: Home, jobs: &[Job], now: Timestamp) -> Result<u64, StoreError> {

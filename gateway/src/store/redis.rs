@@ -492,8 +492,17 @@ impl Store for RedisStore {
         jobs::dead_letters(&self.inner, home, page).await
     }
 
-    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
-        jobs::retry(&self.inner, home, ids, now).await
+    async fn oldest_dead_letters(
+        &self,
+        home: Home,
+        after: Option<Burial>,
+        limit: usize,
+    ) -> Result<Page<DeadLetter, Burial>, StoreError> {
+        jobs::oldest_dead_letters(&self.inner, home, after, limit).await
+    }
+
+    async fn retry_each(&self, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
+        jobs::retry(&self.inner, home, each).await
     }
 
     async fn add(&self, home: Home, jobs: &[Job], now: Timestamp) -> Result<u64, StoreError> {

@@ -242,7 +242,11 @@ impl Store for Stub {
         unimplemented!()
     }
 
-    async fn retry(&self, _: Home, _: &[DeliveryId], _: Timestamp) -> Result<u64, StoreError> {
+    async fn oldest_dead_letters(&self, _: Home, _: Option<Burial>, _: usize) -> Result<Page<DeadLetter, Burial>, StoreError> {
+        unimplemented!()
+    }
+
+    async fn retry_each(&self, _: Home, _: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
         unimplemented!()
     }
 

@@ -115,6 +115,7 @@ macro_rules! contract_suite {
                 a_retry_moves_them_back_to_the_schedule
                 a_retried_job_starts_afresh
                 a_retry_counts_what_was_there
+                go_back_each_at_its_own_time
                 a_retried_delivery_goes_on_to_its_end
             }
             new_work {

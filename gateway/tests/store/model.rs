@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -614,22 +615,35 @@ impl Store for Model {
         Ok(page_of(rows.collect(), page))
     }
 
-    async fn retry(&self, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
+    async fn oldest_dead_letters(
+        &self,
+        home: Home,
+        after: Option<Burial>,
+        limit: usize,
+    ) -> Result<Page<DeadLetter, Burial>, StoreError> {
+        let mut state = self.state();
+        let rows = state.shards.entry(home.shard).or_default().dead(home.tenant);
+        let rows = rows.map(|letter| (Reverse(letter.place()), letter));
+        let Page { items, next } = page_of(rows.collect(), PageRequest { before: after.map(Reverse), limit });
+        Ok(Page { items, next: next.map(|Reverse(place)| place) })
+    }
+
+    async fn retry_each(&self, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
         let mut state = self.state();
         let Sharded { events, jobs, .. } = state.shards.entry(home.shard).or_default();
         let mut moved = 0;
-        for id in ids {
+        for (id, due) in each {
             let Some(waiting) = jobs.get_mut(id).filter(|waiting| waiting.job.tenant() == home.tenant) else { continue };
             if !matches!(waiting.place, Place::Dead { .. }) {
                 continue;
             }
             moved += 1;
-            waiting.place = Place::Scheduled(now);
-            waiting.job = waiting.job.clone().afresh(now);
+            waiting.place = Place::Scheduled(*due);
+            waiting.job = waiting.job.clone().afresh(*due);
             let row = events.get_mut(&waiting.job.event()).and_then(|kept| kept.rows.iter_mut().find(|row| row.id == *id));
             if let Some(row) = row {
-                row.at = now;
-                row.state = DeliveryState::Scheduled { due: now };
+                row.at = *due;
+                row.state = DeliveryState::Scheduled { due: *due };
             }
         }
         state.signals.entry(home.shard).or_default().notify_one();

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{ConnectionId, DeliveryId, DestinationId, Event, EventId, JobId, Lane, PluginId, Shard, SourceId, TenantId};
 use tidegate::store::{
-    Acceptance, Budget, Claimed, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Line, Once, Origin, PageRequest,
-    Purged, PutBack, QueueKey, Record, Retention, Store, StoreError, Table, TableKey, TableOp, TablePage, Ticket, Trimmed, Work,
+    Acceptance, Budget, Claimed, DeadLetter, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Line, Once, Origin,
+    PageRequest, Purged, PutBack, QueueKey, Record, Retention, Store, StoreError, Table, TableKey, TableOp, TablePage, Ticket,
+    Trimmed, Work,
 };
 
 use crate::fixture::Fixture;
@@ -689,15 +690,28 @@ async fn pages(store: &dyn Store, home: Home, limit: usize) -> Vec<EventSummary>
     }
 }
 
+/// All dead letters, newest first, after a look that they are the same the other way round.
 async fn letters(store: &dyn Store, home: Home, limit: usize) -> Vec<(Job, Timestamp)> {
-    let mut rows = Vec::new();
-    let mut before = None;
+    let (mut rows, mut oldest) = (Vec::new(), Vec::new());
+    let (mut before, mut after) = (None, None);
+    let row = |letter: DeadLetter| (letter.job, letter.at);
     loop {
         let page = store.dead_letters(home, PageRequest { before, limit }).await.unwrap();
-        rows.extend(page.items.into_iter().map(|letter| (letter.job, letter.at)));
+        rows.extend(page.items.into_iter().map(row));
         before = page.next;
         if before.is_none() {
-            return rows;
+            break;
         }
     }
+    loop {
+        let page = store.oldest_dead_letters(home, after, limit).await.unwrap();
+        oldest.extend(page.items.into_iter().map(row));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    oldest.reverse();
+    assert_eq!(rows, oldest);
+    rows
 }

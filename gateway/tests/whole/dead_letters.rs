@@ -217,6 +217,73 @@ async fn killed(engine: Engine, elsewhere: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_puts_them_into_their_lines_in_the_order_of_their_events_on_the_embedded_store() {
+    ordered(EMBEDDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_puts_them_into_their_lines_in_the_order_of_their_events_on_redis() {
+    ordered(REDIS).await;
+}
+
+/// A destination that keeps an order by key gives everything up; then jobs try it again.
+async fn ordered(engine: Engine) {
+    const FEW: usize = 6;
+    const MANY: usize = 50;
+    const KEYS: usize = 5;
+    let world = World::start(engine).await;
+    set_up(&world).await;
+    let patch = json!({"order": {"by": "header", "name": "x-key"}});
+    world.api.patch(&format!("/v1/destinations/up?tenant={TENANT}"), &patch).await;
+    let url = world.gateway.ingest(&format!("/in/{}", world.api.id("sources", "a").await));
+    let give_up = async |keys: usize, count: usize| {
+        world.receiver.answer(Answer::status(503));
+        let mut events = Vec::new();
+        for number in 0..count {
+            let key = (number % keys).to_string();
+            let reply = send("POST", &url, &[("x-key", key.as_str())], number.to_string()).await;
+            events.push(text(&reply.json()["id"]));
+        }
+        eventually("all are given up", SOON, async || (listed(&world.api, "").await.len() == count).then_some(())).await;
+        events
+    };
+    let came = async |job: Value, keys: usize, events: Vec<String>| {
+        let count = events.len();
+        world.receiver.answer(Answer::status(200));
+        let before = world.receiver.requests().len();
+        let done = world.api.job_over(JOBS, &world.api.begin_job(JOBS, job).await).await;
+        assert_eq!((&done["state"], counts(&done)), (&json!("done"), [count as u64, count as u64, count as u64, 0]));
+        let requests = world.receiver.wait_for(before + count, SOON).await;
+        let number = |body: &[u8]| std::str::from_utf8(body).unwrap().parse::<usize>().unwrap();
+        let numbers: Vec<_> = requests[before..].iter().map(|request| number(&request.body)).collect();
+        for key in 0..keys {
+            let of_key: Vec<_> = numbers.iter().copied().filter(|number| number % keys == key).collect();
+            assert_eq!(of_key, (key..count).step_by(keys).collect::<Vec<_>>(), "of key {key}");
+        }
+        for event in &events {
+            assert_eq!(world.api.settled(event, SOON).await["state"], "delivered");
+        }
+    };
+
+    let few = give_up(1, FEW).await;
+    // The first fails once more, and so is given up last.
+    let letters = listed(&world.api, "").await;
+    let first = &letters.last().unwrap()["id"];
+    let retry = format!("/v1/dead-letters/retry?tenant={TENANT}");
+    assert_eq!(world.api.post(&retry, &json!({ "ids": [first] })).await["retried"], 1);
+    eventually("it is given up again", SOON, async || {
+        let letters = listed(&world.api, "").await;
+        (letters.len() == FEW && letters[0]["id"] == *first).then_some(())
+    })
+    .await;
+    came(json!({}), 1, few).await;
+
+    let many = give_up(KEYS, MANY).await;
+    // In several batches.
+    came(json!({"rate": 25}), KEYS, many).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_undelivered_when_its_destination_is_deleted_is_given_up_with_that_reason_on_the_embedded_store() {
     deleted(EMBEDDED).await;
 }

@@ -123,6 +123,12 @@ impl LetterFilter {
         self.until.map(|at| Burial { at, id: DeliveryId(0) })
     }
 
+    /// Behind which place a listing begins of what it may match, oldest first.
+    pub fn after(&self) -> Option<Burial> {
+        let before = Timestamp(self.since?.0.checked_sub(1)?);
+        Some(Burial { at: before, id: DeliveryId(u128::MAX) })
+    }
+
     /// Whether a listing, newest first, has come past all that it may match.
     pub fn is_past(&self, at: Timestamp) -> bool {
         self.since.is_some_and(|since| at < since)

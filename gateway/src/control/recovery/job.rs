@@ -6,7 +6,7 @@
 //! owners have to look at.
 //!
 //! # How a job survives a crash
-//! It goes from the newest dead letter that there was when it was asked for to the oldest, shard by shard. Before a batch is put back its ids
+//! It goes from the oldest dead letter to the newest that there was when it was asked for, shard by shard. Before a batch is put back its ids
 //! are noted with the place to go on from, together with the counts of what came before. Whoever takes the job over puts the
 //! noted batch back once more, which moves only what is a dead letter still, and counts all of it as retried. What
 //! fails again meanwhile becomes a dead letter that is newer than the job, which it does not meet again.
@@ -22,7 +22,7 @@ use super::events::Replay;
 use super::filter::{LetterFilter, LetterFilterSpec};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, JobId, TenantId};
-use crate::store::{Burial, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Jobs of one tenant that may be under way at once.
 pub const MAX_JOBS: usize = 4;
@@ -151,10 +151,16 @@ pub struct Progress {
     pub at: Timestamp,
     /// Which of the tenant's shards it is at, by its place among them.
     pub shard: usize,
-    /// Where it goes on in that shard.
+    /// Behind which place it goes on in that shard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<(Timestamp, DeliveryId)>,
+    /// Where it ends there, if a release began it that went newest first.
     pub before: Option<(Timestamp, DeliveryId)>,
-    /// What is being put back: counted in `matched`, not in `retried`.
+    /// What is being put back, in order: counted in `matched`, not in `retried`.
     pub batch: Vec<DeliveryId>,
+    /// Whether some of it goes into lines, so that each is due after the one before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_order: bool,
     /// The same of a replay.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<EventId>,
@@ -172,11 +178,6 @@ impl Progress {
     /// How many are being put back.
     pub fn in_batch(&self) -> usize {
         self.batch.len() + self.events.len()
-    }
-
-    /// Where it goes on, as a place in a listing.
-    pub fn place(&self) -> Option<Burial> {
-        self.before.map(|(at, id)| Burial { at, id })
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Command {
     Record(Lease, Vec<Note>, Reply<()>),
     PutBack(Lease, Vec<PutBack>, Reply<()>),
     Acquire(Shard, String, Duration, Reply<Option<Lease>>),
-    Retry(Home, Vec<DeliveryId>, Timestamp, Reply<u64>),
+    Retry(Home, Vec<(DeliveryId, Timestamp)>, Reply<u64>),
     Add(Home, Vec<(Move, DeliveryRecord)>, Reply<u64>),
     Trim(Lease, Box<Cut>, Reply<Trimmed>),
     Purge(Lease, TenantId, Box<Haul>, Reply<Purged>),

@@ -113,8 +113,8 @@ impl Committer {
                 let result = self.acquire(shard, node, ttl);
                 self.answer(reply, Ok(result));
             }
-            Command::Retry(home, ids, now, reply) => {
-                let result = self.retry(home, &ids, now);
+            Command::Retry(home, each, reply) => {
+                let result = self.retry(home, each);
                 self.answer(reply, Ok(result));
             }
             Command::Add(home, moves, reply) => {

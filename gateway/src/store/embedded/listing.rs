@@ -71,16 +71,41 @@ pub(super) fn events(disk: &Disk, home: Home, page: PageRequest<EventId>) -> Res
 }
 
 pub(super) fn dead_letters(disk: &Disk, home: Home, page: PageRequest<Burial>) -> Result<Page<DeadLetter, Burial>, StoreError> {
-    let limit = page.limit.clamp(1, MAX_PAGE);
     let from = keys::dead_of(home.shard, home.tenant);
     let to = match page.before {
         Some(Burial { at, id }) => keys::dead(home.shard, home.tenant, at, id),
         None => keys::after(&from),
     };
-    let prefix = from.len();
+    letters(disk, home, disk.keys(Tree::Index, from, to).rev(), page.limit)
+}
+
+pub(super) fn oldest_dead_letters(
+    disk: &Disk,
+    home: Home,
+    after: Option<Burial>,
+    limit: usize,
+) -> Result<Page<DeadLetter, Burial>, StoreError> {
+    let all = keys::dead_of(home.shard, home.tenant);
+    let to = keys::after(&all);
+    let from = match after {
+        Some(Burial { at, id }) => keys::after(&keys::dead(home.shard, home.tenant, at, id)),
+        None => all,
+    };
+    letters(disk, home, disk.keys(Tree::Index, from, to), limit)
+}
+
+/// A page of the dead letters with these keys.
+fn letters(
+    disk: &Disk,
+    home: Home,
+    keys: impl Iterator<Item = Result<fjall::Slice, StoreError>>,
+    limit: usize,
+) -> Result<Page<DeadLetter, Burial>, StoreError> {
+    let limit = limit.clamp(1, MAX_PAGE);
+    let prefix = keys::dead_of(home.shard, home.tenant).len();
     let mut items = Vec::new();
     let mut last = None;
-    for key in disk.keys(Tree::Index, from, to).rev() {
+    for key in keys {
         let key = key?;
         if items.len() == limit {
             return Ok(Page { items, next: last });

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use redis::{Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -223,14 +223,32 @@ pub(super) async fn dead_letters(
     home: Home,
     page: PageRequest<Burial>,
 ) -> Result<Page<DeadLetter, Burial>, StoreError> {
-    let keys = inner.keys(home.shard)?;
-    let limit = page.limit.clamp(1, MAX_PAGE);
-    let from = match page.before {
-        None => b"+".to_vec(),
-        Some(Burial { at, id }) => [b"(", &at.0.to_be_bytes()[..], &id.0.to_be_bytes()[..]].concat(),
-    };
     let mut ask = cmd("ZREVRANGEBYLEX");
-    ask.arg(keys.dead_of(home.tenant)).arg(from).arg("-").arg("LIMIT").arg(0).arg(limit + 1);
+    ask.arg(inner.keys(home.shard)?.dead_of(home.tenant)).arg(page.before.map_or(b"+".to_vec(), beyond)).arg("-");
+    letters(inner, home, ask, page.limit).await
+}
+
+pub(super) async fn oldest_dead_letters(
+    inner: &Arc<Inner>,
+    home: Home,
+    after: Option<Burial>,
+    limit: usize,
+) -> Result<Page<DeadLetter, Burial>, StoreError> {
+    let mut ask = cmd("ZRANGEBYLEX");
+    ask.arg(inner.keys(home.shard)?.dead_of(home.tenant)).arg(after.map_or(b"-".to_vec(), beyond)).arg("+");
+    letters(inner, home, ask, limit).await
+}
+
+/// An end of a range of dead letters that leaves this one out.
+fn beyond(Burial { at, id }: Burial) -> Vec<u8> {
+    [b"(", &at.0.to_be_bytes()[..], &id.0.to_be_bytes()[..]].concat()
+}
+
+/// A page of the dead letters in a range of the index.
+async fn letters(inner: &Arc<Inner>, home: Home, mut ask: Cmd, limit: usize) -> Result<Page<DeadLetter, Burial>, StoreError> {
+    let keys = inner.keys(home.shard)?;
+    let limit = limit.clamp(1, MAX_PAGE);
+    ask.arg("LIMIT").arg(0).arg(limit + 1);
     let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
     let mut members: Vec<Vec<u8>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
     let more = members.len() > limit;
@@ -266,31 +284,32 @@ fn burial(member: &[u8]) -> Result<Burial, StoreError> {
 }
 
 /// Moves dead letters back to the schedule: state-based, since whoever asks is not the owner.
-pub(super) async fn retry(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
+pub(super) async fn retry(inner: &Arc<Inner>, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
     let keys = inner.keys(home.shard)?.clone();
     let mut moved = 0;
-    for ids in ids.chunks(MAX_PAGE) {
+    for each in each.chunks(MAX_PAGE) {
         let mut ask = cmd("HMGET");
         ask.arg(&keys.jobs);
-        for id in ids {
+        for (id, _) in each {
             ask.arg(&id.0.to_be_bytes()[..]);
         }
         let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
         let values: Vec<Option<Vec<u8>>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
         let mut call = scripts::RETRY.call(&[&keys.own]);
-        call.arg(now.0).arg(tenant_name(home.tenant));
+        call.arg(tenant_name(home.tenant));
         let mut some = false;
-        for (id, value) in ids.iter().zip(values) {
+        for ((id, due), value) in each.iter().zip(values) {
             let Some(value) = value else { continue };
             let (place, Stored { job, .. }) = open(&value)?;
             if place.first() != Some(&b'd') || job.tenant() != home.tenant {
                 continue;
             }
             let place = place.to_vec();
-            let job = job.afresh(now);
-            let piece = scheduled(&job, now);
+            let job = job.afresh(*due);
+            let piece = scheduled(&job, *due);
             call.arg(&id.0.to_be_bytes()[..])
                 .arg(place)
+                .arg(format!("r{}", due.0))
                 .arg(rest(&job, None))
                 .arg(bucket_of(job.event()))
                 .arg(piece.len())

@@ -128,6 +128,19 @@ pub(crate) async fn a_retry_counts_what_was_there(mut world: World) {
     assert_eq!(world.counts().await, [0, 2, 0, 0]);
 }
 
+pub(crate) async fn go_back_each_at_its_own_time(mut world: World) {
+    let lease = world.own().await;
+    let events = bury(&mut world, &lease, 5).await;
+    let now = world.now().after(SECOND * 1000);
+    let mut each: Vec<_> = (0..).zip(&events).map(|(n, event)| (delivery_id(event, 0), now.after(SECOND * n))).collect();
+    each.swap(0, 3);
+    assert_eq!(world.store().retry_each(HOME, &each).await.unwrap(), 5);
+    assert_eq!(world.due(&lease, now).await, [Job { spent: 0, since: now, ..job(&events[0], 0, 5) }]);
+    let rest = world.due(&lease, now.after(SECOND * 5)).await;
+    assert_eq!(rest.iter().map(Job::event).collect::<Vec<_>>(), events[1..].iter().map(|event| event.id).collect::<Vec<_>>());
+    assert_eq!(world.states(events[4].id).await, [DeliveryState::Scheduled { due: now.after(SECOND * 4) }]);
+}
+
 pub(crate) async fn a_retried_delivery_goes_on_to_its_end(mut world: World) {
     let lease = world.own().await;
     let now = world.now().after(SECOND * 1000);

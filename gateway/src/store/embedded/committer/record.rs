@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
@@ -230,19 +230,19 @@ impl Committer {
         self.put(Tree::Index, keys::waiting(shard, id), encode(&waiting));
     }
 
-    pub(super) fn retry(&mut self, home: Home, ids: &[DeliveryId], now: Timestamp) -> u64 {
+    pub(super) fn retry(&mut self, home: Home, each: Vec<(DeliveryId, Timestamp)>) -> u64 {
         let cell = self.cell(home.shard);
         let mut state = cell.state();
-        let ids: HashSet<_> = ids.iter().copied().collect();
-        ids.into_iter().map(|id| u64::from(self.retry_one(&mut state, home, id, now))).sum()
+        let each: HashMap<_, _> = each.into_iter().collect();
+        each.into_iter().map(|(id, due)| u64::from(self.retry_one(&mut state, home, id, due))).sum()
     }
 
-    fn retry_one(&mut self, state: &mut State, home: Home, id: DeliveryId, now: Timestamp) -> bool {
+    fn retry_one(&mut self, state: &mut State, home: Home, id: DeliveryId, due: Timestamp) -> bool {
         let waiting = self.read::<Waiting>(&keys::waiting(home.shard, id)).filter(|waiting| waiting.tenant == home.tenant);
         let Some(waiting) = waiting.filter(|waiting| matches!(waiting.place, Place::Dead { .. })) else { return false };
         self.leave(state, id, &waiting);
         let event = waiting.event;
-        self.arrive(state, id, Waiting { place: Place::Scheduled(now), spent: 0, since: now, ..waiting });
+        self.arrive(state, id, Waiting { place: Place::Scheduled(due), spent: 0, since: due, ..waiting });
         state.revivals += 1;
 
         let story = self.story(home.tenant, event);
@@ -251,8 +251,8 @@ impl Committer {
             state.ledger.history_bytes = state.ledger.history_bytes.saturating_sub(story.bytes());
         }
         let row = DeliveryRecord {
-            at: now,
-            state: DeliveryState::Scheduled { due: now },
+            at: due,
+            state: DeliveryState::Scheduled { due },
             attempts: Vec::new(),
             runs: Vec::new(),
             ..row.clone()
