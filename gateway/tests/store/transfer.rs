@@ -239,7 +239,7 @@ async fn fill(store: &dyn Store) -> Filled {
         store.record(&lease, &[record]).await.unwrap();
     }
     // Left in somebody's hands: an entry, a job that was due, one that was parked.
-    store.unpark(&lease, DESTINATION_QUEUE, Budget { count: 1, bytes: 1 << 20 }).await.unwrap().jobs;
+    store.unpark(&lease, DESTINATION_QUEUE, Budget { count: 1, bytes: 1 << 20 }).await.unwrap();
     store.due(&lease, now.after(2 * SPAN), ALL).await.unwrap();
     Filled { events, other, now, answers }
 }

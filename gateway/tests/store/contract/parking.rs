@@ -30,7 +30,7 @@ pub(crate) async fn queues_are_apart_and_counted(mut world: World) {
     queues.sort();
     assert_eq!(queues, [(TENANT_QUEUE, 2), (DESTINATION_QUEUE, 3), (other, 1)]);
     assert_eq!(world.counts().await, [0, 0, 6, 0]);
-    world.store().unpark(&lease, DESTINATION_QUEUE, Budget { count: 2, ..ALL }).await.unwrap().jobs;
+    world.store().unpark(&lease, DESTINATION_QUEUE, Budget { count: 2, ..ALL }).await.unwrap();
     assert_eq!(world.unpark(&lease, other).await.len(), 1);
     let mut queues = world.store().queues(&lease).await.unwrap();
     queues.sort();

@@ -28,7 +28,7 @@ async fn set_the_scene(world: &mut World, lease: &Lease) -> Scene {
     for _ in 0..3 {
         waiting.push(world.settle(lease, |event| vec![parked(event, 0, TENANT_QUEUE)]).await);
     }
-    store.unpark(lease, TENANT_QUEUE, Budget { count: 2, ..ALL }).await.unwrap().jobs;
+    store.unpark(lease, TENANT_QUEUE, Budget { count: 2, ..ALL }).await.unwrap();
     let given_up = world.settle(lease, |event| vec![dead(event, 0, now)]).await;
     let claimed = world.claim_one(lease).await;
     world.record(lease, vec![progress(&claimed, vec![delivered(&claimed.event, 0)])]).await;
