@@ -450,7 +450,7 @@ async fn so_many_requests_at_once_and_the_next_gathers_meanwhile() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_batch_is_put_back_at_a_stop() {
+async fn what_gathers_goes_out_as_it_is_at_a_stop() {
     let (receiver, world) = (Receiver::start().await, World::new().await);
     let mut spec = batched(receiver.url("/"), &json!({"format": "json_array", "max_events": 4, "max_wait": "30s"}));
     let other = Receiver::start().await;
@@ -460,21 +460,36 @@ async fn what_waits_for_its_batch_is_put_back_at_a_stop() {
     spec["connections"].as_array_mut().unwrap().push(beside);
     world.declare("t", spec).await;
     let node = world.dispatch("a");
-    let mut events = accept(&world, "t", 0..3).await;
+    let events = accept(&world, "t", 0..3).await;
     // What comes later and goes elsewhere tells that these were taken up.
     let sibling = world.accept("t", "beside", "{}").await;
     world.settled("t", sibling, is_delivered).await;
     node.stop().await;
-    for event in &events {
-        let summary = world.settled("t", *event, |summary| !summary.deliveries.is_empty()).await;
-        assert!(matches!(summary.deliveries[0].state, DeliveryState::Scheduled { .. }), "{summary:?}");
-    }
-    assert_eq!(receiver.count(), 0);
-    let node = world.dispatch("b");
-    events.extend(accept(&world, "t", 3..4).await);
+    assert_eq!(receiver.count(), 1);
     for event in events {
         let row = row(&world, event, is_delivered).await;
-        assert_eq!((row.attempts.len(), row.attempts[0].batch.unwrap().size), (1, 4));
+        assert_eq!((row.attempts.len(), row.attempts[0].batch.unwrap().size), (1, 3));
+    }
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_batch_is_put_back_at_a_stop() {
+    let (receiver, world) = (Receiver::start().await, World::new().await);
+    let mut spec = batched(receiver.url("/"), &json!({"format": "json_array", "max_events": 2, "max_wait": "30s"}));
+    spec["destinations"][0]["in_flight"] = json!(1);
+    world.declare("t", spec).await;
+    receiver.answer(Answer::hang());
+    let node = world.dispatch("a");
+    let first = accept(&world, "t", 0..2).await;
+    receiver.wait_for(1, SOON).await;
+    let behind = accept(&world, "t", 2..3).await;
+    node.stop().await;
+    assert_eq!(receiver.count(), 1);
+    receiver.answer(Answer::status(200));
+    let node = world.dispatch("b");
+    let last = accept(&world, "t", 3..4).await;
+    for event in first.into_iter().chain(behind).chain(last) {
+        row(&world, event, is_delivered).await;
     }
     node.stop().await;
 }
