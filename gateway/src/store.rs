@@ -148,6 +148,10 @@ pub struct Budget {
     pub bytes: usize,
 }
 
+/// What was handed out that often, this time included, and never recorded, may be what gateways went away with: it is handed out by itself, so
+/// that nothing else is counted with it.
+pub const SUSPECT: u32 = 3;
+
 /// A lane entry that the owner now works on.
 #[derive(Debug)]
 pub struct Claimed {
@@ -636,7 +640,7 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, lease: &Lease, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
 
     /// Entries that were claimed before, are not finished, and are not in `held`, the caller's own in-flight table. Oldest first
-    /// within a lane. Never what [`Store::claim`] has not handed out yet.
+    /// within a lane. Never what [`Store::claim`] has not handed out yet. A suspect ([`SUSPECT`]) comes by itself.
     async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
 
     /// Jobs whose time has come, earliest first. They count as taken until they are recorded.
@@ -653,7 +657,7 @@ pub trait Store: Send + Sync + 'static {
     async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError>;
 
     /// The first jobs of lines of an ordered queue: of those that are due and have nothing taken, the longest due first. They count as taken
-    /// until they are recorded.
+    /// until they are recorded. A suspect ([`SUSPECT`]) comes by itself.
     async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError>;
 
     /// Puts jobs that `heads` handed out back to their places in their lines, to be due then. Nothing else changes, and nothing is recorded.

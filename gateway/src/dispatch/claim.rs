@@ -63,8 +63,6 @@ const LOW_BATCH: usize = 64;
 const LOW_GATHER: Duration = Duration::from_millis(5);
 /// Pause after a read of the store that failed.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// From this claim on an event runs alone.
-const SUSPECT: u32 = 3;
 /// With this claim an event is given up: it has crashed the gateway again and again.
 const CRASHES: u32 = 5;
 

@@ -103,8 +103,7 @@ fn check_path(path: &str) -> Result<(), &'static str> {
 
 /// Whether the client that sends it takes all of it: its parser knows best.
 fn is_target(target: &str) -> bool {
-    target.bytes().all(|byte| byte.is_ascii_graphic())
-        && PathAndQuery::try_from(target).is_ok_and(|taken| taken.as_str() == target)
+    target.bytes().all(|byte| byte.is_ascii_graphic()) && PathAndQuery::try_from(target).is_ok_and(|taken| taken.as_str() == target)
 }
 
 fn change_headers(index: usize, changes: Vec<HeaderChange>, original: &[Header]) -> Result<Vec<Header>, Stop> {

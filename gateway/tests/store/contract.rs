@@ -49,6 +49,7 @@ macro_rules! contract_suite {
                 a_reclaim_leaves_what_is_finished
                 a_reclaim_keeps_to_the_budget
                 claims_are_counted_across_owners
+                a_suspect_is_reclaimed_by_itself
                 progress_comes_back
             }
             ownership {
@@ -91,6 +92,7 @@ macro_rules! contract_suite {
                 a_new_owner_finds_lines_as_they_were
                 lines_outlive_a_restart_and_a_crash
                 hand_outs_of_a_line_are_counted_until_it_is_recorded
+                a_suspect_of_a_line_is_handed_out_by_itself
                 lines_keep_to_the_budget_the_longest_due_first
                 a_dead_letter_stands_in_no_line
             }

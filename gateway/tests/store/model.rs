@@ -14,8 +14,8 @@ use tidegate::event::{Attempt, DeliveryId, Event, EventId, Failure, Lane, Plugin
 use tidegate::store::{
     Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
     DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory, EventSummary, Heads, Home, Job, LaneDepth, Lease, Line,
-    MAX_PAGE, Once, Origin, Page, PageRequest, Purged, PutBack, QueueKey, Record, Retention, Store, StoreError, Table, TableEntry,
-    TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed, Unparked, Work,
+    MAX_PAGE, Once, Origin, Page, PageRequest, Purged, PutBack, QueueKey, Record, Retention, SUSPECT, Store, StoreError, Table,
+    TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed, Unparked, Work,
 };
 use tokio::sync::Notify;
 
@@ -169,12 +169,16 @@ impl Sharded {
         let mut jobs = Vec::new();
         for id in ids {
             let waiting = self.jobs.get_mut(&id).unwrap();
-            if !left.takes(waiting.job.size()) {
+            let is_suspect = matches!(waiting.place, Place::Lined { .. }) && waiting.claims + 1 >= SUSPECT;
+            if (is_suspect && !jobs.is_empty()) || !left.takes(waiting.job.size()) {
                 break;
             }
             waiting.taken = true;
             waiting.claims += 1;
             jobs.push(waiting.job.clone());
+            if is_suspect {
+                break;
+            }
         }
         jobs
     }
@@ -394,11 +398,15 @@ impl Store for Model {
         let mut claimed = Vec::new();
         for (ticket, entry) in entries.iter_mut().filter(|(ticket, entry)| entry.claims > 0 && !held.contains(ticket)) {
             let event = events[&entry.event].event.clone();
-            if !left.takes(event.request.size()) {
+            let is_suspect = entry.claims + 1 >= SUSPECT;
+            if (is_suspect && !claimed.is_empty()) || !left.takes(event.request.size()) {
                 break;
             }
             entry.claims += 1;
             claimed.push(Claimed { ticket: *ticket, event, claims: entry.claims, progress: entry.progress.clone() });
+            if is_suspect {
+                break;
+            }
         }
         Ok(claimed)
     }

@@ -12,8 +12,8 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::event::{ConnectionId, DeliveryId, DestinationId, Event, EventId, JobId, Lane, PluginId, Shard, SourceId, TenantId};
 use tidegate::store::{
     Acceptance, Budget, Claimed, DeadLetter, DeliveryRecord, DeliveryState, EventSummary, Home, Job, Lease, Line, Once, Origin,
-    PageRequest, Purged, PutBack, QueueKey, Record, Retention, Store, StoreError, Table, TableKey, TableOp, TablePage, Ticket,
-    Trimmed, Work,
+    PageRequest, Purged, PutBack, QueueKey, Record, Retention, SUSPECT, Store, StoreError, Table, TableKey, TableOp, TablePage,
+    Ticket, Trimmed, Work,
 };
 
 use crate::fixture::Fixture;
@@ -289,6 +289,7 @@ impl Trial {
         let real_held = held.iter().map(|event| self.tickets[event].0).collect();
         let real = self.store().reclaim(&real, &real_held, budget).await.unwrap();
         self.is_legal(&real.iter().map(|claimed| claimed.event.request.size()).collect::<Vec<_>>(), budget);
+        assert!(real.len() < 2 || real.iter().all(|claimed| claimed.claims < SUSPECT), "{}", self.context);
         let found: HashSet<_> = real.iter().map(|claimed| claimed.event.id).collect();
         assert_eq!(found.is_empty(), open.iter().all(|event| held.contains(event)), "{}", self.context);
         for ((at, lane), open) in &self.open {
@@ -351,6 +352,8 @@ impl Trial {
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().heads(&real, queue, now, budget).await.unwrap();
         self.is_legal(&real.jobs.iter().map(Job::size).collect::<Vec<_>>(), budget);
+        let is_suspect = |job: &Job| job.line.is_some_and(|line| line.claims >= SUSPECT);
+        assert!(real.jobs.len() < 2 || !real.jobs.iter().any(is_suspect), "{}", self.context);
         let follow = Budget { count: real.jobs.len().max(1), bytes: usize::MAX };
         let model = self.model.heads(&model, queue, now, follow).await.unwrap();
         let without_place = |job: &Job| Job { line: job.line.map(|line| Line { place: None, ..line }), ..job.clone() };

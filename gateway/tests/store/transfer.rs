@@ -353,7 +353,7 @@ async fn in_line(store: &dyn Store, lease: &Lease, now: Timestamp) -> Vec<Delive
 
 async fn hand_out(store: &dyn Store, now: Timestamp) -> Handed {
     let lease = store.acquire(SHARD, "a", SPAN).await.unwrap().unwrap();
-    let reclaimed = store.reclaim(&lease, &Default::default(), ALL).await.unwrap();
+    let reclaimed = reclaim_all(store, &lease).await;
     let reclaimed = reclaimed.into_iter().map(|one| (one.event.id, one.claims, one.progress)).collect();
     let mut lanes = Vec::new();
     for lane in Lane::ALL {
@@ -482,7 +482,7 @@ async fn life_goes_on(store: &dyn Store, filled: &Filled) {
             batch.push(finish_job(&job, vec![]));
         }
     }
-    for one in store.reclaim(&lease, &Default::default(), ALL).await.unwrap() {
+    for one in reclaim_all(store, &lease).await {
         let known = one.progress.iter().any(|row| row.output == 0);
         batch.push(finish(&one, if known { vec![] } else { vec![delivered(&one.event, 0)] }));
     }

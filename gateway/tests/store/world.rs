@@ -1,6 +1,5 @@
 //! What the tests say things with: one engine, events with recognisable content, and short forms of the store's calls.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +89,7 @@ impl World {
     }
 
     pub(crate) async fn reclaim(&self, lease: &Lease) -> Vec<Claimed> {
-        self.store().reclaim(lease, &HashSet::new(), ALL).await.unwrap()
+        reclaim_all(&*self.store(), lease).await
     }
 
     /// Accepts one event and claims it.
@@ -344,4 +343,17 @@ pub(crate) fn shown_parked(reason: &str) -> DeliveryState {
 
 pub(crate) fn is_fenced<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Fenced(SHARD)))
+}
+
+/// All that is claimed and not finished: suspects come one by one.
+pub(crate) async fn reclaim_all(store: &dyn Store, lease: &Lease) -> Vec<Claimed> {
+    let mut found = Vec::<Claimed>::new();
+    loop {
+        let held = found.iter().map(|claimed| claimed.ticket).collect();
+        let more = store.reclaim(lease, &held, ALL).await.unwrap();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{BATCH, BATCH_BYTES, CRASHES, SUSPECT, ShardLoop, THROTTLED, budget, entry};
+use super::{BATCH, BATCH_BYTES, CRASHES, ShardLoop, THROTTLED, budget, entry};
 use crate::dispatch::budget::{Class, Grant};
 use crate::dispatch::record::Held;
 use crate::dispatch::work::{Item, crashed, tenant_of};
 use crate::dispatch::{order, wait};
 use crate::event::Lane;
-use crate::store::{Budget, Claimed, DeliveryState, StoreError};
+use crate::store::{Budget, Claimed, DeliveryState, SUSPECT, StoreError};
 
 impl ShardLoop {
     /// The next entries of a lane. An error may have taken entries all the same.

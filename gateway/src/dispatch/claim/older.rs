@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{
-    BATCH, BATCH_BYTES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, SUSPECT, ShardLoop, THROTTLED, TICK,
-    budget, class_of, is_held, is_over, item_of, limit, size, wait_of,
+    BATCH, BATCH_BYTES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, ShardLoop, THROTTLED, TICK, budget,
+    class_of, is_held, is_over, item_of, limit, size, wait_of,
 };
 use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Diverted, Percent};
@@ -16,7 +16,7 @@ use crate::dispatch::record::Held;
 use crate::dispatch::wait::Wait;
 use crate::dispatch::work::{Item, source_of, tenant_of};
 use crate::event::Lane;
-use crate::store::{QueueKey, StoreError};
+use crate::store::{QueueKey, SUSPECT, StoreError};
 
 /// The state of the round over what is older.
 #[derive(Default)]

@@ -14,7 +14,7 @@ use super::rows::{Place, Waiting};
 use super::state::{Cell, InHand, Left, Taken};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, Event, EventId, Lane, Shard, decode, decode_event, encode};
-use crate::store::{Budget, Claimed, Depth, Heads, Job, Lease, QueueKey, StoreError, Ticket, Unparked, Work};
+use crate::store::{Budget, Claimed, Depth, Heads, Job, Lease, QueueKey, SUSPECT, StoreError, Ticket, Unparked, Work};
 
 /// Candidates that are looked at under one lock.
 const CHUNK: usize = 256;
@@ -99,7 +99,8 @@ pub(super) fn reclaim(
     for (ticket, entry) in left_behind {
         let at = LogKey { shard: lease.shard, lane: ticket.lane, seq: ticket.major, tenant: entry.tenant, event: entry.event };
         let Some(event) = shared.disk.get(Tree::Log, &at.encode())?.and_then(|record| readable(at, record)) else { continue };
-        if !left.takes(event.request.size()) {
+        let is_suspect = entry.claims + 1 >= SUSPECT;
+        if (is_suspect && !found.is_empty()) || !left.takes(event.request.size()) {
             break;
         }
         let progress = match entry.progressed {
@@ -107,6 +108,9 @@ pub(super) fn reclaim(
             false => Vec::new(),
         };
         found.push(Claimed { ticket, event, claims: 0, progress });
+        if is_suspect {
+            break;
+        }
     }
     let mut counts = Vec::new();
     {
@@ -263,7 +267,8 @@ struct Taking<'a> {
     cell: &'a Cell,
     lease: &'a Lease,
     left: Left,
-    found: Vec<(DeliveryId, Waiting)>,
+    /// Each with how often it was handed out, if it stands in a line.
+    found: Vec<(DeliveryId, Waiting, u32)>,
 }
 
 impl Taking<'_> {
@@ -289,6 +294,10 @@ impl Taking<'_> {
                 Err(error) => return Err(error),
             };
             let Some(waiting) = waiting else { continue };
+            let claims = if let Place::Lined(_) = waiting.place { self.claims(id) } else { 0 };
+            if claims >= SUSPECT && !self.found.is_empty() {
+                return Ok(false);
+            }
             if !self.left.takes(waiting.bytes as usize) {
                 return Ok(false);
             }
@@ -301,27 +310,28 @@ impl Taking<'_> {
                 state.wait_no_more(queue);
             }
             state.taken.insert(id, Taken { place: waiting.place.clone(), attempts: waiting.attempts });
-            self.found.push((id, waiting));
-            if self.left.is_used_up() {
+            self.found.push((id, waiting, claims));
+            if self.left.is_used_up() || claims >= SUSPECT {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
+    /// How often a job that stands in a line was handed out, this time included.
+    fn claims(&self, id: DeliveryId) -> u32 {
+        let key = keys::taken(self.lease.shard, id);
+        self.shared.disk.read::<u32>(Tree::Index, &key).unwrap_or_default().unwrap_or(0).saturating_add(1)
+    }
+
     /// The jobs with their requests. One whose request cannot be read stays taken, so that it does not hold up the others.
     fn jobs(self) -> Result<Vec<Job>, StoreError> {
         let mut jobs = Vec::with_capacity(self.found.len());
         let mut counts = Vec::new();
-        for (id, waiting) in self.found {
-            let claims = if let Place::Lined(_) = waiting.place {
-                let key = keys::taken(self.lease.shard, id);
-                let claims = self.shared.disk.read::<u32>(Tree::Index, &key).unwrap_or_default().unwrap_or(0).saturating_add(1);
-                counts.push((key, encode(&claims)));
-                claims
-            } else {
-                0
-            };
+        for (id, waiting, claims) in self.found {
+            if claims > 0 {
+                counts.push((keys::taken(self.lease.shard, id), encode(&claims)));
+            }
             match self.shared.disk.read::<Work>(Tree::Jobs, &keys::job(self.lease.shard, id)) {
                 Ok(Some(work)) => jobs.push(waiting.job(id, work, claims)),
                 Ok(None) => tracing::error!(delivery = %id, "a job has no request"),

@@ -13,7 +13,7 @@ use super::keys::lane_index;
 use super::piece::{Merged, bucket_of, merge};
 use super::{Inner, lease, scripts};
 use crate::event::{EventId, Lane, decode_event};
-use crate::store::{Budget, Claimed, Lease, StoreError, Ticket};
+use crate::store::{Budget, Claimed, Lease, SUSPECT, StoreError, Ticket};
 
 /// The most entries of one read: their scripts must stay short for everybody else on the server.
 const MAX_READ: usize = 256;
@@ -38,13 +38,13 @@ impl Room {
         self.count == 0 || (self.bytes == 0 && !self.out.is_empty())
     }
 
-    /// Takes it if it fits; one that is larger than the whole budget fits when it is alone.
+    /// Takes it if it fits; one that is larger than the whole budget fits when it is alone, and a suspect is to be alone.
     fn takes(&mut self, one: Claimed) -> bool {
-        let size = one.event.request.size();
-        if self.count == 0 || (size > self.bytes && !self.out.is_empty()) {
+        let (size, is_suspect) = (one.event.request.size(), one.claims >= SUSPECT);
+        if self.count == 0 || ((size > self.bytes || is_suspect) && !self.out.is_empty()) {
             return false;
         }
-        self.count -= 1;
+        self.count = if is_suspect { 0 } else { self.count - 1 };
         self.bytes = self.bytes.saturating_sub(size);
         self.out.push(one);
         true
@@ -213,7 +213,6 @@ pub(super) async fn reclaim(
     budget: Budget,
 ) -> Result<Vec<Claimed>, StoreError> {
     let hold = inner.hold(lease).await?;
-    let mut room = Room::new(budget);
     let mut claims = hold.no_claims().await;
     if claims.iter().any(|watching| watching.is_none()) && !inner.connector.is_cluster() {
         // A read whose answer was lost may not have come to the server yet: touched, the token stops it.
@@ -221,12 +220,20 @@ pub(super) async fn reclaim(
         inner.owner.repeat(touch.arg(&hold.token)).await.map_err(|fault| inner.fault(&hold, fault))?;
         claims.iter_mut().for_each(|watching| **watching = None);
     }
-    for lane in Lane::ALL {
-        if room.is_full() || !reclaim_lane(inner, &hold, lane, held, &mut room).await? {
-            break;
+    let out = loop {
+        let mut room = Room::new(budget);
+        for lane in Lane::ALL {
+            if room.is_full() || !reclaim_lane(inner, &hold, lane, held, &mut room).await? {
+                break;
+            }
         }
-    }
-    let out = drop_finished(inner, &hold, room.out).await?;
+        let found = room.out.len();
+        let out = drop_finished(inner, &hold, room.out).await?;
+        // What was finished is claimed no more.
+        if found == 0 || !out.is_empty() {
+            break out;
+        }
+    };
     hold.take_in_hand(out.iter().map(|(one, _)| one));
     let handed_out = out.into_iter().map(|(one, merged)| {
         hold.remember_written(one.ticket, merged.written);

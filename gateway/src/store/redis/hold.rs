@@ -13,7 +13,7 @@ use super::link::Link;
 use super::{Inner, jobs, purge, scripts};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Lane, Shard, SourceId, TenantId};
-use crate::store::{Claimed, Job, Lease, Origin, QueueKey, StoreError, Ticket};
+use crate::store::{Claimed, Job, Lease, Origin, QueueKey, SUSPECT, StoreError, Ticket};
 
 /// One ownership of one shard.
 pub(super) struct Hold {
@@ -291,7 +291,7 @@ impl From {
         match self {
             Self::Schedule => command.arg("due").arg(now.0),
             Self::Queue(queue) => command.arg("queue").arg(queue_name(queue)),
-            Self::Lines(queue) => command.arg(queue_name(queue)).arg(now.0),
+            Self::Lines(queue) => command.arg(queue_name(queue)).arg(now.0).arg(SUSPECT),
         };
     }
 }

@@ -156,6 +156,30 @@ pub(crate) async fn claims_are_counted_across_owners(mut world: World) {
     }
 }
 
+/// So that nothing is counted with one that a gateway goes away with.
+pub(crate) async fn a_suspect_is_reclaimed_by_itself(mut world: World) {
+    let first = world.accept(2).await;
+    let lease = world.own().await;
+    world.claim(&lease).await;
+    let lease = world.take_over("b").await;
+    assert_eq!(world.reclaim(&lease).await.len(), 2);
+    let later = world.accept(1).await;
+    world.claim(&lease).await;
+    let lease = world.take_over("c").await;
+    let mut held = HashSet::new();
+    for (event, claims) in [(&first[0], 3), (&first[1], 3), (&later[0], 2)] {
+        let found = world.store().reclaim(&lease, &held, ALL).await.unwrap();
+        assert_eq!(found.iter().map(|claimed| (claimed.event.id, claimed.claims)).collect::<Vec<_>>(), [(event.id, claims)]);
+        held.extend(found.iter().map(|claimed| claimed.ticket));
+    }
+    let lease = world.take_over("a").await;
+    let found = world.store().reclaim(&lease, &HashSet::new(), ALL).await.unwrap();
+    assert_eq!(found.iter().map(|claimed| (claimed.event.id, claimed.claims)).collect::<Vec<_>>(), [(first[0].id, 4)]);
+    let lease = world.take_over("b").await;
+    let claims: Vec<_> = world.reclaim(&lease).await.iter().map(|claimed| claimed.claims).collect();
+    assert_eq!(claims, [5, 4, 3], "what was behind it was not counted");
+}
+
 pub(crate) async fn progress_comes_back(mut world: World) {
     let lease = world.own().await;
     let claimed = world.claim_one(&lease).await;

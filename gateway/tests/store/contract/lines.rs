@@ -183,6 +183,28 @@ pub(crate) async fn hand_outs_of_a_line_are_counted_until_it_is_recorded(mut wor
     assert_eq!((job_events(&taken.jobs), claims(&taken)), (vec![events[0].id], vec![1]), "it was given back");
 }
 
+pub(crate) async fn a_suspect_of_a_line_is_handed_out_by_itself(mut world: World) {
+    let mut lease = world.own().await;
+    let events = [line_up(&mut world, &lease, 1, 1).await.remove(0), line_up(&mut world, &lease, 2, 1).await.remove(0)];
+    let found = |heads: &Heads| heads.jobs.iter().map(|job| (job.event(), job.line.unwrap().claims)).collect::<Vec<_>>();
+    for (count, node) in [(1, "b"), (2, "c")] {
+        assert_eq!(found(&heads(&world, &lease, NOW).await), [(events[0].id, count), (events[1].id, count)]);
+        lease = world.take_over(node).await;
+    }
+    // One that is due before them, and no suspect.
+    let fresh = world.settle(&lease, |event| vec![in_line(3, 500, parked(event, 0, QUEUE))]).await;
+    let taken = heads(&world, &lease, NOW).await;
+    assert_eq!((found(&taken), taken.next), (vec![(fresh.id, 1)], Some(Timestamp(1_000))));
+    let taken = heads(&world, &lease, NOW).await;
+    assert_eq!((found(&taken), taken.next), (vec![(events[0].id, 3)], Some(Timestamp(1_000))));
+    lease = world.take_over("a").await;
+    let counts: Vec<_> = [heads(&world, &lease, NOW).await, heads(&world, &lease, NOW).await, heads(&world, &lease, NOW).await]
+        .iter()
+        .map(&found)
+        .collect();
+    assert_eq!(counts, [[(fresh.id, 2)], [(events[0].id, 4)], [(events[1].id, 3)]], "what was behind it was not counted");
+}
+
 pub(crate) async fn lines_keep_to_the_budget_the_longest_due_first(mut world: World) {
     let lease = world.own().await;
     let mut events = Vec::new();

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS: own   ARGV: token, sequence, count, bytes, queue, now
+-- KEYS: own   ARGV: token, sequence, count, bytes, queue, now, the hand-out from which on a job comes by itself
 -- Answers id, value, id, value, ... of the first jobs of lines that are due, and behind them when the next line is due, '' if none is. If this
 -- sequence was applied before: what it took, and now.
 local own = redis.call('HMGET', KEYS[1], 't', 's')
@@ -20,13 +20,16 @@ for _, line in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', ARGV[6], 'LIMIT
   local id = redis.call('ZRANGE', line_key(ARGV[5], line), 0, 0)[1]
   local value = redis.call('HGET', jobs, id)
   local size = size_of(value)
-  if #found > 0 and bytes + size > limit then break end
+  local _, _, _, _, restored = spot_of(place_of(value))
+  local is_suspect = (tonumber(restored) or 0) + 1 >= tonumber(ARGV[7])
+  if #found > 0 and (is_suspect or bytes + size > limit) then break end
   bytes = bytes + size
   redis.call('ZADD', taken, ARGV[2], id)
   redis.call('ZREM', ready, line)
   fewer(ARGV[5])
   found[#found + 1] = id
   found[#found + 1] = value
+  if is_suspect then break end
 end
 found[#found + 1] = redis.call('ZRANGE', ready, 0, 0, 'WITHSCORES')[2] or ''
 redis.call('HSET', KEYS[1], 's', ARGV[2])
