@@ -75,9 +75,9 @@ pub(super) struct ShardLoop {
     records: Option<mpsc::Receiver<Done>>,
     table: Arc<Table>,
     tasks: TaskTracker,
-    /// Held from the claim of new entries until they stand in the table: what is claimed and does not stand there is reclaimed.
-    claiming: tokio::sync::Mutex<()>,
-    /// Whether a claim ended in an error: what it may have taken all the same comes before all that is new.
+    /// Shared by claims until what they took stands in the table; alone is who looks for what is claimed and does not stand there.
+    claiming: tokio::sync::RwLock<()>,
+    /// Whether a claim ended in an error, and what it may have taken all the same is not taken up yet: that comes before all that is new.
     is_torn: AtomicBool,
     /// Told after each round over what is new.
     stirred: Notify,
@@ -121,7 +121,7 @@ impl ShardLoop {
             records: Some(records),
             table: Arc::new(table),
             tasks: TaskTracker::new(),
-            claiming: tokio::sync::Mutex::new(()),
+            claiming: tokio::sync::RwLock::new(()),
             is_torn: AtomicBool::new(false),
             stirred: Notify::new(),
             is_quiet: AtomicBool::new(true),
@@ -269,7 +269,6 @@ impl ShardLoop {
 
     /// Starts an entry, or parks it if its tenant is over its window or diverted.
     async fn start(&self, claimed: Claimed, grant: Grant) {
-        let claimed = self.noted(claimed);
         let (tenant, source) = (claimed.event.tenant, claimed.event.source);
         let snapshot = self.shared.snapshots.load();
         let (own, of_source) = (QueueKey::Tenant(tenant), QueueKey::Source(tenant, source));
@@ -293,12 +292,6 @@ impl ShardLoop {
                 self.park(entry(claimed, Held::of(grant, None)), queue, wait).await;
             }
         }
-    }
-
-    /// Notes an entry as in this owner's hands.
-    pub(super) fn noted(&self, claimed: Claimed) -> Claimed {
-        self.table.entries().insert(claimed.ticket);
-        claimed
     }
 
     async fn park(&self, item: Item, queue: QueueKey, wait: Wait) {
@@ -429,6 +422,11 @@ pub(super) fn wait_of(worker: &Worker, snapshot: &Snapshot, queue: QueueKey) -> 
 impl Table {
     fn entries(&self) -> MutexGuard<'_, HashSet<Ticket>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes entries as in this owner's hands.
+    fn note(&self, claimed: &[Claimed]) {
+        self.entries().extend(claimed.iter().map(|claimed| claimed.ticket));
     }
 
     fn schedule(&self, due: Timestamp) {

@@ -95,6 +95,9 @@ impl ShardLoop {
         };
         let mut count = 0;
         let mut held = self.diversions.front.lock().await;
+        if !self.mend(throttled).await? {
+            return Ok(1);
+        }
         while let Some(front) = held.lane.front() {
             let bytes = front.event.request.size();
             let Some(mut grant) = self.take(class, 1, bytes, throttled) else { return Ok(count) };
@@ -136,11 +139,7 @@ impl ShardLoop {
     async fn front_of_lane(&self, held: &mut Front, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
         if held.lane.is_empty() {
             let one = Budget { count: 1, bytes: BATCH_BYTES };
-            let claimed = self.claim_of(Lane::Held, one).await?;
-            for claimed in claimed {
-                let claimed = self.noted(claimed);
-                held.lane.push_back(claimed);
-            }
+            held.lane.extend(self.claim_of(Lane::Held, one).await?);
         }
         let Some(front) = held.lane.front() else { return Ok(0) };
         let over = Wait::Held.over(&self.shared, front.event.accepted_at, now);

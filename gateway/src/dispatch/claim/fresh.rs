@@ -28,8 +28,9 @@ impl Fresh {
 impl Round for Fresh {
     async fn pass(&mut self, of: &ShardLoop) -> Result<usize, StoreError> {
         self.throttled = false;
-        of.mend(&mut self.throttled).await?;
-        let _claiming = of.claiming.lock().await;
+        if !of.mend(&mut self.throttled).await? {
+            return Ok(1);
+        }
         let normal = of.claim(Lane::Normal, Class::Normal, BATCH, &mut self.throttled).await?;
         // What was held before is older than what has just been read, so it begins first.
         let returned = of.returning(&mut self.traffic, &mut self.throttled).await;

@@ -11,27 +11,18 @@ use crate::event::Lane;
 use crate::store::{Budget, Claimed, DeliveryState, SUSPECT, StoreError};
 
 impl ShardLoop {
-    /// The next entries of a lane. An error may have taken entries all the same.
+    /// The next entries of a lane, in this owner's hands from now on. An error may have taken entries all the same.
     pub(in crate::dispatch) async fn claim_of(&self, lane: Lane, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
+        let _claiming = self.claiming.read().await;
         let claimed = self.shared.store.claim(&self.hold.lease, lane, budget).await;
-        claimed.inspect_err(|_| self.is_torn.store(true, Ordering::Release))
+        let claimed = claimed.inspect_err(|_| self.is_torn.store(true, Ordering::Release))?;
+        self.table.note(&claimed);
+        Ok(claimed)
     }
 
-    /// Takes up what a claim took that ended in an error, before anything is claimed that came later.
-    pub(super) async fn mend(&self, throttled: &mut bool) -> Result<(), StoreError> {
-        while self.is_torn.swap(false, Ordering::AcqRel) {
-            loop {
-                match self.reclaim(throttled).await {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) => {
-                        self.is_torn.store(true, Ordering::Release);
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// Takes up what a claim took that ended in an error. Whether nothing of it is left: until then nothing is claimed that came later.
+    pub(in crate::dispatch) async fn mend(&self, throttled: &mut bool) -> Result<bool, StoreError> {
+        Ok(!self.is_torn.load(Ordering::Acquire) || self.reclaim(throttled).await? == 0)
     }
 
     /// Takes up what is in nobody's hands. Returns how much that was; 0 means that there is nothing.
@@ -41,16 +32,16 @@ impl ShardLoop {
             let _either = tokio::time::timeout(THROTTLED, self.shared.in_flight.freed()).await;
             return Ok(1);
         };
-        let _claiming = self.claiming.lock().await;
+        let _alone = self.claiming.write().await;
         let held = self.table.entries().clone();
         let claimed = self.shared.store.reclaim(&self.hold.lease, &held, budget(&grant)).await?;
+        self.table.note(&claimed);
+        if claimed.is_empty() {
+            self.is_torn.store(false, Ordering::Release);
+        }
         let count = claimed.len();
         let _lining = self.lining.lock().await;
         for claimed in claimed {
-            // A claim of another lane that was on its way has brought it meanwhile.
-            if self.table.entries().contains(&claimed.ticket) {
-                continue;
-            }
             let grant = grant.split(claimed.event.request.size());
             match claimed.claims {
                 CRASHES.. => self.give_up(claimed, grant).await,
@@ -65,7 +56,7 @@ impl ShardLoop {
     async fn give_up(&self, claimed: Claimed, grant: Grant) {
         let (event, claims) = (claimed.event.id, claimed.claims);
         tracing::error!(%event, claims, "event given up: each gateway that worked on it went away");
-        let item = entry(self.noted(claimed), Held::of(grant, None));
+        let item = entry(claimed, Held::of(grant, None));
         let state = DeliveryState::DeadLettered { reason: crashed(claims) };
         let done = match item.progress.is_empty() {
             true => wait::moved(item, state, self.shared.clock.now()),

@@ -113,6 +113,9 @@ impl Older {
     }
 
     async fn low(&mut self, of: &ShardLoop) -> Result<usize, StoreError> {
+        if !of.mend(&mut self.throttled).await? {
+            return Ok(1);
+        }
         let low = of.claim(Lane::Low, Class::Low, LOW_BATCH, &mut self.throttled).await?;
         (self.low_found, self.low_read_at, self.low_missed) = (low.len(), Some(monotonic()), false);
         of.start_all(low).await;

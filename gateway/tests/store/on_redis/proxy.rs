@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 /// What the proxy does with the next `EXEC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +27,51 @@ pub(crate) struct Proxy {
 struct State {
     fault: AtomicU8,
     faults: AtomicU64,
-    /// A command, and what its answer must contain to be dropped.
-    dropped: Mutex<Option<(&'static str, &'static str)>>,
+    traps: Mutex<Vec<Trap>>,
+}
+
+/// Catches the next answer with this text to a request with this command.
+struct Trap {
+    command: &'static str,
+    text: &'static str,
+    /// Told that it has; then it is told whether to pass the answer on. Without this the answer is dropped.
+    keeper: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
+}
+
+impl Trap {
+    async fn passes_on(self) -> bool {
+        let Some((caught, passed_on)) = self.keeper else { return false };
+        caught.send(()).is_ok() && passed_on.await.is_ok()
+    }
+}
+
+/// An answer that is kept back. Its connection breaks if this is dropped.
+pub(crate) struct Kept {
+    caught: oneshot::Receiver<()>,
+    pass_on: oneshot::Sender<()>,
+}
+
+impl Kept {
+    /// Waits until there is such an answer.
+    pub(crate) async fn caught(&mut self) {
+        (&mut self.caught).await.unwrap();
+    }
+
+    pub(crate) fn pass_on(self) {
+        self.pass_on.send(()).unwrap();
+    }
 }
 
 impl State {
     fn is_asked(&self, request: &[u8]) -> bool {
-        self.dropped.lock().unwrap().is_some_and(|(command, _)| contains(request, command))
+        self.traps.lock().unwrap().iter().any(|trap| contains(request, trap.command))
     }
 
-    /// Whether this is the answer to be dropped; it is no more from then on.
-    fn drops(&self, answer: &[u8]) -> bool {
-        self.dropped.lock().unwrap().take_if(|(_, text)| contains(answer, text)).is_some()
+    /// The trap that this answer is for.
+    fn sprung(&self, answer: &[u8]) -> Option<Trap> {
+        let mut traps = self.traps.lock().unwrap();
+        let at = traps.iter().position(|trap| contains(answer, trap.text))?;
+        Some(traps.remove(at))
     }
 }
 
@@ -49,7 +83,7 @@ impl Proxy {
     pub(crate) async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { fault: AtomicU8::new(0), faults: AtomicU64::new(0), dropped: Mutex::new(None) });
+        let state = Arc::new(State { fault: AtomicU8::new(0), faults: AtomicU64::new(0), traps: Mutex::default() });
         let shared = state.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -70,7 +104,14 @@ impl Proxy {
 
     /// Breaks the next connection that is about to pass on an answer with this text to a request with this command.
     pub(crate) fn drop_answer(&self, command: &'static str, text: &'static str) {
-        *self.state.dropped.lock().unwrap() = Some((command, text));
+        self.state.traps.lock().unwrap().push(Trap { command, text, keeper: None });
+    }
+
+    /// Keeps the next such answer back.
+    pub(crate) fn keep_answer(&self, command: &'static str, text: &'static str) -> Kept {
+        let ((tell, caught), (pass_on, passed_on)) = (oneshot::channel(), oneshot::channel());
+        self.state.traps.lock().unwrap().push(Trap { command, text, keeper: Some((tell, passed_on)) });
+        Kept { caught, pass_on }
     }
 
     /// How often it broke a connection.
@@ -111,11 +152,14 @@ async fn carry(mut client: TcpStream, server: u16, state: Arc<State>) {
             }
             read = server.read(&mut answered) => {
                 let Ok(1..) = read else { return };
-                if is_asked && state.drops(&answered[..read.as_ref().map_or(0, |read| *read)]) {
+                let answer = &answered[..read.unwrap()];
+                if is_asked && let Some(trap) = state.sprung(answer) {
                     state.faults.fetch_add(1, Ordering::SeqCst);
-                    return;
+                    if !trap.passes_on().await {
+                        return;
+                    }
                 }
-                if client.write_all(&answered[..read.unwrap()]).await.is_err() {
+                if client.write_all(answer).await.is_err() {
                     return;
                 }
             }
