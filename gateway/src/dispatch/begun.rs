@@ -5,7 +5,7 @@
 //! them it looks up what is recorded, so that nothing of it is made or attempted again. Most jobs are done before progress is written at all.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,21 +18,22 @@ use crate::store::{DeliveryRecord, Home, Origin, StoreError, Work};
 const TOPICS: u128 = 256;
 /// How long a note is kept of what nobody finishes.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How long a note is kept of what is finished: longer than its last record takes to be written.
-const FINISHED: Duration = Duration::from_secs(5);
 /// Pause after a read of the store that failed.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// What an earlier owner of the shard had begun.
+/// What has begun in a shard.
 #[derive(Debug)]
 pub(super) struct Begun {
     shard: Shard,
+    /// What earlier owners noted.
     found: OnceLock<HashSet<DeliveryId>>,
+    /// What this owner noted and has not finished.
+    noted: Mutex<HashSet<DeliveryId>>,
 }
 
 impl Begun {
     pub(super) fn new(shard: Shard) -> Self {
-        Self { shard, found: OnceLock::new() }
+        Self { shard, found: OnceLock::new(), noted: Mutex::default() }
     }
 
     fn topic(&self, number: u128) -> String {
@@ -55,14 +56,25 @@ impl Begun {
     pub(super) async fn note(&self, shared: &Shared, origin: Origin) -> bool {
         match origin {
             Origin::Entry(_) => true,
-            Origin::Job(id) => self.say(shared, id, KEPT).await,
+            Origin::Job(id) => {
+                let is_noted = self.say(shared, id, KEPT).await;
+                if is_noted {
+                    self.noted().insert(id);
+                }
+                is_noted
+            }
         }
     }
 
-    /// Lets the note go.
-    pub(super) async fn finished(&self, shared: &Shared, origin: Origin) {
-        if let Origin::Job(id) = origin {
-            self.say(shared, id, FINISHED).await;
+    /// Answers a job whose end is written if this owner noted that it had begun, once.
+    pub(super) fn forget(&self, id: DeliveryId) -> Option<DeliveryId> {
+        self.noted().take(&id)
+    }
+
+    /// Lets notes go. Before its end is written a job may still be the next owner's.
+    pub(super) async fn finished(&self, shared: &Shared, ids: &[DeliveryId]) {
+        for id in ids {
+            self.say(shared, *id, Duration::ZERO).await;
         }
     }
 
@@ -83,6 +95,10 @@ impl Begun {
         }
         let home = Home { tenant: event.tenant, shard: self.shard };
         self.recorded(shared, home, event.id).await.into_iter().filter(|row| row.id != id).collect()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, HashSet<DeliveryId>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn recorded(&self, shared: &Shared, home: Home, event: EventId) -> Vec<DeliveryRecord> {

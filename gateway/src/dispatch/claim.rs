@@ -23,13 +23,14 @@ use tokio_util::task::TaskTracker;
 use self::fresh::Fresh;
 use self::older::Older;
 use super::Shared;
+use super::begun::Begun;
 use super::budget::{Amount, Class, Grant, Use};
 use super::diversion::Diversions;
 use super::gate::{self, Pass};
 use super::order;
 use super::owner::Hold;
 use super::record::{self, Done, Held, Written};
-use super::wait::{self, Wait, is_paused as is_paused_connection};
+use super::wait::{Wait, is_paused as is_paused_connection};
 use super::window::{Limit, Windows};
 use super::work::{Item, Worker, source_of, tenant_of};
 use crate::clock::Timestamp;
@@ -133,8 +134,8 @@ impl ShardLoop {
     /// Works until `stop`, then lets what is in flight finish inside the drain deadline. An error means that the lease is gone.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let Some(records) = self.records.take() else { return Ok(()) };
-        let table = TableWriter(self.table.clone());
-        let writer = record::run(self.shared.clone(), self.hold.clone(), self.windows.clone(), records, table);
+        let told = Told { table: self.table.clone(), begun: self.worker.begun.clone(), shared: self.shared.clone() };
+        let writer = record::run(self.shared.clone(), self.hold.clone(), self.windows.clone(), records, told);
         let writer = tokio::spawn(writer);
         let hold = self.hold.clone();
         let result = tokio::select! {
@@ -297,10 +298,7 @@ impl ShardLoop {
     async fn park(&self, item: Item, queue: QueueKey, wait: Wait) {
         let state = DeliveryState::Parked { reason: wait.as_str().to_owned(), queue: Some(queue) };
         let since = item.since;
-        let done = match item.progress.is_empty() {
-            true => wait::moved(item, state, self.shared.clock.now()),
-            false => order::apart(&self.shared, item, &state),
-        };
+        let done = order::apart(&self.shared, item, state);
         done.record.deliveries.iter().for_each(|_| self.windows.park(queue, since));
         self.worker.send(done).await;
     }
@@ -436,21 +434,33 @@ impl Table {
     }
 }
 
-/// Keeps the loop's table true to what was written.
-struct TableWriter(Arc<Table>);
+/// Keeps the loop's table, and what is noted as begun, true to what was written.
+struct Told {
+    table: Arc<Table>,
+    begun: Arc<Begun>,
+    shared: Arc<Shared>,
+}
 
-impl Written for TableWriter {
+impl Written for Told {
     fn finished(&mut self, origins: &[Origin]) {
-        let mut entries = self.0.entries();
-        for origin in origins {
-            if let Origin::Entry(ticket) = origin {
-                entries.remove(ticket);
+        let mut jobs = Vec::new();
+        {
+            let mut entries = self.table.entries();
+            for origin in origins {
+                match origin {
+                    Origin::Entry(ticket) => drop(entries.remove(ticket)),
+                    Origin::Job(id) => jobs.extend(self.begun.forget(*id)),
+                }
             }
+        }
+        if !jobs.is_empty() {
+            let (begun, shared) = (self.begun.clone(), self.shared.clone());
+            tokio::spawn(async move { begun.finished(&shared, &jobs).await });
         }
     }
 
     fn scheduled(&mut self, due: Timestamp) {
-        self.0.schedule(due);
+        self.table.schedule(due);
     }
 }
 

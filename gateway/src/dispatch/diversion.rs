@@ -204,7 +204,8 @@ impl ShardLoop {
             let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes, is_short) else { continue };
             let Some(job) = self.diversions.front_of(queue) else { continue };
             self.windows.unparked(queue, 1, Some(job.since));
-            let item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
+            let mut item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
+            item.progress = self.worker.begun.progress(&self.shared, item.origin, &item.work).await;
             self.worker.send(wait::given_up(&self.shared, item, reason)).await;
             given_up += 1;
         }

@@ -119,14 +119,17 @@ pub(super) fn stays(shared: &Shared, item: Item, line: Line, wait: Wait) -> Done
     moved(Item { line: Some(line), ..item }, state, now)
 }
 
-/// What is left to do of an event that has begun: each part by itself, so that what is done is not done again.
-pub(super) fn apart(shared: &Shared, item: Item, state: &DeliveryState) -> Done {
+/// Moves what is left to do of a piece of work elsewhere, unattempted: as a whole, or if it has begun each part by itself, so that what is done
+/// is not done again.
+pub(super) fn apart(shared: &Shared, item: Item, state: DeliveryState) -> Done {
     let snapshot = shared.snapshots.load();
     let now = shared.clock.now();
-    let Work::Plan { event, connection: None } = &item.work else { return moved(item, state.clone(), now) };
+    let (Work::Plan { event, connection: None }, false) = (&item.work, item.progress.is_empty()) else {
+        return moved(item, state, now);
+    };
     // Whoever plans the event waits for its configuration, or tells why there is no plan.
     let known = snapshot.sources.get(&event.source).filter(|_| snapshot.revision >= event.revision);
-    let Some(source) = known else { return moved(item, state.clone(), now) };
+    let Some(source) = known else { return moved(item, state, now) };
     let left = left_of(&item, event, source);
     let rows = left.map(|connection| part(&item, event, connection, (state.clone(), None), now)).collect();
     finished(item, rows)

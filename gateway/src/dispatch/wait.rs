@@ -3,6 +3,7 @@
 //! event's acceptance, or from when somebody asked for another try.
 
 use super::Shared;
+use super::order;
 use super::record::Done;
 use super::work::Item;
 use crate::clock::Timestamp;
@@ -166,7 +167,7 @@ pub(super) fn deleted(shared: &Shared, tenant: TenantId) -> Option<Failure> {
     })
 }
 
-/// Gives a piece of work up, unattempted.
+/// Gives up what is left to do of a piece of work, unattempted.
 pub(super) fn given_up(shared: &Shared, item: Item, reason: Failure) -> Done {
     let now = shared.clock.now();
     let (trace, connection) = match &item.work {
@@ -174,7 +175,7 @@ pub(super) fn given_up(shared: &Shared, item: Item, reason: Failure) -> Done {
         Work::Plan { event, connection } => (event.trace, *connection),
     };
     shared.spans.dead_lettered(trace, connection, id_of(&item), now, &reason);
-    moved(item, DeliveryState::DeadLettered { reason }, now)
+    order::apart(shared, item, DeliveryState::DeadLettered { reason })
 }
 
 fn id_of(item: &Item) -> DeliveryId {

@@ -64,7 +64,7 @@ pub(super) struct Worker {
     pub(super) windows: Windows,
     pub(super) gates: Gates,
     pub(super) admission: Admission,
-    pub(super) begun: Begun,
+    pub(super) begun: Arc<Begun>,
     looks: Looks,
     pub(super) batches: Batches,
     records: mpsc::Sender<Done>,
@@ -77,7 +77,7 @@ impl Worker {
         let gates = Gates::new(shard, shared.plugins.own_fuel(shard));
         let admission = Admission::new(shard, shared.clock.now());
         shared.standings.began(hold.clone(), admission.clone());
-        let (begun, looks, batches) = (Begun::new(shard), Looks::default(), Batches::default());
+        let (begun, looks, batches) = (Arc::new(Begun::new(shard)), Looks::default(), Batches::default());
         Self { shared, hold, windows, gates, admission, begun, looks, batches, records, winding_up: CancellationToken::new() }
     }
 
@@ -219,9 +219,6 @@ impl Records<'_> {
             }
         }
         self.write(ready, true, Some(held)).await;
-        if reported {
-            worker.begun.finished(&worker.shared, self.origin).await;
-        }
     }
 
     async fn write(&self, deliveries: Vec<DeliveryRecord>, finished: bool, held: Option<Held>) {

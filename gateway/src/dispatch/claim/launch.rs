@@ -53,8 +53,5 @@ impl ShardLoop {
             Some(item) => self.spawn(item),
             None => worker.give_back(turn),
         }
-        if is_cut {
-            worker.begun.finished(&self.shared, origin).await;
-        }
     }
 }

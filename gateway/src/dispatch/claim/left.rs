@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use super::{BATCH, BATCH_BYTES, CRASHES, ShardLoop, THROTTLED, budget, entry};
 use crate::dispatch::budget::{Class, Grant};
 use crate::dispatch::record::Held;
+use crate::dispatch::wait;
 use crate::dispatch::work::{Item, crashed, tenant_of};
-use crate::dispatch::{order, wait};
 use crate::event::Lane;
-use crate::store::{Budget, Claimed, DeliveryState, SUSPECT, StoreError};
+use crate::store::{Budget, Claimed, SUSPECT, StoreError};
 
 impl ShardLoop {
     /// The next entries of a lane, in this owner's hands from now on. An error may have taken entries all the same.
@@ -57,12 +57,7 @@ impl ShardLoop {
         let (event, claims) = (claimed.event.id, claimed.claims);
         tracing::error!(%event, claims, "event given up: each gateway that worked on it went away");
         let item = entry(claimed, Held::of(grant, None));
-        let state = DeliveryState::DeadLettered { reason: crashed(claims) };
-        let done = match item.progress.is_empty() {
-            true => wait::moved(item, state, self.shared.clock.now()),
-            false => order::apart(&self.shared, item, &state),
-        };
-        self.worker.send(done).await;
+        self.worker.send(wait::given_up(&self.shared, item, crashed(claims))).await;
     }
 
     /// Runs a suspect with nothing else beside it, so that a crash tells which event it was.

@@ -1,13 +1,21 @@
 //! An event that feeds several destinations is divided where some of them keep an order.
 
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tidegate::clock::{Clock, Timestamp};
 use tidegate::control::snapshot::{Diversion, Diverted, Traffic};
+use tidegate::event::EventId;
 use tidegate::store::DeliveryState;
 use tidegate_test_support::eventually;
 use tidegate_test_support::http::{Answer, Receiver};
+use tidegate_test_support::redis::Flavor;
+use tokio::runtime::Handle;
 
-use super::{by_destination, parked};
-use crate::world::{LEASE, SHARD, SOON, World, fan_out, is_delivered};
+use super::{by_destination, dead, lost, parked};
+use crate::plugins::START;
+use crate::world::{LEASE, MAX_WAIT, Node, SHARD, SOON, World, fan_out, is_delivered};
 
 /// More than fits into one write three times.
 const LARGE: usize = 4 << 20;
@@ -74,12 +82,7 @@ async fn what_a_parked_event_came_to_before_a_crash_is_put_into_no_line() {
         tenant
     };
     world.declare("t", tenant(&Value::Null)).await;
-    hold(&world);
-    let node = world.dispatch("a");
-    let event = world.accept("t", "in", "{}").await;
-    eventually("it is parked", SOON, async || (parked(&world).await == 1).then_some(())).await;
-    world.steer(Traffic::default());
-    world.settled("t", event, |summary| summary.deliveries.iter().any(|row| row.state == DeliveryState::Delivered)).await;
+    let (node, event) = begun(&world).await;
     // The gateway loses its lease with the rest in hand.
     let lease = world.store.acquire(SHARD, "a", LEASE).await.unwrap().expect("a node gets a new lease");
     node.stop().await;
@@ -88,6 +91,74 @@ async fn what_a_parked_event_came_to_before_a_crash_is_put_into_no_line() {
     world.store.release(&lease).await.unwrap();
     let node = world.dispatch("b");
     world.settled("t", event, |summary| is_delivered(summary) && summary.deliveries.len() == 2).await;
+    assert_eq!(good.count(), 1);
+    node.stop().await;
+}
+
+/// An event that was parked as a whole, and of which a delivery is done.
+async fn begun(world: &World) -> (Node, EventId) {
+    hold(world);
+    let node = world.dispatch("a");
+    let event = world.accept("t", "in", "{}").await;
+    eventually("it is parked", SOON, async || (parked(world).await == 1).then_some(())).await;
+    world.steer(Traffic::default());
+    world.settled("t", event, |summary| summary.deliveries.iter().any(|row| row.state == DeliveryState::Delivered)).await;
+    (node, event)
+}
+
+#[tokio::test]
+async fn of_a_parked_event_that_is_given_up_what_was_delivered_before_stays_so() {
+    let (good, bad) = (Receiver::start().await, Receiver::start().await);
+    bad.answer(Answer::hang());
+    let world = World::at(Clock::manual(START)).await;
+    world.declare("t", fan_out(&[("good", good.url("/")), ("bad", bad.url("/"))], 8)).await;
+    let (node, event) = begun(&world).await;
+    let lease = world.store.acquire(SHARD, "a", LEASE).await.unwrap().expect("a node gets a new lease");
+    node.stop().await;
+    bad.answer(Answer::status(200));
+    world.clock.advance(MAX_WAIT * 2);
+    world.store.release(&lease).await.unwrap();
+    let node = world.dispatch("b");
+    let summary = world.settled("t", event, |summary| summary.finished && dead(summary).is_some()).await;
+    assert_eq!(dead(&summary), Some("tenant_window"));
+    assert!(summary.deliveries.len() == 2 && summary.deliveries.iter().all(|row| row.connection.is_some()), "{summary:?}");
+    let left = summary.deliveries.iter().find(|row| row.state != DeliveryState::Delivered).map(|row| row.id).unwrap();
+    assert_eq!(world.store.retry(world.home("t"), &[left], world.clock.now()).await.unwrap(), 1);
+    world.settled("t", event, is_delivered).await;
+    assert_eq!((good.count(), bad.requests().last().map(|request| request.body.clone())), (1, Some("{}".into())));
+    node.stop().await;
+}
+
+/// The note that an event had begun was to end soon after its last outcome was known, written or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn that_an_event_had_begun_stays_noted_until_its_last_outcome_is_written() {
+    let (good, bad) = (Receiver::start().await, Receiver::start().await);
+    let (server, _proxy, world) = lost::world(Flavor::Redis).await;
+    world.declare("t", fan_out(&[("good", good.url("/")), ("bad", bad.url("/"))], 8)).await;
+    let (store, runtime) = (world.store.clone(), Handle::current());
+    let (go_on, goes_on) = mpsc::sync_channel(1);
+    let goes_on = Mutex::new(goes_on);
+    // Between the request and its answer the lease is taken away.
+    bad.answer_with(move |_| {
+        if goes_on.lock().unwrap().recv().is_ok() {
+            let (store, runtime) = (store.clone(), runtime.clone());
+            let taken = std::thread::spawn(move || runtime.block_on(store.acquire(SHARD, "a", LEASE)).unwrap());
+            assert!(taken.join().unwrap().is_some());
+        }
+        Answer::status(200)
+    });
+    let (node, event) = begun(&world).await;
+    let topics = redis::from_redis_value::<Vec<String>>(server.command(&["KEYS", "*begun/*"]).await).unwrap();
+    let [topic] = &topics[..] else { panic!("{topics:?}") };
+    go_on.send(()).unwrap();
+    bad.wait_for(2, SOON).await;
+    let last = async || {
+        let notes: Vec<String> = redis::from_redis_value(server.command(&["HVALS", topic]).await).unwrap();
+        notes.iter().map(|note| Timestamp(note.split(':').next().unwrap().parse().unwrap())).max()
+    };
+    assert!(last().await > Some(Clock::system().now().after(Duration::from_secs(3600))));
+    drop(go_on);
+    world.settled("t", event, is_delivered).await;
     assert_eq!(good.count(), 1);
     node.stop().await;
 }
