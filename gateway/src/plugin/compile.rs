@@ -2,7 +2,7 @@
 //!
 //! The compiler is the most complex code that a tenant's bytes reach, and neither its time nor its memory is bounded by its
 //! input's size. So the gateway starts its own binary again with one hidden argument; that child has an empty environment, no
-//! descriptors but three pipes, no keys, a low priority, and limits on processor time, memory and wall time. Memory is limited by what is
+//! descriptors but three pipes, no keys, a low priority, half of the cores, and limits on processor time, memory and wall time. Memory is limited by what is
 //! resident, which the parent watches; the kernel's own limit, on what can be written to, stands [`BESIDE_MEMORY`] above it for the
 //! moments when nobody looks. A limit on address space would hit where nothing is used.
 //!

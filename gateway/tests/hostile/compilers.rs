@@ -126,6 +126,7 @@ async fn a_compiler_has_no_rights_and_ends_with_its_gateway() {
             reply = upload => panic!("it was compiled before anyone looked: {:?}", reply.body),
             compiler = look => {
                 assert_confined(compiler);
+                assert_eq!(cores(compiler), (cores(gateway) / 2).max(1), "it leaves half of the cores to others");
                 quiet.world.gateway.kill();
                 compiler
             }
@@ -149,6 +150,13 @@ fn assert_confined(compiler: u32) {
     // Field 19, where the one in parentheses is the second.
     let nice = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).map(str::to_owned);
     assert_eq!(nice.as_deref(), Some("10"), "{stat}");
+}
+
+/// On how many cores a process may run.
+fn cores(process: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap();
+    mask.chars().filter_map(|digit| digit.to_digit(16)).map(u32::count_ones).sum()
 }
 
 /// A process's own limit, the soft one.

@@ -5,8 +5,10 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::thread;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::Pid;
 
 use super::{DONE, INVALID};
 use crate::plugin::engine::{self, Filling};
@@ -60,6 +62,7 @@ fn compile() -> io::Result<()> {
 fn confine(cpu: u64, memory: u64) -> io::Result<()> {
     // The gateway's own threads go first.
     rustix::process::nice(NICE)?;
+    leave_half_of_the_cores();
     prctl::set_no_new_privs()?;
     // Nobody may look into it or stop it in a debugger, nor does it leave a core.
     prctl::set_dumpable(false)?;
@@ -73,6 +76,19 @@ fn confine(cpu: u64, memory: u64) -> io::Result<()> {
     // Not even a file can be opened.
     setrlimit(Resource::RLIMIT_NOFILE, 0, 0)?;
     Ok(())
+}
+
+/// All compilers run on the second half of the cores: what comes and goes quickly finds the other half without them. Where there is one
+/// core, or a sandbox around the gateway forbids it, nothing changes.
+fn leave_half_of_the_cores() {
+    let own = Pid::from_raw(0);
+    let Ok(allowed) = sched_getaffinity(own) else { return };
+    let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
+    let mut half = CpuSet::new();
+    let all_fit = cores[cores.len().div_ceil(2)..].iter().all(|core| half.set(*core).is_ok());
+    if cores.len() > 1 && all_fit {
+        let _ = sched_setaffinity(own, &half);
+    }
 }
 
 /// A compiler whose gateway was killed has nobody to tell, and nobody who watches it.
