@@ -212,7 +212,7 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
         // On the heap: most attempts have none, and all would carry its room along.
         (Ok(request), Some(visits)) => {
             let number = past.attempts.saturating_add(1);
-            let (sent, ran) = Box::pin(visits.attempt(request, number, started_at)).await;
+            let (sent, ran) = Box::pin(visits.attempt(request, number, started_at, span)).await;
             runs = ran;
             sent
         }

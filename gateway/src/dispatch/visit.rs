@@ -23,6 +23,7 @@ use crate::event::{AttemptPart, AttemptRole, EventId, Failure, Header, Party, Pl
 use crate::plugin::fuel::Reserved;
 use crate::plugin::{Attempted, Call, CallError, Judgement, Report, Response, Table};
 use crate::telemetry::metrics::{PluginOutcome, Track};
+use crate::telemetry::trace::AttemptSpan;
 
 /// What a destination's plugins need for one attempt.
 pub(super) struct Visits<'a> {
@@ -47,8 +48,14 @@ impl<'a> Visits<'a> {
         Ok(Some(Self { worker, planned, rate, _fuel: fuel }))
     }
 
-    /// Signs the request, sends it and has the answer judged. `number` is the attempt's.
-    pub(super) async fn attempt(self, mut request: OutRequest, number: u32, started_at: Timestamp) -> (Sent, Vec<PluginRun>) {
+    /// Signs the request, sends it and has the answer judged. `number` and `span` are the attempt's.
+    pub(super) async fn attempt(
+        self,
+        mut request: OutRequest,
+        number: u32,
+        started_at: Timestamp,
+        span: AttemptSpan,
+    ) -> (Sent, Vec<PluginRun>) {
         let destination = &*self.planned.connection.destination;
         let mut visiting = Visiting {
             shown: SharedRequest::Made(Arc::new(shown(&request, destination))),
@@ -60,6 +67,7 @@ impl<'a> Visits<'a> {
                 origin: destination.target.origin(),
             },
             timeout: destination.timeout,
+            span,
             runs: Vec::new(),
             visits: self,
         };
@@ -87,14 +95,16 @@ struct Visiting<'a> {
     attempted: Attempted,
     /// How long a plugin is waited for, its turn included.
     timeout: Duration,
+    span: AttemptSpan,
     runs: Vec<PluginRun>,
 }
 
 impl Visiting<'_> {
     async fn sign(&mut self, visit: &Visit) -> Result<Vec<Header>, Failure> {
         let (call, attempted) = (self.call(visit, AttemptRole::Sign), self.attempted.clone());
-        let plugins = &self.visits.worker.shared.plugins;
-        let Ok(report) = tokio::time::timeout(self.timeout, plugins.sign(call, attempted)).await else {
+        let shared = &self.visits.worker.shared;
+        let asked_at = shared.clock.now();
+        let Ok(report) = tokio::time::timeout(self.timeout, shared.plugins.sign(call, attempted)).await else {
             return Err(Failure {
                 party: Party::Gateway,
                 code: "plugin_timeout".into(),
@@ -102,7 +112,7 @@ impl Visiting<'_> {
                 retryable: true,
             });
         };
-        self.noted(visit, AttemptRole::Sign, report, |_| None).map_err(|error| {
+        self.noted(visit, (AttemptRole::Sign, asked_at), report, |_| None).map_err(|error| {
             // Another version can help, and the policy says for how long that is waited for; the plugin itself may know better.
             let retryable = !matches!(error, CallError::Failed { retryable: false, .. });
             let failure = error.to_failure();
@@ -118,11 +128,13 @@ impl Visiting<'_> {
         let answer = Response { status, headers: lines(&headers), body: sent.response.clone() };
         let (call, attempted) = (self.call(visit, AttemptRole::Judge), self.attempted.clone());
         let shared = &self.visits.worker.shared;
+        let asked_at = shared.clock.now();
         let asked = tokio::time::timeout(self.timeout, shared.plugins.judge(call, attempted, answer)).await;
         let report = asked.unwrap_or_else(|_| {
             Report::failed(visit.version, CallError::Gateway("it was not its turn in time: too much runs at once".into()))
         });
-        let Ok(judgement) = self.noted(visit, AttemptRole::Judge, report, |judgement| Some(verdict(judgement))) else { return };
+        let role = (AttemptRole::Judge, asked_at);
+        let Ok(judgement) = self.noted(visit, role, report, |judgement| Some(verdict(judgement))) else { return };
         let failure = |code: &str, detail: String, retryable| {
             let (party, code) = (Party::Destination, code.to_owned());
             Some(Failure { party, code, detail: concealed(visit, detail), retryable })
@@ -163,7 +175,7 @@ impl Visiting<'_> {
     fn noted<T>(
         &mut self,
         visit: &Visit,
-        role: AttemptRole,
+        (role, asked_at): (AttemptRole, Timestamp),
         report: Report<T>,
         verdict: impl FnOnce(&T) -> Option<&'static str>,
     ) -> Result<T, CallError> {
@@ -179,6 +191,7 @@ impl Visiting<'_> {
             failure.detail = concealed(visit, std::mem::take(&mut failure.detail));
         }
         run.logs = run.logs.into_iter().map(|line| concealed(visit, line)).collect();
+        worker.shared.spans.visit(self.span, self.visits.planned.of(), &visit.name, asked_at, &run);
         let verdict = result.as_ref().ok().and_then(verdict).map(str::to_owned);
         let part = AttemptPart { role, attempt: self.attempted.number, plugin: visit.name.clone(), verdict };
         self.runs.push(run.for_attempt(&part));

@@ -225,7 +225,15 @@ impl Spans {
     pub fn plugin_run(&self, event: &Event, connection: ConnectionId, name: &str, started_at: Timestamp, run: &PluginRun) {
         let Some((pipeline, trace)) = self.with(event.trace) else { return };
         if pipeline.wants(trace, run.outcome.is_err(), Duration::from_micros(run.took_us)) {
-            pipeline.send(span::plugin_run(trace, event, connection, name, started_at, run));
+            pipeline.send(span::plugin_run(trace, event.id, connection, name, started_at, run));
+        }
+    }
+
+    /// A plugin signed an attempt that is under way, or judged its answer. `name` is the plugin's.
+    pub fn visit(&self, span: AttemptSpan, of: AttemptOf<'_>, name: &str, started_at: Timestamp, run: &PluginRun) {
+        let Some((pipeline, own)) = self.with(span.context) else { return };
+        if pipeline.wants(own, run.outcome.is_err(), Duration::from_micros(run.took_us)) {
+            pipeline.send(span::visit(own, of, name, started_at, run));
         }
     }
 

@@ -1,5 +1,6 @@
 //! One trace from the sender to the receiver, found whole in a trace server that nobody here wrote.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,6 +9,7 @@ use tidegate_test_support::http::{Answer, send};
 use tidegate_test_support::otlp::{Phoenix, Span};
 
 use crate::api::text;
+use crate::visitors::{ZEROS, sign};
 use crate::world::{EMBEDDED, World, prebuilt};
 
 /// The trace server is slow, and so is a busy machine.
@@ -40,8 +42,8 @@ async fn whole_chain(phoenix: &Phoenix, protocol: &str, endpoint: &str, trace: &
     let event = post(&world, "trusted", trace).await;
     let received = world.receiver.wait_for(2, ARRIVAL).await;
 
-    let spans = phoenix.wait_for_spans(trace, ARRIVAL, |spans| spans.len() >= 8).await;
-    assert_eq!(spans.len(), 8, "{spans:#?}");
+    let spans = phoenix.wait_for_spans(trace, ARRIVAL, |spans| spans.len() >= 10).await;
+    assert_eq!(spans.len(), 10, "{spans:#?}");
     let accept = named(&spans, "POST /in/{source}");
     assert_eq!(accept.parent_id.as_deref(), Some(SENDERS_SPAN), "a trusted sender is the parent");
     assert_eq!(accept.attributes["messaging.message.id"], *event);
@@ -61,6 +63,9 @@ async fn whole_chain(phoenix: &Phoenix, protocol: &str, endpoint: &str, trace: &
         let expected = format!("00-{trace}-{}-01", attempt.context.span_id);
         assert_eq!(request.header("traceparent"), Some(&*expected), "the receiver is below its own attempt");
     }
+    let signed: BTreeSet<_> =
+        spans.iter().filter(|span| span.name == "plugin signs").map(|span| span.parent_id.as_deref()).collect();
+    assert_eq!(signed, attempts.iter().map(|attempt| Some(&*attempt.context.span_id)).collect(), "{spans:#?}");
     assert_eq!((&*attempts[0].status_code, &*attempts[1].status_code), ("ERROR", "UNSET"));
 
     let broken = chain(&world, &spans, accept, "broken").await;
@@ -88,6 +93,7 @@ async fn strangers_context_is_no_parent(world: &World, phoenix: &Phoenix) {
 async fn set_up(world: &World) {
     let chat = world.api.keep(prebuilt("github-push-to-chat")).await;
     let fields = world.api.keep(prebuilt("json-field-filter")).await;
+    let signs = world.api.keep(sign(ZEROS)).await;
     let to_chat = |name: &str, source: &str| json!({"name": name, "source": source, "destination": "chat", "plugins": [{"plugin": "github-push-to-chat"}]});
     world
         .api
@@ -95,9 +101,13 @@ async fn set_up(world: &World) {
             "plugins": [
                 {"name": "github-push-to-chat", "component": chat},
                 {"name": "json-field-filter", "component": fields},
+                {"name": "signs", "component": signs, "aliases": ["live"]},
             ],
             "sources": [{"name": "trusted", "trust_trace": true}, {"name": "stranger"}],
-            "destinations": [{"name": "chat", "url": world.receiver.url("/chat"), "retry": {"base": "1ms"}}],
+            "destinations": [{
+                "name": "chat", "url": world.receiver.url("/chat"), "retry": {"base": "1ms"},
+                "sign": {"plugin": "signs", "version": "live"},
+            }],
             "connections": [
                 to_chat("chat", "trusted"),
                 to_chat("stranger", "stranger"),

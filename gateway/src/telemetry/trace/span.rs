@@ -78,19 +78,35 @@ pub(super) fn planned(trace: TraceContext, event: &Event, planned: &Planned<'_>)
     span
 }
 
-/// One run of a plugin.
+/// One run of a plugin over an event on one connection.
 pub(super) fn plugin_run(
     trace: TraceContext,
-    event: &Event,
+    event: EventId,
     connection: ConnectionId,
     name: &str,
     started_at: Timestamp,
     run: &PluginRun,
 ) -> Builder {
     let parent = process_span(trace, Some(connection));
+    run_below(trace, parent, (event, connection), name, started_at, run)
+}
+
+/// One run of a plugin that signs an attempt or judges its answer, below the attempt's span.
+pub(super) fn visit(attempt: TraceContext, of: AttemptOf<'_>, name: &str, started_at: Timestamp, run: &PluginRun) -> Builder {
+    run_below(attempt, attempt.span_id, (of.event, of.connection), name, started_at, run)
+}
+
+fn run_below(
+    trace: TraceContext,
+    parent: u64,
+    (event, connection): (EventId, ConnectionId),
+    name: &str,
+    started_at: Timestamp,
+    run: &PluginRun,
+) -> Builder {
     let mut span = Builder::new(trace, parent::span_id(), Some(parent), SpanKind::Internal, format!("plugin {name}"));
     span.lasted(started_at, Duration::from_micros(run.took_us));
-    span.set("messaging.message.id", event.id.to_string());
+    span.set("messaging.message.id", event.to_string());
     span.set("tidegate.connection", connection.to_string());
     span.set("tidegate.plugin.name", name.to_owned());
     span.set("tidegate.plugin.version", run.version.to_string());
