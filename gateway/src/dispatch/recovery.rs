@@ -170,6 +170,7 @@ impl<'a> Work<'a> {
     /// Goes on to the end, and tells which.
     async fn go(&mut self) -> Result<JobState, StoreError> {
         if self.progress.in_batch() > 0 {
+            self.check_ends().await?;
             self.put_back(true).await?;
         }
         loop {

@@ -263,13 +263,18 @@ async fn letters(inner: &Arc<Inner>, home: Home, mut ask: Cmd, limit: usize) -> 
         }
         let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
         let values: Vec<Option<Vec<u8>>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
-        // One that somebody retried between the two reads is none any more.
-        for value in values.into_iter().flatten() {
+        for (member, value) in members.iter().zip(values) {
+            // One that somebody retried between the two reads is none any more.
+            let Some(value) = value else { continue };
             let (place, record) = split(&value)?;
             if place.first() == Some(&b'd')
                 && let (Stored { job, dead: Some((at, reason)) }, last) = decode_with(record)?
             {
-                items.push(DeadLetter { job, at, reason, last });
+                let letter = DeadLetter { job, at, reason, last };
+                // Given up again meanwhile, it stands elsewhere now.
+                if letter.place() == burial(member)? {
+                    items.push(letter);
+                }
             }
         }
     }
