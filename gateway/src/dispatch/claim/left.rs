@@ -42,11 +42,16 @@ impl ShardLoop {
         let count = claimed.len();
         let _lining = self.lining.lock().await;
         for claimed in claimed {
-            let grant = grant.split(claimed.event.request.size());
+            let own = grant.split(claimed.event.request.size());
             match claimed.claims {
-                CRASHES.. => self.give_up(claimed, grant).await,
-                SUSPECT.. => self.run_alone(claimed, grant).await,
-                _ => self.start(claimed, grant).await,
+                CRASHES.. => self.give_up(claimed, own).await,
+                SUSPECT.. => {
+                    // It came by itself: what it does not need is others'.
+                    drop(grant);
+                    self.run_alone(claimed, own).await;
+                    return Ok(count);
+                }
+                _ => self.start(claimed, own).await,
             }
         }
         Ok(count)
