@@ -11,7 +11,7 @@ use crate::control::snapshot::Destination;
 use crate::dispatch::admission;
 use crate::dispatch::attempt::{self, answer_of, unsent};
 use crate::dispatch::schedule::{History, Outcome, Then};
-use crate::dispatch::wait::Wait;
+use crate::dispatch::wait::{NO_CONNECTION, Wait};
 use crate::dispatch::work::Worker;
 use crate::egress::{OutRequest, Sent};
 use crate::event::{BatchId, BatchPart, Failure, Header, Party, Request, TraceContext};
@@ -42,7 +42,10 @@ pub(super) async fn lead(worker: &Worker, batching: &Batching, lead: Lead) {
             None => attempt::begin(worker, &members[0].connection, None).await,
         };
         match begun {
-            Ok((started_at, is_probe)) => parts.extend(send(worker, batching, members, (started_at, is_probe)).await),
+            Ok((started_at, is_probe)) => match send(worker, batching, members, (started_at, is_probe)).await {
+                Some(again) => parts.extend(again),
+                None => parts.drain(..).flatten().for_each(|member| member.end(End::Waits(Wait::NoCapacity))),
+            },
             Err(wait) => members.into_iter().for_each(|member| member.end(End::Waits(wait))),
         }
     }
@@ -72,13 +75,13 @@ fn wanted(worker: &Worker, members: Vec<Member>) -> Vec<Member> {
     wanted
 }
 
-/// Makes one request. Gives what is to be sent again, in smaller batches.
+/// Makes one request. Gives what is to be sent again, in smaller batches; none if there was no connection.
 async fn send(
     worker: &Worker,
     batching: &Batching,
     members: Vec<Member>,
     (started_at, is_probe): (Timestamp, bool),
-) -> Vec<Vec<Member>> {
+) -> Option<Vec<Vec<Member>>> {
     let shared = &worker.shared;
     let destination = members[0].connection.destination.clone();
     let part = BatchPart {
@@ -97,8 +100,9 @@ async fn send(
     drop(copied);
     if sent.found_no_connection() {
         worker.admission.unused(&destination, is_probe);
+        tokio::time::sleep(NO_CONNECTION.saturating_sub(sent.took)).await;
         members.into_iter().for_each(|member| member.end(End::Waits(Wait::NoCapacity)));
-        return Vec::new();
+        return None;
     }
     let now = shared.clock.now();
     let outcomes = Outcomes::of(sent, &members);
@@ -115,7 +119,7 @@ async fn send(
     if let Some(note) = worker.admission.ended(shared, &destination, answer, is_probe, now) {
         worker.say(destination.id, &note, now).await;
     }
-    outcomes.tell(worker, members, &again, |sent, own, is_divided| Try { started_at, sent, own, part, span, is_divided })
+    Some(outcomes.tell(worker, members, &again, |sent, own, is_divided| Try { started_at, sent, own, part, span, is_divided }))
 }
 
 /// How a request of several ended.
