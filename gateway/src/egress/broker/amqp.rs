@@ -150,18 +150,17 @@ impl Session {
     /// that none is taken now.
     pub(super) async fn settle(&mut self, message: &Message<'_>) -> Result<Settled, Fault> {
         self.link.allow(message.body().len() + self.owed.as_ref().map_or(0, |owed| owed.bytes));
-        let mut other = None;
         loop {
             // While it takes nothing, nobody waits for it.
             let waits = self.owed.is_some() && self.blocked.is_none();
             if !waits && self.link.heard() != Heard::Something {
-                return Ok(Settled { own: self.refusal().map(Err), other });
+                return Ok(Settled { own: self.refusal().map(Err), other: None });
             }
             let Some(answer) = self.hear(message.broker).await? else { continue };
             match self.owed.take() {
-                Some(owed) if owed.message == message.delivery => return Ok(Settled { own: Some(answer), other }),
+                Some(owed) if owed.message == message.delivery => return Ok(Settled { own: Some(answer), other: None }),
                 // What was not taken is published anew by its own next attempt.
-                _ => other = answer.ok(),
+                _ => return Ok(Settled { own: None, other: answer.ok() }),
             }
         }
     }

@@ -26,6 +26,8 @@ pub const MAX_CONNECTIONS: usize = 16;
 /// How long a connection is kept for a message that is owed on it, and how long it is known that one was confirmed: as long as the default retry
 /// policy's longest delay.
 const MAX_OWED: Duration = Duration::from_secs(24 * 3600);
+/// For how long other messages wait for the one that is owed on a connection, and it outlives others that are idle. The broker may be gone without a word.
+const MAX_WAITED: Duration = Duration::from_secs(300);
 /// Messages of one destination that are known as confirmed after their attempts; the oldest are forgotten first.
 const MAX_CONFIRMED: usize = 128;
 
@@ -114,7 +116,7 @@ impl Sessions {
         let mut state = self.state();
         for entry in state.entries.values_mut() {
             closed.extend(entry.idle.extract_if(.., |idle| {
-                is_old(idle.since, self.idle_timeout) && idle.session.owed().is_none_or(|owed| is_old(owed.since, MAX_OWED))
+                idle.session.owed().map_or_else(|| is_old(idle.since, self.idle_timeout), |owed| is_old(owed.since, MAX_OWED))
             }));
             entry.confirmed.retain(|(since, ..)| !is_old(*since, MAX_OWED));
         }
@@ -157,13 +159,19 @@ impl State {
         let entries = self.entries.iter().filter(|(key, _)| tenant.is_none_or(|tenant| key.tenant == tenant));
         let ranked =
             entries.flat_map(|(key, entry)| entry.idle.iter().enumerate().map(move |(index, idle)| (idle.rank(), *key, index)));
-        ranked.min()
+        // For its own requests no tenant has copies published.
+        ranked.filter(|(rank, ..)| tenant.is_none() || !rank.owes).min()
     }
 }
 
 impl Idle {
     fn rank(&self) -> Rank {
-        Rank { owes: self.session.owed().is_some(), since: self.since }
+        Rank { owes: self.is_waited_for(), since: self.since }
+    }
+
+    /// Whether something is owed on it that may still be settled soon.
+    fn is_waited_for(&self) -> bool {
+        self.session.owed().is_some_and(|owed| owed.since.elapsed() < MAX_WAITED)
     }
 }
 
@@ -179,12 +187,14 @@ impl Entry {
         !self.idle.is_empty() || !self.confirmed.is_empty() || Arc::strong_count(&self.places) > 1
     }
 
-    /// The connection that owes this message, one that owes none, or else the last.
+    /// The connection that owes this message, one that owes none, or else one on which another is waited for, or the last that there may be.
     fn best_for(&self, message: DeliveryId) -> Option<usize> {
         let owed = |idle: &Idle| idle.session.owed().map(|owed| owed.message);
         let owing = self.idle.iter().position(|idle| owed(idle) == Some(message));
         let free = || self.idle.iter().rposition(|idle| owed(idle).is_none());
-        owing.or_else(free).or(self.idle.len().checked_sub(1))
+        let waited_for = || self.idle.iter().rposition(Idle::is_waited_for);
+        let last = || self.idle.len().checked_sub(1).filter(|_| self.idle.len() >= MAX_CONNECTIONS);
+        owing.or_else(free).or_else(waited_for).or_else(last)
     }
 
     fn confirmed(&mut self, message: DeliveryId) -> Option<String> {
@@ -235,12 +245,20 @@ impl InUse<'_> {
     }
 
     async fn outcome(&mut self, message: &Message<'_>) -> Result<Answer, Fault> {
-        let Settled { own, other } = self.session().settle(message).await?;
-        if self.session().owed().is_none() {
-            self.settled(other);
-        }
-        if let Some(answer) = own {
-            return Ok(answer);
+        loop {
+            let was_owed = self.session().owed().is_some();
+            let Settled { own, other } = self.session().settle(message).await?;
+            let is_owed = self.session().owed().is_some();
+            if !is_owed {
+                self.settled(other);
+            }
+            if let Some(answer) = own {
+                return Ok(answer);
+            }
+            // What was heard of another is noted before anything else can fail.
+            if !was_owed || is_owed {
+                break;
+            }
         }
         self.is_sound = false;
         self.session().publish(message).await
