@@ -12,11 +12,11 @@
 //!   earlier connection) had claimed and not finished, with the number of claims and the progress that was recorded.
 //! - **Work is in exactly one place**: a lane entry, the schedule, a parked queue, or the dead letters. [`Store::record`] moves
 //!   it in one atomic unit together with its outcome record. Recording twice is the same as recording once.
-//! - What `due`, `unpark` and `heads` hand out stays in the store as taken; a new owner finds it again, at its old place.
+//! - What `due`, `unpark` and `heads` hand out stays in the store as taken; a new owner finds it again, at its old place. How often it is handed out
+//!   without being recorded or given back is counted ([`Job::claims`]), over owners and crashes. [`Store::put_back`] gives back what need not run now.
 //! - **Lines keep order**: a job with a [`Line`] that is scheduled or parked stands in its destination's ordered queue, in the line of its
 //!   key: behind all that stand there, or at the place that it had, if its line names one. [`Store::heads`] hands out the first of a line
-//!   alone, once it is due, and nothing of a line that has something taken. [`Store::put_back`] gives it back unchanged. How often it is handed out without
-//!   being recorded or given back is counted ([`Line::claims`]), over owners and crashes.
+//!   alone, once it is due, and nothing of a line that has something taken.
 //! - **A status comes from a record, never from absence.** Rows are merged by delivery: the latest state wins, attempts and runs
 //!   add up. The row of a job that was finished without an outcome of its own (a plan that became other deliveries) goes.
 //! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
@@ -181,6 +181,9 @@ pub struct Job {
     /// The line that it stands in, if it keeps an order. Stored as its place, so a dead letter has none.
     #[serde(skip)]
     pub line: Option<Line>,
+    /// How often it has been handed out since it was put there, this time included. Said by the store; what goes there has none.
+    #[serde(skip)]
+    pub claims: u32,
 }
 
 /// What a [`Job`] does.
@@ -643,7 +646,7 @@ pub trait Store: Send + Sync + 'static {
     /// within a lane. Never what [`Store::claim`] has not handed out yet. A suspect ([`SUSPECT`]) comes by itself.
     async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Jobs whose time has come, earliest first. They count as taken until they are recorded.
+    /// Jobs whose time has come, earliest first. They count as taken until they are recorded. A suspect ([`SUSPECT`]) comes by itself.
     async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError>;
 
     /// When the next scheduled job that is not taken comes due, if there is one.
@@ -653,15 +656,15 @@ pub trait Store: Send + Sync + 'static {
     async fn queues(&self, lease: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError>;
 
     /// The oldest jobs of a sub-queue that are not taken, in order of parking. They count as taken until they are recorded; what
-    /// is parked again goes behind the others.
+    /// is parked again goes behind the others. A suspect ([`SUSPECT`]) comes by itself.
     async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError>;
 
     /// The first jobs of lines of an ordered queue: of those that are due and have nothing taken, the longest due first. They count as taken
     /// until they are recorded. A suspect ([`SUSPECT`]) comes by itself.
     async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError>;
 
-    /// Puts jobs that `heads` handed out back to their places in their lines, to be due then. Nothing else changes, and nothing is recorded.
-    /// Left alone is what this owner does not have in hand, or has taken again since: a call may be made again.
+    /// Puts jobs that `heads` or `unpark` handed out back to their places in their lines or queues. Nothing else changes, and nothing is recorded.
+    /// Left alone is what this owner does not have in hand, or of lines has taken again since: a call may be made again.
     async fn put_back(&self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError>;
 
     /// Writes what happened: acks, outcomes, schedule, parking, dead letters, progress; all or nothing.

@@ -16,7 +16,7 @@
 //! | `{ns:S}:tok` | string | the token alone, which claims watch |
 //! | `{ns:S}:h:<bucket>` | list | history: packed outcomes of the events whose ids were made in the same 32 ms |
 //! | `{ns:S}:hb`, `{ns:S}:hs` | ZSET, number | the buckets; bytes of history |
-//! | `{ns:S}:j` | hash | every job: its place, its size, itself |
+//! | `{ns:S}:j` | hash | every job: its place, and how often it was put back there when its owner had gone away; its size, itself |
 //! | `{ns:S}:rt`, `{ns:S}:tr` | ZSET | scheduled jobs by due time; those that are taken |
 //! | `{ns:S}:q:<queue>`, `{ns:S}:tq` | ZSET | parked jobs by sequence; those that are taken |
 //! | `{ns:S}:l:<queue>:<line>` | ZSET | the jobs of a line of an ordered queue, in order, the one that is taken too; `q:<queue>` holds the queue's lines that have nothing taken, by when their first is due |

@@ -54,7 +54,7 @@ pub(crate) async fn happen(world: &World, tenant: &Tenant) -> Happened {
     let id = DeliveryId::derive(first.id, connection, 0);
     let failure = Failure { party: Party::Destination, code: "status".into(), detail: "it answered 500".into(), retryable: true };
     let work = Work::Plan { event: Box::new(first.clone()), connection: Some(connection) };
-    let job = Job { id, attempts: 1, spent: 1, since: now, work, line: None };
+    let job = Job { id, attempts: 1, spent: 1, since: now, work, line: None, claims: 0 };
     let record = DeliveryRecord {
         id,
         connection: Some(connection),

@@ -146,7 +146,7 @@ impl<'a> Spread<'a> {
             state,
             attempts: Vec::new(),
             runs: Vec::new(),
-            job: Some(Box::new(Job { id, attempts: 0, spent: 0, since: at, work, line: None })),
+            job: Some(Box::new(Job { id, attempts: 0, spent: 0, since: at, work, line: None, claims: 0 })),
         };
         let origin = Origin::Entry(claimed.ticket);
         let record = Record { origin, event, tenant, finished: true, deliveries: vec![row] };

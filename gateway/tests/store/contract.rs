@@ -74,6 +74,8 @@ macro_rules! contract_suite {
                 a_failed_job_is_scheduled_again
                 keeps_to_the_budget
                 jobs_come_back_byte_exact
+                hand_outs_are_counted_until_one_is_recorded
+                a_suspect_is_handed_out_by_itself
             }
             parking {
                 jobs_come_in_order_of_parking
@@ -83,6 +85,9 @@ macro_rules! contract_suite {
                 what_is_parked_again_goes_behind
                 keeps_to_the_budget
                 a_plan_is_parked_with_its_event
+                hand_outs_are_counted_until_one_is_recorded
+                a_suspect_is_handed_out_by_itself
+                what_is_put_back_stands_where_it_stood
             }
             lines {
                 only_the_first_of_each_line_is_handed_out

@@ -169,13 +169,13 @@ impl Sharded {
         let mut jobs = Vec::new();
         for id in ids {
             let waiting = self.jobs.get_mut(&id).unwrap();
-            let is_suspect = matches!(waiting.place, Place::Lined { .. }) && waiting.claims + 1 >= SUSPECT;
+            let is_suspect = waiting.claims + 1 >= SUSPECT;
             if (is_suspect && !jobs.is_empty()) || !left.takes(waiting.job.size()) {
                 break;
             }
             waiting.taken = true;
             waiting.claims += 1;
-            jobs.push(waiting.job.clone());
+            jobs.push(Job { claims: waiting.claims, ..waiting.job.clone() });
             if is_suspect {
                 break;
             }
@@ -244,7 +244,7 @@ impl Sharded {
             }
             _ => return,
         };
-        let job = Job { line: None, ..Job::clone(delivery.job.as_ref().unwrap()) };
+        let job = Job { line: None, claims: 0, ..Job::clone(delivery.job.as_ref().unwrap()) };
         self.jobs.insert(job.id, Waiting { job, place, taken: false, claims: 0 });
     }
 
@@ -479,9 +479,8 @@ impl Store for Model {
         let ready = fronts.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect();
         let mut jobs = sharded.take(ready, budget);
         for job in &mut jobs {
-            let Waiting { place, claims, .. } = &sharded.jobs[&job.id];
-            if let Place::Lined { line, due, number, .. } = *place {
-                job.line = Some(Line { place: Some(number.0), due, claims: *claims, ..line });
+            if let Place::Lined { line, due, number, .. } = sharded.jobs[&job.id].place {
+                job.line = Some(Line { place: Some(number.0), due, ..line });
             }
         }
         let next = fronts.get(jobs.len()).map(|(due, _)| *due);
@@ -493,12 +492,12 @@ impl Store for Model {
         let sharded = state.owned(lease)?;
         for job in jobs {
             let Some(waiting) = sharded.jobs.get_mut(&job.id).filter(|waiting| waiting.taken) else { continue };
-            if let Place::Lined { due, .. } = &mut waiting.place
-                && *due == job.from
-            {
-                *due = job.due;
-                (waiting.taken, waiting.claims) = (false, 0);
+            match &mut waiting.place {
+                Place::Lined { due, .. } if *due == job.from => *due = job.due,
+                Place::Parked(..) => {}
+                _ => continue,
             }
+            (waiting.taken, waiting.claims) = (false, 0);
         }
         Ok(())
     }

@@ -363,6 +363,7 @@ async fn hand_out(store: &dyn Store, now: Timestamp) -> Handed {
     let [held, low, claimed] = [(); 3].map(|()| lanes.pop().unwrap());
     let ids = |entries: Vec<(EventId, u32)>| entries.into_iter().map(|(id, _)| id).collect();
     let due = store.due(&lease, now.after(2 * SPAN), ALL).await.unwrap();
+    let due = due.into_iter().map(|job| Job { claims: 0, ..job }).collect();
     let mut queues = Vec::new();
     for (queue, count) in store.queues(&lease).await.unwrap() {
         if queue == ORDERED {

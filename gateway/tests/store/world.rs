@@ -112,12 +112,14 @@ impl World {
         claimed.event
     }
 
+    /// What is due, as it was scheduled.
     pub(crate) async fn due(&self, lease: &Lease, now: Timestamp) -> Vec<Job> {
-        self.store().due(lease, now, ALL).await.unwrap()
+        uncounted(self.store().due(lease, now, ALL).await.unwrap())
     }
 
+    /// What stands in a queue, as it was parked.
     pub(crate) async fn unpark(&self, lease: &Lease, queue: QueueKey) -> Vec<Job> {
-        self.store().unpark(lease, queue, ALL).await.unwrap().jobs
+        uncounted(self.store().unpark(lease, queue, ALL).await.unwrap().jobs)
     }
 
     pub(crate) async fn history(&self, id: EventId) -> EventHistory {
@@ -226,7 +228,7 @@ pub(crate) fn job(event: &Event, output: u32, attempts: u32) -> Job {
         trace: event.trace,
     };
     let work = Work::Attempt(Box::new(delivery));
-    Job { id: delivery_id(event, output), attempts, spent: attempts, since: event.accepted_at, work, line: None }
+    Job { id: delivery_id(event, output), attempts, spent: attempts, since: event.accepted_at, work, line: None, claims: 0 }
 }
 
 /// A plan of the event on all its connections, as it is parked before planning.
@@ -238,6 +240,7 @@ pub(crate) fn plan(event: &Event) -> Job {
         since: event.accepted_at,
         work: Work::Plan { event: Box::new(event.clone()), connection: None },
         line: None,
+        claims: 0,
     }
 }
 
@@ -330,6 +333,15 @@ pub(crate) fn ids<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<EventI
 
 pub(crate) fn claimed_ids(claimed: &[Claimed]) -> Vec<EventId> {
     claimed.iter().map(|claimed| claimed.event.id).collect()
+}
+
+fn uncounted(jobs: Vec<Job>) -> Vec<Job> {
+    jobs.into_iter().map(|job| Job { claims: 0, ..job }).collect()
+}
+
+/// Which events' jobs were handed out, and how often each by now.
+pub(crate) fn counts_of(jobs: &[Job]) -> Vec<(EventId, u32)> {
+    jobs.iter().map(|job| (job.event(), job.claims)).collect()
 }
 
 pub(crate) fn job_events(jobs: &[Job]) -> Vec<EventId> {

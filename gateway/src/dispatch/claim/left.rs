@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use super::{BATCH, BATCH_BYTES, CRASHES, ShardLoop, THROTTLED, budget, entry};
-use crate::dispatch::budget::{Class, Grant};
+use crate::dispatch::budget::Class;
 use crate::dispatch::record::Held;
 use crate::dispatch::wait;
-use crate::dispatch::work::{Item, crashed, tenant_of};
-use crate::event::Lane;
+use crate::dispatch::work::{Item, crashed};
+use crate::event::{EventId, Lane};
 use crate::store::{Budget, Claimed, SUSPECT, StoreError};
 
 impl ShardLoop {
@@ -42,53 +42,40 @@ impl ShardLoop {
         let count = claimed.len();
         let _lining = self.lining.lock().await;
         for claimed in claimed {
-            let own = grant.split(claimed.event.request.size());
+            let held = Held::of(grant.split(claimed.event.request.size()), None);
             match claimed.claims {
-                CRASHES.. => self.give_up(claimed, own).await,
+                CRASHES.. => self.give_up(entry(claimed, held)).await,
                 SUSPECT.. => {
                     // It came by itself: what it does not need is others'.
                     drop(grant);
-                    self.run_alone(claimed, own).await;
+                    self.alone((claimed.event.id, claimed.claims), self.start(claimed, held)).await;
                     return Ok(count);
                 }
-                _ => self.start(claimed, own).await,
+                _ => self.start(claimed, held).await,
             }
         }
         Ok(count)
     }
 
-    /// Gives up what is not done yet of an event.
-    async fn give_up(&self, claimed: Claimed, grant: Grant) {
-        let (event, claims) = (claimed.event.id, claimed.claims);
-        tracing::error!(%event, claims, "event given up: each gateway that worked on it went away");
-        let item = entry(claimed, Held::of(grant, None));
+    /// Gives up what is not done yet of work that gateways went away with.
+    pub(super) async fn give_up(&self, mut item: Item) {
+        let (event, claims) = (item.event(), item.claims);
+        tracing::error!(%event, claims, "work given up: each gateway that took it went away");
+        self.worker.give_back(item.turn());
+        item.progress.extend(self.worker.begun.progress(&self.shared, item.origin, &item.work).await);
         self.worker.send(wait::given_up(&self.shared, item, crashed(claims))).await;
     }
 
-    /// Runs a suspect with nothing else beside it, so that a crash tells which event it was.
-    async fn run_alone(&self, claimed: Claimed, grant: Grant) {
-        tracing::warn!(event = %claimed.event.id, claims = claimed.claims, "event runs alone: gateways that worked on it went away");
+    /// Begins a suspect with nothing else beside it, so that a crash tells which work it was, and waits for its end.
+    pub(super) async fn alone(&self, (event, claims): (EventId, u32), begin: impl Future<Output = ()>) {
+        tracing::warn!(%event, claims, "work runs alone: gateways that took it went away");
         self.settle_all().await;
-        self.start(claimed, grant).await;
-        self.settle_all().await;
-    }
-
-    /// The first of a line that gateways went away with: runs alone, or is given up.
-    pub(super) async fn suspect(&self, item: Item) {
-        let claims = item.line.map_or(0, |line| line.claims);
-        if claims >= CRASHES {
-            tracing::error!(tenant = %tenant_of(&item.work), claims, "delivery given up: each gateway that worked on it went away");
-            self.worker.give_back(item.turn());
-            return self.worker.send(wait::given_up(&self.shared, item, crashed(claims))).await;
-        }
-        tracing::warn!(tenant = %tenant_of(&item.work), claims, "delivery runs alone: gateways that worked on it went away");
-        self.settle_all().await;
-        self.launch(item).await;
+        begin.await;
         self.settle_all().await;
     }
 
     /// Waits until nothing is in flight.
-    async fn settle_all(&self) {
+    pub(super) async fn settle_all(&self) {
         // Nothing comes to join what gathers.
         self.worker.batches.hurry(true);
         self.tasks.close();

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{
-    BATCH, BATCH_BYTES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, ShardLoop, THROTTLED, TICK, budget,
-    class_of, is_held, is_over, item_of, limit, size, wait_of,
+    BATCH, BATCH_BYTES, CRASHES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, ShardLoop, THROTTLED, TICK,
+    budget, class_of, is_held, is_over, item_of, limit, size, wait_of,
 };
 use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Diverted, Percent};
@@ -144,8 +144,12 @@ impl Older {
         of.table.schedule(next.unwrap_or(Timestamp(NEVER)));
         let count = jobs.len();
         for job in jobs {
-            let grant = grant.split(size(&job));
-            of.begin(job, grant).await;
+            let held = Held::of(grant.split(size(&job)), None);
+            match job.claims {
+                CRASHES.. => of.give_up(item_of(job, held, Wait::Turn)).await,
+                SUSPECT.. => of.alone((job.event(), job.claims), of.begin(job, held)).await,
+                _ => of.begin(job, held).await,
+            }
         }
         Ok(count)
     }
@@ -181,6 +185,10 @@ impl Older {
                 }
             };
             count += jobs.len();
+            if jobs.iter().any(|job| job.claims >= SUSPECT) {
+                // Its turn, if it needs one, is to be taken when it can be used.
+                of.settle_all().await;
+            }
             let (now, wait) = (of.shared.clock.now(), wait_of(&of.worker, &snapshot, queue));
             for job in jobs {
                 let (mut permit, bytes) = (turn.permits.pop(), size(&job));
@@ -216,7 +224,8 @@ impl Older {
                     }
                     None => match item.line.filter(|_| retries_wait) {
                         Some(line) => of.worker.send(order::stays(&of.shared, item, line, Wait::RetriesPaused)).await,
-                        None if item.line.is_some_and(|line| line.claims >= SUSPECT) => of.suspect(item).await,
+                        None if item.claims >= CRASHES => of.give_up(item).await,
+                        None if item.claims >= SUSPECT => of.alone((item.event(), item.claims), of.launch(item)).await,
                         None => of.launch(item).await,
                     },
                 }

@@ -267,7 +267,7 @@ struct Taking<'a> {
     cell: &'a Cell,
     lease: &'a Lease,
     left: Left,
-    /// Each with how often it was handed out, if it stands in a line.
+    /// Each with how often it was handed out, this time included.
     found: Vec<(DeliveryId, Waiting, u32)>,
 }
 
@@ -294,7 +294,7 @@ impl Taking<'_> {
                 Err(error) => return Err(error),
             };
             let Some(waiting) = waiting else { continue };
-            let claims = if let Place::Lined(_) = waiting.place { self.claims(id) } else { 0 };
+            let claims = self.claims(id);
             if claims >= SUSPECT && !self.found.is_empty() {
                 return Ok(false);
             }
@@ -318,7 +318,7 @@ impl Taking<'_> {
         Ok(true)
     }
 
-    /// How often a job that stands in a line was handed out, this time included.
+    /// How often a job was handed out, this time included.
     fn claims(&self, id: DeliveryId) -> u32 {
         let key = keys::taken(self.lease.shard, id);
         self.shared.disk.read::<u32>(Tree::Index, &key).unwrap_or_default().unwrap_or(0).saturating_add(1)
@@ -329,9 +329,7 @@ impl Taking<'_> {
         let mut jobs = Vec::with_capacity(self.found.len());
         let mut counts = Vec::new();
         for (id, waiting, claims) in self.found {
-            if claims > 0 {
-                counts.push((keys::taken(self.lease.shard, id), encode(&claims)));
-            }
+            counts.push((keys::taken(self.lease.shard, id), encode(&claims)));
             match self.shared.disk.read::<Work>(Tree::Jobs, &keys::job(self.lease.shard, id)) {
                 Ok(Some(work)) => jobs.push(waiting.job(id, work, claims)),
                 Ok(None) => tracing::error!(delivery = %id, "a job has no request"),

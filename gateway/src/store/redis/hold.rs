@@ -291,8 +291,9 @@ impl From {
         match self {
             Self::Schedule => command.arg("due").arg(now.0),
             Self::Queue(queue) => command.arg("queue").arg(queue_name(queue)),
-            Self::Lines(queue) => command.arg(queue_name(queue)).arg(now.0).arg(SUSPECT),
+            Self::Lines(queue) => command.arg(queue_name(queue)).arg(now.0),
         };
+        command.arg(SUSPECT);
     }
 }
 

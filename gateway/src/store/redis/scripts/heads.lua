@@ -20,8 +20,8 @@ for _, line in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', ARGV[6], 'LIMIT
   local id = redis.call('ZRANGE', line_key(ARGV[5], line), 0, 0)[1]
   local value = redis.call('HGET', jobs, id)
   local size = size_of(value)
-  local _, _, _, _, restored = spot_of(place_of(value))
-  local is_suspect = (tonumber(restored) or 0) + 1 >= tonumber(ARGV[7])
+  local _, restored = counted(place_of(value))
+  local is_suspect = restored + 1 >= tonumber(ARGV[7])
   if #found > 0 and (is_suspect or bytes + size > limit) then break end
   bytes = bytes + size
   redis.call('ZADD', taken, ARGV[2], id)
