@@ -146,6 +146,24 @@ pub struct Budget {
     pub count: usize,
     /// Stop once this many bytes are reached; a single larger one is still handed out, alone.
     pub bytes: usize,
+    /// Whether a suspect may be handed out. What was never handed out before is none.
+    pub suspects: Suspects,
+}
+
+impl Budget {
+    /// So much of whatever is there.
+    pub const fn new(count: usize, bytes: usize) -> Self {
+        Self { count, bytes, suspects: Suspects::Taken }
+    }
+}
+
+/// Whether a suspect ([`SUSPECT`]) may be handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspects {
+    /// One may, by itself.
+    Taken,
+    /// What stands before one may. If it stands first, the read ends in [`StoreError::Suspect`], and nothing is handed out or counted.
+    Left,
 }
 
 /// What was handed out that often, this time included, and never recorded, may be what gateways went away with: it is handed out by itself, so
@@ -580,6 +598,9 @@ pub enum StoreError {
     /// Another owner has the shard.
     #[error("shard {} has another owner now", .0.0)]
     Fenced(Shard),
+    /// A suspect is next, and the caller takes none ([`Suspects::Left`]).
+    #[error("what is next in shard {} may be what gateways went away with", .0.0)]
+    Suspect(Shard),
     /// The configuration was changed meanwhile: read it again.
     #[error("the configuration is at revision {}, not at the expected one", .0.0)]
     Conflict(Revision),

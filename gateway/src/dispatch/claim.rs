@@ -9,6 +9,7 @@ mod fresh;
 mod launch;
 mod left;
 mod older;
+mod solo;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use self::fresh::Fresh;
 use self::older::Older;
+pub(super) use self::solo::{Solo, Solos};
 use super::Shared;
 use super::begun::Begun;
 use super::budget::{Amount, Class, Grant, Use};
@@ -36,7 +38,7 @@ use super::work::{Item, Worker, source_of, tenant_of};
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot};
 use crate::event::{Lane, TenantId};
-use crate::store::{Budget, Claimed, DeliveryState, Job, Origin, QueueKey, StoreError, Ticket, Work};
+use crate::store::{Budget, Claimed, DeliveryState, Job, Origin, QueueKey, StoreError, Suspects, Ticket, Work};
 
 /// At most this many in one read of the store.
 pub(super) const BATCH: usize = 256;
@@ -461,8 +463,14 @@ impl Written for Told {
     }
 }
 
+/// What may be read with this, but for suspects.
 pub(super) fn budget(grant: &Grant) -> Budget {
-    Budget { count: grant.events(), bytes: grant.bytes() }
+    Budget { count: grant.events(), bytes: grant.bytes(), suspects: Suspects::Left }
+}
+
+/// The same, and one suspect.
+pub(super) fn with_suspects(grant: &Grant) -> Budget {
+    Budget { suspects: Suspects::Taken, ..budget(grant) }
 }
 
 pub(super) fn entry(claimed: Claimed, held: Held) -> Item {

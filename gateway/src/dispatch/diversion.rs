@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::budget::Class;
-use super::claim::{BATCH, BATCH_BYTES, ShardLoop, budget, entry, item_of, wait_of};
+use super::claim::{BATCH, BATCH_BYTES, ShardLoop, entry, item_of, wait_of, with_suspects};
 use super::order;
 use super::record::{Done, Held};
 use super::wait::{self, Wait};
@@ -124,7 +124,7 @@ impl ShardLoop {
 
     async fn front_of_lane(&self, held: &mut Front, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
         if held.lane.is_empty() {
-            let one = Budget { count: 1, bytes: BATCH_BYTES };
+            let one = Budget::new(1, BATCH_BYTES);
             held.lane.extend(self.claim_of(Lane::Held, one).await?);
         }
         let Some(front) = held.lane.front() else { return Ok(0) };
@@ -170,8 +170,10 @@ impl ShardLoop {
         now: Timestamp,
         is_short: &mut bool,
     ) -> Result<usize, StoreError> {
+        // Counted as it is looked at, if only until it is back.
+        let Some(_solo) = self.shared.solos.try_turn() else { return Ok(0) };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
-        let Unparked { jobs, unreadable } = self.shared.store.unpark(&self.hold.lease, queue, budget(&grant)).await?;
+        let Unparked { jobs, unreadable } = self.shared.store.unpark(&self.hold.lease, queue, with_suspects(&grant)).await?;
         let Some(job) = jobs.into_iter().next() else {
             self.windows.unparked(queue, unreadable, None);
             return Ok(0);
@@ -196,8 +198,9 @@ impl ShardLoop {
 
     /// The first of a line goes back to its place, or is given up. Returns whether it was.
     async fn first_of_line(&self, snapshot: &Snapshot, queue: QueueKey, is_short: &mut bool) -> Result<usize, StoreError> {
+        let Some(_solo) = self.shared.solos.try_turn() else { return Ok(0) };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
-        let (jobs, lining) = self.unpark(queue, budget(&grant)).await?;
+        let (jobs, lining) = self.unpark(queue, with_suspects(&grant)).await?;
         drop(lining);
         let mut given_up = 0;
         for job in jobs {

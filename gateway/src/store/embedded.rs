@@ -369,12 +369,11 @@ impl Store for Embedded {
     }
 
     async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
-        let left = owner::left_behind(&self.shared, lease, held, budget)?;
-        if left.is_empty() {
+        if owner::left_behind(&*self.shared.cell(lease.shard).owned(lease)?, held, None).is_empty() {
             return Ok(Vec::new());
         }
-        let lease = lease.clone();
-        self.look(move |shared| owner::reclaim(shared, &lease, left, budget)).await
+        let (lease, held) = (lease.clone(), held.clone());
+        self.look(move |shared| owner::reclaim(shared, &lease, &held, budget)).await
     }
 
     async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {

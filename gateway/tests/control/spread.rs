@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{OPERATOR, Tenant, World, problem};
 
 const SOON: Duration = Duration::from_secs(20);
-const ALL: Budget = Budget { count: 100, bytes: 1 << 20 };
+const ALL: Budget = Budget::new(100, 1 << 20);
 
 fn shards(number: u16) -> Value {
     json!({"plan": {"shards": number}})

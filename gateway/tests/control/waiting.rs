@@ -91,7 +91,7 @@ impl<'a> Queued<'a> {
     }
 }
 
-const BUDGET: Budget = Budget { count: 10, bytes: 1 << 20 };
+const BUDGET: Budget = Budget::new(10, 1 << 20);
 
 /// An event that is claimed and parked for its tenant's window.
 async fn parked<'a>(world: &'a World, tenant: &'a Tenant) -> (Queued<'a>, Lease, QueueKey) {

@@ -1,11 +1,11 @@
 //! Work that gateways go away with is given up in the end, wherever it stands outside the lanes; what they only look at is not.
 
-use tidegate::event::{DeliveryId, EventId, JobId, Lane};
+use tidegate::event::{DeliveryId, EventId, JobId, Lane, Shard};
 use tidegate::store::{DeliveryRecord, DeliveryState, EventSummary, Job, Lease, Origin, QueueKey, Record, Work};
-use tidegate_test_support::http::Receiver;
+use tidegate_test_support::http::{Answer, Receiver};
 
 use crate::ALL;
-use crate::world::{LEASE, SHARD, World, fan_out, is_delivered};
+use crate::world::{LEASE, SHARD, SOON, World, fan_out, is_delivered};
 
 fn dead(summary: &EventSummary) -> Option<&str> {
     summary.deliveries.iter().find_map(|row| match &row.state {
@@ -137,5 +137,88 @@ async fn what_a_pause_holds_is_not_counted_by_owners_that_look_at_its_age() {
     world.declare("t", tenant(false)).await;
     let node = world.dispatch("b");
     world.settled("t", held, is_delivered).await;
+    node.stop().await;
+}
+
+const OTHER: Shard = Shard(1);
+
+/// Events in two shards that were claimed so often by gateways that went away; two of each.
+async fn crash_in_two_shards(receiver: &Receiver, world: &World, times: u32) -> [Vec<EventId>; 2] {
+    let mut spec = fan_out(&[("d", receiver.url("/"))], 8);
+    spec["plan"] = serde_json::json!({"shards": 2});
+    world.declare("t", spec).await;
+    let (tenant, source) = (world.home("t").tenant, world.source("t", "in"));
+    let mut events = [Vec::new(), Vec::new()];
+    for (shard, events) in [SHARD, OTHER].into_iter().zip(&mut events) {
+        for _ in 0..2 {
+            events.push(world.accept_at(shard, Lane::Normal, tenant, source, "{}").await);
+        }
+        for crash in 0..times {
+            let lease = world.store.acquire(shard, &format!("crashing {crash}"), LEASE).await.unwrap().expect("the shard is free");
+            let fresh = world.store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+            let held = fresh.iter().map(|claimed| claimed.ticket).collect();
+            let again = world.store.reclaim(&lease, &held, ALL).await.unwrap();
+            assert_eq!(fresh.len() + again.len(), 2);
+            world.store.release(&lease).await.unwrap();
+        }
+    }
+    events
+}
+
+/// Each shard ran its suspects one at a time, but all shards at once: one that another shard's took the gateway away with was counted with it.
+#[tokio::test]
+async fn suspects_of_two_shards_run_one_at_a_time_and_are_not_counted_while_they_wait() {
+    let (receiver, world) = (Receiver::start().await, World::with_shards(2).await);
+    receiver.answer(Answer::hang());
+    let events = crash_in_two_shards(&receiver, &world, 2).await;
+    let node = world.dispatch("b");
+    receiver.wait_for(1, SOON).await;
+    // What is new in a shard that has no suspect in hand would begin: both have one, in hand or waiting.
+    let begun = async || {
+        let mut begun = 0;
+        for shard in [SHARD, OTHER] {
+            begun += world.store.depth(shard).await.unwrap().lanes.iter().map(|lane| lane.entries).sum::<u64>();
+        }
+        begun
+    };
+    assert_eq!((receiver.count(), begun().await), (1, 4), "one runs, and it is not over");
+    node.stop().await;
+    let mut counts = Vec::new();
+    for shard in [SHARD, OTHER] {
+        let lease = world.store.acquire(shard, "counting", LEASE).await.unwrap().expect("the shard is free");
+        let mut held = std::collections::HashSet::new();
+        loop {
+            let found = world.store.reclaim(&lease, &held, ALL).await.unwrap();
+            if found.is_empty() {
+                break;
+            }
+            held.extend(found.iter().map(|one| one.ticket));
+            counts.extend(found.iter().map(|one| one.claims));
+        }
+    }
+    counts.sort();
+    // The one that ran was put on the schedule as the gateway stopped.
+    assert_eq!(counts, [3, 3, 3], "no other was handed out");
+    let _all = events;
+}
+
+/// A suspect that hangs keeps its own shard, and others that have a suspect, but none that has none.
+#[tokio::test]
+async fn a_suspect_that_hangs_keeps_no_other_shard() {
+    let (receiver, world) = (Receiver::start().await, World::with_shards(2).await);
+    receiver.answer(Answer::hang());
+    world.declare("quiet", fan_out(&[("d", receiver.url("/quiet"))], 8)).await;
+    let (guilty, queue) = {
+        world.declare("t", fan_out(&[("d", receiver.url("/"))], 8)).await;
+        park(&world, "t").await
+    };
+    crash_on_what_is_parked(&world, queue, 3).await;
+    let node = world.dispatch("b");
+    receiver.wait_for(1, SOON).await;
+    receiver.answer(Answer::status(200));
+    let (tenant, source) = (world.home("quiet").tenant, world.source("quiet", "in"));
+    world.accept_at(OTHER, Lane::Normal, tenant, source, "{}").await;
+    receiver.wait_for(2, SOON).await;
+    assert!(!is_delivered(&world.store.event(world.home("t"), guilty).await.unwrap().unwrap().summary));
     node.stop().await;
 }

@@ -30,7 +30,7 @@ use tidegate_test_support::http::{Answer, Receiver};
 use tokio::runtime::Handle;
 use world::{LEASE, SHARD, SOON, World, fan_out, is_delivered};
 
-const ALL: Budget = Budget { count: 100, bytes: 1 << 20 };
+const ALL: Budget = Budget::new(100, 1 << 20);
 
 #[tokio::test]
 async fn a_failing_destination_is_tried_again_and_its_sibling_never_feels_it() {

@@ -155,7 +155,7 @@ impl Trial {
 
     fn budget(&mut self) -> Budget {
         let bytes = if self.dice.chance(30) { 300 + self.dice.index(3000) } else { 1 << 20 };
-        Budget { count: 1 + self.dice.index(6), bytes }
+        Budget::new(1 + self.dice.index(6), bytes)
     }
 
     async fn step(&mut self) {
@@ -276,7 +276,7 @@ impl Trial {
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().claim(&real, lane, budget).await.unwrap();
         self.is_legal(&real.iter().map(|claimed| claimed.event.request.size()).collect::<Vec<_>>(), budget);
-        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        let follow = Budget::new(real.len().max(1), usize::MAX);
         let model = self.model.claim(&model, lane, follow).await.unwrap();
         self.take_in(shard, real, model);
     }
@@ -298,7 +298,7 @@ impl Trial {
             assert!(got.iter().map(|claimed| &claimed.event.id).eq(wanted.into_iter().take(got.len())), "{}", self.context);
         }
         let model_held = open.iter().filter(|event| !found.contains(event)).map(|event| self.tickets[event].1).collect();
-        let mut model = self.model.reclaim(&model, &model_held, Budget { count: usize::MAX, bytes: usize::MAX }).await.unwrap();
+        let mut model = self.model.reclaim(&model, &model_held, Budget::new(usize::MAX, usize::MAX)).await.unwrap();
         let mut real = real;
         real.sort_by_key(|claimed| claimed.event.id);
         model.sort_by_key(|claimed| claimed.event.id);
@@ -329,7 +329,7 @@ impl Trial {
         let real = self.store().due(&real, now, budget).await.unwrap();
         self.is_legal(&real.iter().map(Job::size).collect::<Vec<_>>(), budget);
         self.comes_alone(&real);
-        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        let follow = Budget::new(real.len().max(1), usize::MAX);
         assert_eq!(real, self.model.due(&model, now, follow).await.unwrap(), "{}", self.context);
         self.jobs.extend(real.into_iter().map(|job| (shard, job)));
     }
@@ -341,7 +341,7 @@ impl Trial {
         let real = self.store().unpark(&real, queue, budget).await.unwrap().jobs;
         self.is_legal(&real.iter().map(Job::size).collect::<Vec<_>>(), budget);
         self.comes_alone(&real);
-        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        let follow = Budget::new(real.len().max(1), usize::MAX);
         assert_eq!(real, self.model.unpark(&model, queue, follow).await.unwrap().jobs, "{}", self.context);
         let (back, kept): (Vec<_>, Vec<_>) = real.into_iter().partition(|_| self.dice.chance(20));
         self.jobs.extend(kept.into_iter().map(|job| (shard, job)));
@@ -357,7 +357,7 @@ impl Trial {
         let real = self.store().heads(&real, queue, now, budget).await.unwrap();
         self.is_legal(&real.jobs.iter().map(Job::size).collect::<Vec<_>>(), budget);
         self.comes_alone(&real.jobs);
-        let follow = Budget { count: real.jobs.len().max(1), bytes: usize::MAX };
+        let follow = Budget::new(real.jobs.len().max(1), usize::MAX);
         let model = self.model.heads(&model, queue, now, follow).await.unwrap();
         let without_place = |job: &Job| Job { line: job.line.map(|line| Line { place: None, ..line }), ..job.clone() };
         let (left, right): (Vec<_>, Vec<_>) =

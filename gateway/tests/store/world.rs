@@ -12,7 +12,7 @@ use tidegate::event::{
 use tidegate::ingest::verify::Verifier;
 use tidegate::store::{
     Acceptance, Accepted, Budget, Claimed, DeadLetter, Dedup, DeliveryRecord, DeliveryState, Depth, EventHistory, EventSummary,
-    Home, Job, Lease, Origin, PageRequest, QueueKey, Record, Store, StoreError, Work,
+    Home, Job, Lease, Origin, PageRequest, QueueKey, Record, Store, StoreError, Suspects, Work,
 };
 
 use crate::fixture::Fixture;
@@ -22,7 +22,9 @@ pub(crate) const OTHER_SHARD: Shard = Shard(4);
 pub(crate) const TENANT: TenantId = TenantId(0xa);
 pub(crate) const OTHER_TENANT: TenantId = TenantId(0xb);
 pub(crate) const HOME: Home = Home { tenant: TENANT, shard: SHARD };
-pub(crate) const ALL: Budget = Budget { count: 1000, bytes: 64 << 20 };
+pub(crate) const ALL: Budget = Budget::new(1000, 64 << 20);
+/// The same without a suspect.
+pub(crate) const NO_SUSPECTS: Budget = Budget { suspects: Suspects::Left, ..ALL };
 pub(crate) const TENANT_QUEUE: QueueKey = QueueKey::Tenant(TENANT);
 pub(crate) const DESTINATION_QUEUE: QueueKey = QueueKey::Destination(TENANT, DestinationId(0xd));
 
@@ -351,6 +353,10 @@ pub(crate) fn job_events(jobs: &[Job]) -> Vec<EventId> {
 /// What a listing shows of the queue: nothing. The key of a parked state is not kept in history.
 pub(crate) fn shown_parked(reason: &str) -> DeliveryState {
     DeliveryState::Parked { reason: reason.into(), queue: None }
+}
+
+pub(crate) fn is_suspect<T>(result: Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Suspect(SHARD)))
 }
 
 pub(crate) fn is_fenced<T>(result: Result<T, StoreError>) -> bool {

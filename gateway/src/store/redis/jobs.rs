@@ -17,7 +17,8 @@ use crate::clock::Timestamp;
 use crate::event::{Attempt, DeliveryId, Failure, TenantId, decode, decode_with, encode, encode_with};
 use crate::store::row::{Row, shown};
 use crate::store::{
-    Budget, Burial, DeadLetter, Heads, Home, Job, Lease, Line, MAX_PAGE, Origin, Page, PageRequest, PutBack, QueueKey, StoreError,
+    Budget, Burial, DeadLetter, Heads, Home, Job, Lease, Line, MAX_PAGE, Origin, Page, PageRequest, PutBack, QueueKey, SUSPECT,
+    StoreError, Suspects,
 };
 
 /// The most jobs of one script.
@@ -138,6 +139,10 @@ pub(super) async fn take(
 
 async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
     if let Some(mut stashed) = pen.stashed(from) {
+        if budget.suspects == Suspects::Left && stashed.iter().any(|job| job.claims >= SUSPECT) {
+            pen.stash(from, stashed);
+            return Err(StoreError::Suspect(pen.hold.shard));
+        }
         let later = stashed.split_off(stashed.len().min(budget.count));
         pen.stash(from, later);
         return Ok(Heads { jobs: stashed.into(), next: Some(now), unreadable: 0 });
@@ -146,7 +151,7 @@ async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) ->
     let answer = pen
         .write(script, Effect::Took(from), |call| {
             call.arg(budget.count.min(MAX_TAKE)).arg(budget.bytes);
-            from.arguments(call, now);
+            from.arguments(call, now, budget.suspects);
         })
         .await?;
     read_taken(&pen.hold, answer)

@@ -239,3 +239,17 @@ pub(crate) async fn a_dead_letter_stands_in_no_line(mut world: World) {
     world.record(&lease, vec![finish_job(&jobs[0], vec![delivered(&events[1], 0)])]).await;
     assert_eq!(job_events(&heads(&world, &lease, NOW).await.jobs), [events[0].id]);
 }
+
+pub(crate) async fn a_suspect_is_left_and_not_counted_until_somebody_takes_it(mut world: World) {
+    let mut lease = world.own().await;
+    let event = line_up(&mut world, &lease, 1, 1).await.remove(0);
+    for node in ["b", "c"] {
+        assert_eq!(world.store().heads(&lease, QUEUE, NOW, NO_SUSPECTS).await.unwrap().jobs.len(), 1);
+        lease = world.take_over(node).await;
+    }
+    for node in ["b", "c"] {
+        assert!(is_suspect(world.store().heads(&lease, QUEUE, NOW, NO_SUSPECTS).await));
+        lease = world.take_over(node).await;
+    }
+    assert_eq!(counts_of(&heads(&world, &lease, NOW).await.jobs), [(event.id, 3)]);
+}

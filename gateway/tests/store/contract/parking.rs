@@ -142,3 +142,19 @@ pub(crate) async fn what_is_put_back_stands_where_it_stood(mut world: World) {
     assert_eq!(counts_of(&all), [(events[0].id, 1), (events[1].id, 1), (events[2].id, 1)]);
     assert_eq!(world.counts().await, [0, 0, 3, 0]);
 }
+
+pub(crate) async fn a_suspect_is_left_and_not_counted_until_somebody_takes_it(mut world: World) {
+    let mut lease = world.own().await;
+    let event = park(&mut world, &lease, TENANT_QUEUE, 1).await.remove(0);
+    for node in ["b", "c"] {
+        assert_eq!(world.store().unpark(&lease, TENANT_QUEUE, NO_SUSPECTS).await.unwrap().jobs.len(), 1);
+        lease = world.take_over(node).await;
+    }
+    for node in ["b", "c"] {
+        assert!(is_suspect(world.store().unpark(&lease, TENANT_QUEUE, NO_SUSPECTS).await));
+        assert_eq!(world.store().queues(&lease).await.unwrap(), [(TENANT_QUEUE, 1)]);
+        lease = world.take_over(node).await;
+    }
+    let taken = world.store().unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs;
+    assert_eq!(counts_of(&taken), [(event.id, 3)]);
+}

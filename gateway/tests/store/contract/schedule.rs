@@ -146,3 +146,23 @@ pub(crate) async fn a_suspect_is_handed_out_by_itself(mut world: World) {
         assert_eq!(found, [expected], "what was behind it was not counted");
     }
 }
+
+pub(crate) async fn a_suspect_is_left_and_not_counted_until_somebody_takes_it(mut world: World) {
+    let mut lease = world.own().await;
+    let start = world.now();
+    let event = world.settle(&lease, |event| vec![scheduled(event, 0, start.after(SECOND * 2), 1)]).await;
+    let now = start.after(SECOND * 5);
+    for node in ["b", "c"] {
+        assert_eq!(world.store().due(&lease, now, NO_SUSPECTS).await.unwrap().len(), 1);
+        lease = world.take_over(node).await;
+    }
+    let first = world.settle(&lease, |event| vec![scheduled(event, 0, start.after(SECOND), 1)]).await;
+    assert_eq!(counts_of(&world.store().due(&lease, now, NO_SUSPECTS).await.unwrap()), [(first.id, 1)], "it came before it");
+    for node in ["b", "c"] {
+        assert!(is_suspect(world.store().due(&lease, now, NO_SUSPECTS).await));
+        assert_eq!(world.store().next_due(&lease).await.unwrap(), Some(start.after(SECOND * 2)));
+        lease = world.take_over(node).await;
+        assert_eq!(world.due(&lease, start.after(SECOND)).await.len(), 1);
+    }
+    assert_eq!(counts_of(&world.store().due(&lease, now, ALL).await.unwrap()), [(event.id, 3)]);
+}
