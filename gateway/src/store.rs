@@ -12,11 +12,11 @@
 //!   earlier connection) had claimed and not finished, with the number of claims and the progress that was recorded.
 //! - **Work is in exactly one place**: a lane entry, the schedule, a parked queue, or the dead letters. [`Store::record`] moves
 //!   it in one atomic unit together with its outcome record. Recording twice is the same as recording once.
-//! - What `due`, `unpark` and `heads` hand out stays in the store as taken; a new owner finds it again, at its old place.
+//! - What `due`, `unpark` and `heads` hand out stays in the store as taken; a new owner finds it again, at its old place. How often it is handed out
+//!   without being recorded or given back is counted ([`Job::claims`]), over owners and crashes. [`Store::put_back`] gives back what need not run now.
 //! - **Lines keep order**: a job with a [`Line`] that is scheduled or parked stands in its destination's ordered queue, in the line of its
 //!   key: behind all that stand there, or at the place that it had, if its line names one. [`Store::heads`] hands out the first of a line
-//!   alone, once it is due, and nothing of a line that has something taken. [`Store::put_back`] gives it back unchanged. How often it is handed out without
-//!   being recorded or given back is counted ([`Line::claims`]), over owners and crashes.
+//!   alone, once it is due, and nothing of a line that has something taken.
 //! - **A status comes from a record, never from absence.** Rows are merged by delivery: the latest state wins, attempts and runs
 //!   add up. The row of a job that was finished without an outcome of its own (a plan that became other deliveries) goes.
 //! - **Retention** ([`Store::trim`]) touches only what is terminal, oldest first. An event is terminal once its lane entry is
@@ -146,6 +146,24 @@ pub struct Budget {
     pub count: usize,
     /// Stop once this many bytes are reached; a single larger one is still handed out, alone.
     pub bytes: usize,
+    /// Whether a suspect may be handed out. What was never handed out before is none.
+    pub suspects: Suspects,
+}
+
+impl Budget {
+    /// So much of whatever is there.
+    pub const fn new(count: usize, bytes: usize) -> Self {
+        Self { count, bytes, suspects: Suspects::Taken }
+    }
+}
+
+/// Whether a suspect ([`SUSPECT`]) may be handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspects {
+    /// One may, by itself.
+    Taken,
+    /// What stands before one may. If it stands first, the read ends in [`StoreError::Suspect`], and nothing is handed out or counted.
+    Left,
 }
 
 /// What was handed out that often, this time included, and never recorded, may be what gateways went away with: it is handed out by itself, so
@@ -181,6 +199,9 @@ pub struct Job {
     /// The line that it stands in, if it keeps an order. Stored as its place, so a dead letter has none.
     #[serde(skip)]
     pub line: Option<Line>,
+    /// How often it has been handed out since it was put there, this time included. Said by the store; what goes there has none.
+    #[serde(skip)]
+    pub claims: u32,
 }
 
 /// What a [`Job`] does.
@@ -577,6 +598,9 @@ pub enum StoreError {
     /// Another owner has the shard.
     #[error("shard {} has another owner now", .0.0)]
     Fenced(Shard),
+    /// A suspect is next, and the caller takes none ([`Suspects::Left`]).
+    #[error("what is next in shard {} may be what gateways went away with", .0.0)]
+    Suspect(Shard),
     /// The configuration was changed meanwhile: read it again.
     #[error("the configuration is at revision {}, not at the expected one", .0.0)]
     Conflict(Revision),
@@ -643,7 +667,7 @@ pub trait Store: Send + Sync + 'static {
     /// within a lane. Never what [`Store::claim`] has not handed out yet. A suspect ([`SUSPECT`]) comes by itself.
     async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Jobs whose time has come, earliest first. They count as taken until they are recorded.
+    /// Jobs whose time has come, earliest first. They count as taken until they are recorded. A suspect ([`SUSPECT`]) comes by itself.
     async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError>;
 
     /// When the next scheduled job that is not taken comes due, if there is one.
@@ -653,15 +677,15 @@ pub trait Store: Send + Sync + 'static {
     async fn queues(&self, lease: &Lease) -> Result<Vec<(QueueKey, u64)>, StoreError>;
 
     /// The oldest jobs of a sub-queue that are not taken, in order of parking. They count as taken until they are recorded; what
-    /// is parked again goes behind the others.
+    /// is parked again goes behind the others. A suspect ([`SUSPECT`]) comes by itself.
     async fn unpark(&self, lease: &Lease, queue: QueueKey, budget: Budget) -> Result<Unparked, StoreError>;
 
     /// The first jobs of lines of an ordered queue: of those that are due and have nothing taken, the longest due first. They count as taken
     /// until they are recorded. A suspect ([`SUSPECT`]) comes by itself.
     async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError>;
 
-    /// Puts jobs that `heads` handed out back to their places in their lines, to be due then. Nothing else changes, and nothing is recorded.
-    /// Left alone is what this owner does not have in hand, or has taken again since: a call may be made again.
+    /// Puts jobs that `heads` or `unpark` handed out back to their places in their lines or queues. Nothing else changes, and nothing is recorded.
+    /// Left alone is what this owner does not have in hand, or of lines has taken again since: a call may be made again.
     async fn put_back(&self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError>;
 
     /// Writes what happened: acks, outcomes, schedule, parking, dead letters, progress; all or nothing.

@@ -9,6 +9,7 @@ mod fresh;
 mod launch;
 mod left;
 mod older;
+mod solo;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use self::fresh::Fresh;
 use self::older::Older;
+pub(super) use self::solo::{Solo, Solos};
 use super::Shared;
 use super::begun::Begun;
 use super::budget::{Amount, Class, Grant, Use};
@@ -36,7 +38,7 @@ use super::work::{Item, Worker, source_of, tenant_of};
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot};
 use crate::event::{Lane, TenantId};
-use crate::store::{Budget, Claimed, DeliveryState, Job, Origin, QueueKey, StoreError, Ticket, Work};
+use crate::store::{Budget, Claimed, DeliveryState, Job, Origin, QueueKey, StoreError, Suspects, Ticket, Work};
 
 /// At most this many in one read of the store.
 pub(super) const BATCH: usize = 256;
@@ -64,7 +66,7 @@ const LOW_BATCH: usize = 64;
 const LOW_GATHER: Duration = Duration::from_millis(5);
 /// Pause after a read of the store that failed.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// With this claim an event is given up: it has crashed the gateway again and again.
+/// With this hand-out work is given up: it has crashed the gateway again and again.
 const CRASHES: u32 = 5;
 
 /// One shard's loop, under one lease.
@@ -212,7 +214,7 @@ impl ShardLoop {
     }
 
     /// Starts a job whose time has come, unless it has to wait for something else now.
-    async fn begin(&self, job: Job, grant: Grant) {
+    async fn begin(&self, job: Job, held: Held) {
         let snapshot = self.shared.snapshots.load();
         let tenant = tenant_of(&job.work);
         let traffic = &snapshot.traffic;
@@ -229,11 +231,8 @@ impl ShardLoop {
         };
         drop(snapshot);
         match place {
-            Ok(permit) => self.launch(item_of(job, Held::of(grant, Some(permit)), Wait::Turn)).await,
-            Err((queue, wait)) => {
-                let item = item_of(job, Held::of(grant, None), wait);
-                self.park(item, queue, wait).await;
-            }
+            Ok(permit) => self.launch(item_of(job, Held { _window: Some(permit), ..held }, Wait::Turn)).await,
+            Err((queue, wait)) => self.park(item_of(job, held, wait), queue, wait).await,
         }
     }
 
@@ -264,12 +263,12 @@ impl ShardLoop {
     pub(super) async fn start_all(&self, claimed: Vec<(Claimed, Grant)>) {
         let _lining = self.lining.lock().await;
         for (claimed, grant) in claimed {
-            self.start(claimed, grant).await;
+            self.start(claimed, Held::of(grant, None)).await;
         }
     }
 
     /// Starts an entry, or parks it if its tenant is over its window or diverted.
-    async fn start(&self, claimed: Claimed, grant: Grant) {
+    async fn start(&self, claimed: Claimed, held: Held) {
         let (tenant, source) = (claimed.event.tenant, claimed.event.source);
         let snapshot = self.shared.snapshots.load();
         let (own, of_source) = (QueueKey::Tenant(tenant), QueueKey::Source(tenant, source));
@@ -284,13 +283,13 @@ impl ShardLoop {
         };
         drop(snapshot);
         match place {
-            Ok(permit) => self.launch(entry(claimed, Held::of(grant, Some(permit)))).await,
+            Ok(permit) => self.launch(entry(claimed, Held { _window: Some(permit), ..held })).await,
             // Parked as a whole it would be planned anew, and what of it is delivered be delivered again.
-            Err(_) if !claimed.progress.is_empty() => self.launch(entry(claimed, Held::of(grant, None))).await,
+            Err(_) if !claimed.progress.is_empty() => self.launch(entry(claimed, held)).await,
             Err(queue) => {
                 let is_held = diversion == Some(Diversion::Held) || queue == of_source;
                 let wait = if is_held { Wait::Held } else { Wait::TenantWindow };
-                self.park(entry(claimed, Held::of(grant, None)), queue, wait).await;
+                self.park(entry(claimed, held), queue, wait).await;
             }
         }
     }
@@ -464,23 +463,31 @@ impl Written for Told {
     }
 }
 
+/// What may be read with this, but for suspects.
 pub(super) fn budget(grant: &Grant) -> Budget {
-    Budget { count: grant.events(), bytes: grant.bytes() }
+    Budget { count: grant.events(), bytes: grant.bytes(), suspects: Suspects::Left }
+}
+
+/// The same, and one suspect.
+pub(super) fn with_suspects(grant: &Grant) -> Budget {
+    Budget { suspects: Suspects::Taken, ..budget(grant) }
 }
 
 pub(super) fn entry(claimed: Claimed, held: Held) -> Item {
-    let Claimed { ticket, event, progress, claims: _ } = claimed;
+    let Claimed { ticket, event, progress, claims } = claimed;
     let since = event.accepted_at;
     // What has begun waits for nothing any more.
     let wait = if ticket.lane == Lane::Low && progress.is_empty() { Wait::LowLane } else { Wait::Turn };
     let work = Work::Plan { event: Box::new(event), connection: None };
-    Item { origin: Origin::Entry(ticket), attempts: 0, spent: 0, since, work, progress, held, wait, pass: Pass::None, line: None }
+    let (origin, pass) = (Origin::Entry(ticket), Pass::None);
+    Item { origin, attempts: 0, spent: 0, since, work, progress, held, wait, pass, line: None, claims }
 }
 
 pub(super) fn item_of(job: Job, held: Held, wait: Wait) -> Item {
-    let Job { id, attempts, spent, since, work, line } = job;
+    let Job { id, attempts, spent, since, work, line, claims } = job;
     let held = Held { line: line.map(|line| (QueueKey::Ordered(tenant_of(&work), line.destination), line.due)), ..held };
-    Item { origin: Origin::Job(id), attempts, spent, since, work, progress: Vec::new(), held, wait, pass: Pass::None, line }
+    let (origin, pass) = (Origin::Job(id), Pass::None);
+    Item { origin, attempts, spent, since, work, progress: Vec::new(), held, wait, pass, line, claims }
 }
 
 pub(super) fn size(job: &Job) -> usize {

@@ -7,52 +7,38 @@
 //! last events that acceptors put there. Each shard of a tenant comes to that end by itself: from then on acceptors write its newcomers to
 //! the normal lane, while other shards may still have something to return.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::budget::Class;
-use super::claim::{BATCH, BATCH_BYTES, ShardLoop, budget, entry, item_of, size, wait_of};
+use super::claim::{BATCH, BATCH_BYTES, ShardLoop, entry, item_of, wait_of, with_suspects};
 use super::order;
-use super::record::Held;
+use super::record::{Done, Held};
 use super::wait::{self, Wait};
 use super::work::tenant_of;
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot, Traffic};
 use crate::event::{Lane, Shard};
-use crate::store::{Budget, Claimed, Job, QueueKey, StoreError, Unparked};
+use crate::store::{Budget, Claimed, PutBack, QueueKey, Record, StoreError, Unparked};
 
 /// What is held is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the held lane is read on after a diversion is over: longer than any acceptor takes to hear of it.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The fronts of at most so many queues are in hand.
-const FRONTS: usize = 256;
-
 /// What one shard knows of who is diverted.
 #[derive(Debug, Default)]
 pub(super) struct Diversions {
     front: Mutex<Front>,
-    /// The fronts of queues that are not served, for the sake of their age; at most [`FRONTS`]. They leave with their queues' next turns.
-    fronts: StdMutex<HashMap<QueueKey, Job>>,
     /// Milliseconds since the Unix epoch.
     read_until: AtomicU64,
 }
 
 impl Diversions {
-    /// The front of a queue, if it is in hand.
-    pub(super) fn front_of(&self, queue: QueueKey) -> Option<Job> {
-        self.fronts().remove(&queue)
-    }
-
-    fn fronts(&self) -> MutexGuard<'_, HashMap<QueueKey, Job>> {
-        self.fronts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read_until(&self) -> Timestamp {
         Timestamp(self.read_until.load(Ordering::Relaxed))
     }
@@ -138,7 +124,7 @@ impl ShardLoop {
 
     async fn front_of_lane(&self, held: &mut Front, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
         if held.lane.is_empty() {
-            let one = Budget { count: 1, bytes: BATCH_BYTES };
+            let one = Budget::new(1, BATCH_BYTES);
             held.lane.extend(self.claim_of(Lane::Held, one).await?);
         }
         let Some(front) = held.lane.front() else { return Ok(0) };
@@ -162,60 +148,59 @@ impl ShardLoop {
     /// Queues that are not served for as long as an operator says so: looks whether their fronts are too old. Returns how many were given up.
     async fn fronts_of_queues(&self, now: Timestamp, is_short: &mut bool) -> Result<usize, StoreError> {
         let snapshot = self.shared.snapshots.current();
-        let mut given_up = self.old_fronts(&snapshot, now, is_short).await;
+        let mut given_up = 0;
         let cutoff = now.before(self.shared.config.max_wait);
         for queue in self.windows.waiting_since(cutoff) {
             if given_up >= BATCH || self.is_served(&snapshot, queue) {
                 continue;
             }
-            if matches!(queue, QueueKey::Ordered(..)) {
-                given_up += self.first_of_line(&snapshot, queue, is_short).await?;
-                continue;
-            }
-            let has_room = {
-                let fronts = self.diversions.fronts();
-                fronts.len() < FRONTS && !fronts.contains_key(&queue)
+            given_up += match queue {
+                QueueKey::Ordered(..) => self.first_of_line(&snapshot, queue, is_short).await?,
+                _ => self.front_of_queue(&snapshot, queue, now, is_short).await?,
             };
-            if has_room {
-                let one = Budget { count: 1, bytes: BATCH_BYTES };
-                let Unparked { jobs, unreadable } = self.shared.store.unpark(&self.hold.lease, queue, one).await?;
-                if unreadable > 0 {
-                    self.windows.unparked(queue, unreadable, None);
-                    continue;
-                }
-                // It still counts as the first of its queue: newcomers stay behind it, and the next turn begins with it.
-                self.windows.front(queue, jobs.first().map(|job| job.since));
-                self.diversions.fronts().extend(jobs.into_iter().map(|job| (queue, job)));
-                given_up += self.old_fronts(&snapshot, now, is_short).await;
-            }
         }
         Ok(given_up)
     }
 
-    /// Gives up the fronts that are too old.
-    async fn old_fronts(&self, snapshot: &Snapshot, now: Timestamp, is_short: &mut bool) -> usize {
-        let is_over = |(queue, job): (&QueueKey, &Job)| {
-            let over = self.kept_by(snapshot, *queue).over(&self.shared, job.since, now);
-            over.or_else(|| wait::deleted(&self.shared, tenant_of(&job.work))).map(|reason| (*queue, size(job), reason))
+    /// The front of a queue goes back to its place, or is given up. Returns whether it was.
+    async fn front_of_queue(
+        &self,
+        snapshot: &Snapshot,
+        queue: QueueKey,
+        now: Timestamp,
+        is_short: &mut bool,
+    ) -> Result<usize, StoreError> {
+        // Counted as it is looked at, if only until it is back.
+        let Some(_solo) = self.shared.solos.try_turn() else { return Ok(0) };
+        let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
+        let Unparked { jobs, unreadable } = self.shared.store.unpark(&self.hold.lease, queue, with_suspects(&grant)).await?;
+        let Some(job) = jobs.into_iter().next() else {
+            self.windows.unparked(queue, unreadable, None);
+            return Ok(0);
         };
-        let old: Vec<_> = self.diversions.fronts().iter().filter_map(is_over).collect();
-        let mut given_up = 0;
-        for (queue, bytes, reason) in old {
-            let Some(mut grant) = self.take(Class::Reclaimed, 1, bytes, is_short) else { continue };
-            let Some(job) = self.diversions.front_of(queue) else { continue };
-            self.windows.unparked(queue, 1, Some(job.since));
-            let mut item = item_of(job, Held::of(grant.split(bytes), None), Wait::Turn);
-            item.progress = self.worker.begun.progress(&self.shared, item.origin, &item.work).await;
-            self.worker.send(wait::given_up(&self.shared, item, reason)).await;
-            given_up += 1;
-        }
-        given_up
+        let over = self.kept_by(snapshot, queue).over(&self.shared, job.since, now);
+        let reason = over.or_else(|| wait::deleted(&self.shared, job.tenant()));
+        let (id, since, own) = (job.id, job.since, grant.split(job.size()));
+        drop(grant);
+        let mut item = item_of(job, Held::of(own, None), Wait::Turn);
+        let Some(reason) = reason else {
+            self.windows.front(queue, Some(since));
+            let (origin, event, tenant) = (item.origin, item.event(), tenant_of(&item.work));
+            let record = Record { origin, event, tenant, finished: false, deliveries: Vec::new() };
+            self.worker.send(Done { back: Some(PutBack::parked(id)), ..Done::new(record, Some(item.held)) }).await;
+            return Ok(0);
+        };
+        self.windows.unparked(queue, 1, Some(since));
+        item.progress = self.worker.begun.progress(&self.shared, item.origin, &item.work).await;
+        self.worker.send(wait::given_up(&self.shared, item, reason)).await;
+        Ok(1)
     }
 
     /// The first of a line goes back to its place, or is given up. Returns whether it was.
     async fn first_of_line(&self, snapshot: &Snapshot, queue: QueueKey, is_short: &mut bool) -> Result<usize, StoreError> {
+        let Some(_solo) = self.shared.solos.try_turn() else { return Ok(0) };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
-        let (jobs, lining) = self.unpark(queue, budget(&grant)).await?;
+        let (jobs, lining) = self.unpark(queue, with_suspects(&grant)).await?;
         drop(lining);
         let mut given_up = 0;
         for job in jobs {

@@ -224,7 +224,7 @@ fn part(
     let goes_on = !state.is_terminal() || matches!(state, DeliveryState::DeadLettered { .. });
     let job = goes_on.then(|| {
         let work = Work::Plan { event: Box::new(event.clone()), connection: Some(connection.id) };
-        Box::new(Job { id, attempts, spent, since, work, line })
+        Box::new(Job { id, attempts, spent, since, work, line, claims: 0 })
     });
     DeliveryRecord {
         id,

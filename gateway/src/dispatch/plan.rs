@@ -412,7 +412,7 @@ impl Planner<'_> {
 impl Past {
     /// The job that goes on from here.
     pub(super) fn job(self, id: DeliveryId, work: Work) -> Job {
-        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work, line: self.line }
+        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work, line: self.line, claims: 0 }
     }
 
     /// The same with one more attempt made.

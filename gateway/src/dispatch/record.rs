@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::budget::Grant;
+use super::claim::Solo;
 use super::output::Made;
 use super::owner::{Hold, LoseOnDrop};
 use super::standings::Dead;
@@ -49,12 +51,19 @@ pub(super) struct Held {
     pub(super) _made: Option<Made>,
     /// The ordered queue of the line that its work is the first of, and when it was due there.
     pub(super) line: Option<(QueueKey, Timestamp)>,
+    /// A suspect's turn.
+    pub(super) solo: Option<Solo>,
 }
 
 impl Held {
     /// For work that has made nothing.
     pub(super) fn of(grant: Grant, window: Option<Permit>) -> Self {
-        Self { _grant: grant, _window: window, _made: None, line: None }
+        Self { _grant: grant, _window: window, _made: None, line: None, solo: None }
+    }
+
+    /// Cancelled once the turn of a suspect is over, if it has one.
+    pub(super) fn over(&self) -> Option<CancellationToken> {
+        self.solo.as_ref().map(Solo::over)
     }
 }
 

@@ -194,8 +194,8 @@ fn id_of(item: &Item) -> DeliveryId {
 /// Moves a whole piece of work elsewhere, unattempted.
 pub(super) fn moved(item: Item, state: DeliveryState, at: Timestamp) -> Done {
     let id = id_of(&item);
-    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _, pass: _, line } = item;
-    let job = Job { id, attempts, spent, since, work, line };
+    let Item { origin, attempts, spent, since, work, held, progress: _, wait: _, pass: _, line, claims: _ } = item;
+    let job = Job { id, attempts, spent, since, work, line, claims: 0 };
     let (connection, destination, output) = match &job.work {
         Work::Attempt(delivery) => (Some(delivery.connection), Some(delivery.destination), delivery.output),
         Work::Plan { connection, .. } => (*connection, line.map(|line| line.destination), 0),

@@ -43,9 +43,15 @@ pub(super) struct Item {
     pub(super) pass: Pass,
     /// The line that it is the first of.
     pub(super) line: Option<Line>,
+    /// How often it was handed out, this time included.
+    pub(super) claims: u32,
 }
 
 impl Item {
+    pub(super) fn event(&self) -> EventId {
+        event_of(&self.work)
+    }
+
     /// The turn of its attempt that it left its destination's queue with.
     pub(super) fn turn(&self) -> Option<(DestinationId, Turn)> {
         let Pass::Turn(turn) = self.pass else { return None };
@@ -136,7 +142,7 @@ impl Worker {
             return self.send(moved(item, state, self.shared.clock.now())).await;
         }
         let unused = item.turn();
-        let Item { origin, attempts, spent, since, work, progress, held, wait, pass, line } = item;
+        let Item { origin, attempts, spent, since, work, progress, held, wait, pass, line, claims: _ } = item;
         let admitted = wait.is_for_destination();
         let fuelled = matches!(pass, Pass::Fuel { .. });
         let turn = unused.map(|(_, turn)| turn);
@@ -230,12 +236,12 @@ impl Records<'_> {
     }
 }
 
-/// The reason of an event that is given up because gateways that worked on it went away.
+/// The reason of work that is given up because gateways that worked on it went away.
 pub(super) fn crashed(claims: u32) -> Failure {
     Failure {
         party: Party::Gateway,
         code: "gateway_crashed".to_owned(),
-        detail: format!("{claims} gateways in a row took this event and none of them finished it"),
+        detail: format!("{claims} gateways in a row took this and none of them finished it"),
         retryable: false,
     }
 }

@@ -30,7 +30,7 @@
 //! | index | `s` shard, due, delivery | the schedule |
 //! | index | `q` shard, queue, n | a parked delivery |
 //! | index | `l` shard, queue, line, place, delivery; `h` shard, queue, line; `a` shard, queue, due, line | a place in a line; the first of it; which line is due first |
-//! | index | `x` shard, delivery | how often a job in a line was handed out |
+//! | index | `x` shard, delivery | how often a job was handed out |
 //! | index | `d` shard, tenant, time, delivery; `o` shard, time, delivery | dead letters, to list and to expire |
 //! | index | `g` shard | counts, epoch, bytes of history ([`rows::Ledger`]) |
 //! | index | `w` shard, lane | how far the lane is claimed |
@@ -60,8 +60,8 @@
 //! | record that puts work somewhere | 1, and the event's outcomes if it had any | outcome, request, 2 in the index |
 //! | record that changes a line | 2 and a scan for each line of the unit | 1 for each job, 4 for each line whose first job is another one |
 //! | put back | 1 and a scan for each line of the unit | 1 for each job, 4 for each line of which it changes when it is due |
-//! | record of a job | its event's outcomes, its place | outcome, and 3 removals if it is done |
-//! | due, unpark | a scan of the index, 2 for each job | none |
+//! | record of a job | its event's outcomes, its place | outcome, and 4 removals if it is done |
+//! | due, unpark | a scan of the index, 3 for each job | 1 for each job, in the journal before the answer, not fsynced |
 //! | heads | a scan of the index, 3 for each job | 1 for each job, in the journal before the answer, not fsynced |
 //! | event | 1 scan, 1 | none |
 //! | listing | 1 scan | none |
@@ -71,7 +71,7 @@
 //! | page of a table | 1 scan | none |
 //! | keeping, taking away a bookmark | 2 | 3 |
 //! | bookmarks, bookmark | 1 scan, 2 | none |
-//! | purge | [`purge`] says how many jobs, or rows of history, are looked at | 4 removals for each job, and as trim for each event |
+//! | purge | [`purge`] says how many jobs, or rows of history, are looked at | 5 removals for each job, and as trim for each event |
 //! | open | one look at each lane, keys of parked jobs, events in flight; of a shard with empty lanes all jobs but for their requests | none |
 
 mod bookmark;
@@ -369,12 +369,11 @@ impl Store for Embedded {
     }
 
     async fn reclaim(&self, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
-        let left = owner::left_behind(&self.shared, lease, held, budget)?;
-        if left.is_empty() {
+        if owner::left_behind(&*self.shared.cell(lease.shard).owned(lease)?, held, None).is_empty() {
             return Ok(Vec::new());
         }
-        let lease = lease.clone();
-        self.look(move |shared| owner::reclaim(shared, &lease, left, budget)).await
+        let (lease, held) = (lease.clone(), held.clone());
+        self.look(move |shared| owner::reclaim(shared, &lease, &held, budget)).await
     }
 
     async fn due(&self, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {

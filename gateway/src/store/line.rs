@@ -16,8 +16,6 @@ pub struct Line {
     pub place: Option<u64>,
     /// A parked job is not handed out before that; a scheduled one, not before its state's.
     pub due: Timestamp,
-    /// How often it has been handed out since it was put there, this time included. Said by the store; what goes there has none.
-    pub claims: u32,
 }
 
 impl Line {
@@ -26,7 +24,7 @@ impl Line {
 
     /// The end of a line for a job that is new to it.
     pub fn end(destination: DestinationId, key: u128, due: Timestamp) -> Self {
-        Self { destination, key, place: None, due, claims: 0 }
+        Self { destination, key, place: None, due }
     }
 
     /// The place of an output in the number that an engine gave its event, or in the place that the event had.
@@ -36,15 +34,22 @@ impl Line {
     }
 }
 
-/// The first job of a line that goes back to its place as it is ([`Store::put_back`](super::Store::put_back)).
+/// A job that goes back to its place as it is ([`Store::put_back`](super::Store::put_back)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PutBack {
     /// The job.
     pub id: DeliveryId,
-    /// When it was due, as it was handed out.
+    /// When it was due in its line, as it was handed out. A queue has no such times.
     pub from: Timestamp,
-    /// When it is due again: later than that.
+    /// When it is due in its line again: later than that.
     pub due: Timestamp,
+}
+
+impl PutBack {
+    /// For a job that was parked.
+    pub fn parked(id: DeliveryId) -> Self {
+        Self { id, from: Timestamp(0), due: Timestamp(0) }
+    }
 }
 
 /// What [`Store::unpark`](super::Store::unpark) hands out.

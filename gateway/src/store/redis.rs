@@ -16,7 +16,7 @@
 //! | `{ns:S}:tok` | string | the token alone, which claims watch |
 //! | `{ns:S}:h:<bucket>` | list | history: packed outcomes of the events whose ids were made in the same 32 ms |
 //! | `{ns:S}:hb`, `{ns:S}:hs` | ZSET, number | the buckets; bytes of history |
-//! | `{ns:S}:j` | hash | every job: its place, its size, itself |
+//! | `{ns:S}:j` | hash | every job: its place, and how often it was put back there when its owner had gone away; its size, itself |
 //! | `{ns:S}:rt`, `{ns:S}:tr` | ZSET | scheduled jobs by due time; those that are taken |
 //! | `{ns:S}:q:<queue>`, `{ns:S}:tq` | ZSET | parked jobs by sequence; those that are taken |
 //! | `{ns:S}:l:<queue>:<line>` | ZSET | the jobs of a line of an ordered queue, in order, the one that is taken too; `q:<queue>` holds the queue's lines that have nothing taken, by when their first is due |
@@ -38,7 +38,7 @@
 //!
 //! # Costs, in round trips
 //! accept 1 (cluster: one for each shard in the batch) · spend 1 (cluster: the same) · present 1 · acquire 4, a take-over from another node 3 more · renew, release, claim,
-//! record, due, unpark, heads, put back, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 2 for each 256 that it takes, 1 for their progress, 1 after a claim without an answer ·
+//! record, due, unpark, heads, put back, next due, queues 1 · reclaim 1 for each lane and each 1000 pending, 1 for each 256 that it reads, 1 for their progress, 1 for each 256 of a lane that are as often claimed, 1 after a claim without an answer ·
 //! table, page of a table, use of tables 1 · a step of dropping tables 1 · bookmark 2, everything else of bookmarks 1 ·
 //! trim 3, and 2 for each bucket that it touches · purge 2, and 3 to 4 for each bucket that it touches · look-up of an event 2 (unfinished: the search for its body takes 1 for each
 //! 256 entries of its lane around its time) · listing of events 1 for each 64 members of the index, and 1 for each bucket that the page touches (a bucket holds what
@@ -357,6 +357,9 @@ impl Inner {
         if fault.is("FENCED") {
             self.uninstall(hold.shard, &hold.token);
             return StoreError::Fenced(hold.shard);
+        }
+        if fault.is("SUSPECT") {
+            return StoreError::Suspect(hold.shard);
         }
         fault.into_store()
     }

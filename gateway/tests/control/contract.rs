@@ -48,13 +48,13 @@ pub(crate) async fn happen(world: &World, tenant: &Tenant) -> Happened {
     world.store.accept(vec![acceptance(first.clone())]).await.unwrap();
     let ttl = std::time::Duration::from_secs(60);
     let lease = world.store.acquire(home.shard, "test", ttl).await.unwrap().unwrap();
-    let claimed = world.store.claim(&lease, Lane::Normal, Budget { count: 10, bytes: 1 << 20 }).await.unwrap().remove(0);
+    let claimed = world.store.claim(&lease, Lane::Normal, Budget::new(10, 1 << 20)).await.unwrap().remove(0);
     let connection: ConnectionId = tenant.connection.parse().unwrap();
     let destination: DestinationId = tenant.destination.parse().unwrap();
     let id = DeliveryId::derive(first.id, connection, 0);
     let failure = Failure { party: Party::Destination, code: "status".into(), detail: "it answered 500".into(), retryable: true };
     let work = Work::Plan { event: Box::new(first.clone()), connection: Some(connection) };
-    let job = Job { id, attempts: 1, spent: 1, since: now, work, line: None };
+    let job = Job { id, attempts: 1, spent: 1, since: now, work, line: None, claims: 0 };
     let record = DeliveryRecord {
         id,
         connection: Some(connection),

@@ -63,7 +63,7 @@ async fn a_deleted_tenant_is_closed_at_once_and_gone_when_nothing_is_left_of_it(
     let (stop, control) = (CancellationToken::new(), Arc::clone(&world.control));
     let running = tokio::spawn(refresh::run(control, |_| {}, stop.clone()));
     // The owner records what is queued; here that is the test.
-    let budget = tidegate::store::Budget { count: 10, bytes: 1 << 20 };
+    let budget = tidegate::store::Budget::new(10, 1 << 20);
     let mut claimed = store.claim(&lease, tidegate::event::Lane::Normal, budget).await.unwrap();
     claimed.extend(store.reclaim(&lease, &claimed.iter().map(|claimed| claimed.ticket).collect(), budget).await.unwrap());
     let records: Vec<_> = claimed

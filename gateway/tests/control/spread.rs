@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{OPERATOR, Tenant, World, problem};
 
 const SOON: Duration = Duration::from_secs(20);
-const ALL: Budget = Budget { count: 100, bytes: 1 << 20 };
+const ALL: Budget = Budget::new(100, 1 << 20);
 
 fn shards(number: u16) -> Value {
     json!({"plan": {"shards": number}})
@@ -146,7 +146,7 @@ impl<'a> Spread<'a> {
             state,
             attempts: Vec::new(),
             runs: Vec::new(),
-            job: Some(Box::new(Job { id, attempts: 0, spent: 0, since: at, work, line: None })),
+            job: Some(Box::new(Job { id, attempts: 0, spent: 0, since: at, work, line: None, claims: 0 })),
         };
         let origin = Origin::Entry(claimed.ticket);
         let record = Record { origin, event, tenant, finished: true, deliveries: vec![row] };

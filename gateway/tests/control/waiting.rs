@@ -74,7 +74,7 @@ impl<'a> Queued<'a> {
         let id = DeliveryId::derive(self.event.id, self.tenant.connection.parse().unwrap(), 0);
         let work = Work::Plan { event: Box::new(self.event.clone()), connection: Some(self.tenant.connection.parse().unwrap()) };
         let spent = attempts.len() as u32;
-        let job = Job { id, attempts: spent, spent, since: self.event.accepted_at, work, line: None };
+        let job = Job { id, attempts: spent, spent, since: self.event.accepted_at, work, line: None, claims: 0 };
         let row = DeliveryRecord {
             id,
             connection: Some(self.tenant.connection.parse().unwrap()),
@@ -91,7 +91,7 @@ impl<'a> Queued<'a> {
     }
 }
 
-const BUDGET: Budget = Budget { count: 10, bytes: 1 << 20 };
+const BUDGET: Budget = Budget::new(10, 1 << 20);
 
 /// An event that is claimed and parked for its tenant's window.
 async fn parked<'a>(world: &'a World, tenant: &'a Tenant) -> (Queued<'a>, Lease, QueueKey) {

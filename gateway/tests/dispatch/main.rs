@@ -4,6 +4,7 @@
 
 mod batch;
 mod circuit;
+mod crashes;
 #[path = "../plugin/guest.rs"]
 #[allow(dead_code, reason = "the plugins' own tests need more of it")]
 mod guest;
@@ -29,7 +30,7 @@ use tidegate_test_support::http::{Answer, Receiver};
 use tokio::runtime::Handle;
 use world::{LEASE, SHARD, SOON, World, fan_out, is_delivered};
 
-const ALL: Budget = Budget { count: 100, bytes: 1 << 20 };
+const ALL: Budget = Budget::new(100, 1 << 20);
 
 #[tokio::test]
 async fn a_failing_destination_is_tried_again_and_its_sibling_never_feels_it() {
@@ -257,7 +258,7 @@ async fn a_replay_is_no_delivery_latency() {
     let first = DeliveryId::replay(JobId(1), id, connection);
     let work = Work::Plan { event: Box::new(event), connection: Some(connection) };
     let now = world.clock.now();
-    let job = Job { id: first, attempts: 0, spent: 0, since: now, work, line: None };
+    let job = Job { id: first, attempts: 0, spent: 0, since: now, work, line: None, claims: 0 };
     assert_eq!(world.store.add(world.home("t"), &[job], now).await.unwrap(), 1);
     world.settled("t", id, |summary| is_delivered(summary) && summary.deliveries.len() == 2).await;
     assert_eq!((receiver.count(), node.total("tidegate_delivery_latency_seconds_count")), (2, 1.0));

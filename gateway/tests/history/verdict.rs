@@ -110,7 +110,7 @@ impl Facts {
         );
         match state {
             "delivered" => must!(rounds.is_delivered, "no attempt of it was taken"),
-            "dead_lettered" if !whole && code != "unknown_connection" => {
+            "dead_lettered" if !whole && !["unknown_connection", "gateway_crashed"].contains(&code) => {
                 must!(rounds.ended && !rounds.is_delivered, "it has attempts left");
             }
             _ => must!(!rounds.is_delivered, "it is delivered"),
@@ -128,7 +128,7 @@ impl Facts {
             "gone" => last.is_some_and(|status| *status == 410),
             "unknown_connection" => link.is_some_and(|link| link.gone.is_some()),
             "unknown_source" => whole && self.gone_sources.contains(&sent.source),
-            "gateway_crashed" => whole && self.ended >= 4,
+            "gateway_crashed" => self.ended >= 4,
             _ => false,
         };
         must!(is_it, "nothing gave it up with `{code}`");

@@ -50,6 +50,7 @@ macro_rules! contract_suite {
                 a_reclaim_keeps_to_the_budget
                 claims_are_counted_across_owners
                 a_suspect_is_reclaimed_by_itself
+                a_suspect_is_left_and_not_counted_until_somebody_takes_it
                 progress_comes_back
             }
             ownership {
@@ -74,6 +75,9 @@ macro_rules! contract_suite {
                 a_failed_job_is_scheduled_again
                 keeps_to_the_budget
                 jobs_come_back_byte_exact
+                hand_outs_are_counted_until_one_is_recorded
+                a_suspect_is_handed_out_by_itself
+                a_suspect_is_left_and_not_counted_until_somebody_takes_it
             }
             parking {
                 jobs_come_in_order_of_parking
@@ -83,6 +87,10 @@ macro_rules! contract_suite {
                 what_is_parked_again_goes_behind
                 keeps_to_the_budget
                 a_plan_is_parked_with_its_event
+                hand_outs_are_counted_until_one_is_recorded
+                a_suspect_is_handed_out_by_itself
+                a_suspect_is_left_and_not_counted_until_somebody_takes_it
+                what_is_put_back_stands_where_it_stood
             }
             lines {
                 only_the_first_of_each_line_is_handed_out
@@ -93,6 +101,7 @@ macro_rules! contract_suite {
                 lines_outlive_a_restart_and_a_crash
                 hand_outs_of_a_line_are_counted_until_it_is_recorded
                 a_suspect_of_a_line_is_handed_out_by_itself
+                a_suspect_is_left_and_not_counted_until_somebody_takes_it
                 lines_keep_to_the_budget_the_longest_due_first
                 a_dead_letter_stands_in_no_line
             }

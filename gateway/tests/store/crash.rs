@@ -187,7 +187,7 @@ async fn work(options: Options) {
     let lease = store.acquire(SHARD, NODE, TTL).await.unwrap().unwrap();
     let signal = store.signal(SHARD);
     loop {
-        let claimed = store.claim(&lease, Lane::Normal, Budget { count: 16, bytes: 1 << 20 }).await.unwrap();
+        let claimed = store.claim(&lease, Lane::Normal, Budget::new(16, 1 << 20)).await.unwrap();
         if claimed.is_empty() {
             signal.notified().await;
             continue;
@@ -275,7 +275,7 @@ async fn kill_and_compare(test: &str, durability: Durability) {
         assert!(*claims > 1 || !said.claimed.contains(&event.id), "{} was claimed before, and that is forgotten", event.id);
     }
     let far = Clock::system().now().after(TTL * 100);
-    let jobs = store.due(&lease, far, Budget { count: 1 << 20, bytes: 1 << 30 }).await.unwrap();
+    let jobs = store.due(&lease, far, Budget::new(1 << 20, 1 << 30)).await.unwrap();
     let bytes = queued.iter().map(|entry| entry.event.request.size()).chain(jobs.iter().map(|job| job.size()));
     assert_eq!(counted, bytes.sum::<usize>() as u64, "what is counted as queued is what is there");
     let scheduled: BTreeSet<_> = jobs.iter().map(|job| job.event()).collect();
@@ -299,7 +299,7 @@ async fn kill_and_compare(test: &str, durability: Durability) {
 
 /// Every unfinished entry of the normal lane.
 async fn drain(store: &Embedded, lease: &Lease) -> Vec<Claimed> {
-    let budget = Budget { count: 1 << 20, bytes: 1 << 30 };
+    let budget = Budget::new(1 << 20, 1 << 30);
     let mut entries = store.reclaim(lease, &HashSet::new(), budget).await.unwrap();
     entries.extend(store.claim(lease, Lane::Normal, budget).await.unwrap());
     entries

@@ -180,6 +180,29 @@ async fn expired_keys_are_swept_in_bounded_steps() {
     assert_eq!((of(b'm'), of(b'k'), of(b'e')), (2, 0, 2));
 }
 
+/// An entry that can't be read was all that a look with little room saw, and what stood behind it was in nobody's hands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_behind_an_unreadable_entry_is_reclaimed() {
+    let mut fixture = OnDisk::start().await;
+    let events = [1, 2].map(|number| event(number, TENANT, START, "body".into()));
+    fixture.store().accept(events.iter().map(acceptance).collect()).await.unwrap();
+    let lease = fixture.store().acquire(SHARD, "a", fixture.span()).await.unwrap().unwrap();
+    assert_eq!(fixture.store().claim(&lease, Lane::Normal, ALL).await.unwrap().len(), 2);
+    close(fixture.store.take().unwrap()).await;
+    {
+        let db = fjall::Database::builder(fixture.dir.path()).open().unwrap();
+        let log = db.keyspace("log", fjall::KeyspaceCreateOptions::default).unwrap();
+        let first = log.iter().next().unwrap().key().unwrap();
+        log.insert(first, [FORMAT + 1, 9, 9]).unwrap();
+    }
+    let store = Embedded::open(fixture.options()).unwrap();
+    let lease = store.acquire(SHARD, "a", fixture.span()).await.unwrap().unwrap();
+    let found =
+        store.reclaim(&lease, &std::collections::HashSet::new(), tidegate::store::Budget { count: 1, ..ALL }).await.unwrap();
+    assert_eq!(claimed_ids(&found), [events[1].id]);
+    close(store.into()).await;
+}
+
 /// What was finished, delivered and trimmed leaves nothing behind in the index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_settled_store_holds_no_stray_keys() {

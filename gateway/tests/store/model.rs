@@ -14,8 +14,8 @@ use tidegate::event::{Attempt, DeliveryId, Event, EventId, Failure, Lane, Plugin
 use tidegate::store::{
     Acceptance, Accepted, Bookmark, BookmarkHead, BookmarkLimits, BookmarkName, Bookmarked, Budget, Burial, Claimed, ConfigChange,
     DeadLetter, DeliveryRecord, DeliveryState, Depth, EventHistory, EventSummary, Heads, Home, Job, LaneDepth, Lease, Line,
-    MAX_PAGE, Once, Origin, Page, PageRequest, Purged, PutBack, QueueKey, Record, Retention, SUSPECT, Store, StoreError, Table,
-    TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed, Unparked, Work,
+    MAX_PAGE, Once, Origin, Page, PageRequest, Purged, PutBack, QueueKey, Record, Retention, SUSPECT, Store, StoreError, Suspects,
+    Table, TableEntry, TableKey, TableOp, TablePage, TableResult, TableUse, Ticket, Trimmed, Unparked, Work,
 };
 use tokio::sync::Notify;
 
@@ -164,23 +164,26 @@ impl State {
 
 impl Sharded {
     /// Hands out the jobs of `ids` while the budget lasts.
-    fn take(&mut self, ids: Vec<DeliveryId>, budget: Budget) -> Vec<Job> {
+    fn take(&mut self, shard: Shard, ids: Vec<DeliveryId>, budget: Budget) -> Result<Vec<Job>, StoreError> {
         let mut left = Left::of(budget);
         let mut jobs = Vec::new();
         for id in ids {
             let waiting = self.jobs.get_mut(&id).unwrap();
-            let is_suspect = matches!(waiting.place, Place::Lined { .. }) && waiting.claims + 1 >= SUSPECT;
+            let is_suspect = waiting.claims + 1 >= SUSPECT;
+            if is_suspect && jobs.is_empty() && budget.suspects == Suspects::Left {
+                return Err(StoreError::Suspect(shard));
+            }
             if (is_suspect && !jobs.is_empty()) || !left.takes(waiting.job.size()) {
                 break;
             }
             waiting.taken = true;
             waiting.claims += 1;
-            jobs.push(waiting.job.clone());
+            jobs.push(Job { claims: waiting.claims, ..waiting.job.clone() });
             if is_suspect {
                 break;
             }
         }
-        jobs
+        Ok(jobs)
     }
 
     /// Whether the record's origin is in the owner's hands and the record is new.
@@ -244,7 +247,7 @@ impl Sharded {
             }
             _ => return,
         };
-        let job = Job { line: None, ..Job::clone(delivery.job.as_ref().unwrap()) };
+        let job = Job { line: None, claims: 0, ..Job::clone(delivery.job.as_ref().unwrap()) };
         self.jobs.insert(job.id, Waiting { job, place, taken: false, claims: 0 });
     }
 
@@ -399,6 +402,9 @@ impl Store for Model {
         for (ticket, entry) in entries.iter_mut().filter(|(ticket, entry)| entry.claims > 0 && !held.contains(ticket)) {
             let event = events[&entry.event].event.clone();
             let is_suspect = entry.claims + 1 >= SUSPECT;
+            if is_suspect && claimed.is_empty() && budget.suspects == Suspects::Left {
+                return Err(StoreError::Suspect(lease.shard));
+            }
             if (is_suspect && !claimed.is_empty()) || !left.takes(event.request.size()) {
                 break;
             }
@@ -423,7 +429,7 @@ impl Store for Model {
             })
             .collect();
         ids.sort();
-        Ok(sharded.take(ids.into_iter().map(|(_, id)| id).collect(), budget))
+        sharded.take(lease.shard, ids.into_iter().map(|(_, id)| id).collect(), budget)
     }
 
     async fn next_due(&self, lease: &Lease) -> Result<Option<Timestamp>, StoreError> {
@@ -458,7 +464,8 @@ impl Store for Model {
             })
             .collect();
         ids.sort();
-        Ok(Unparked { jobs: sharded.take(ids.into_iter().map(|(_, id)| id).collect(), budget), unreadable: 0 })
+        let jobs = sharded.take(lease.shard, ids.into_iter().map(|(_, id)| id).collect(), budget)?;
+        Ok(Unparked { jobs, unreadable: 0 })
     }
 
     async fn heads(&self, lease: &Lease, queue: QueueKey, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
@@ -477,11 +484,10 @@ impl Store for Model {
         let mut fronts: Vec<_> = free.map(|(_, due, id)| (due, id)).collect();
         fronts.sort_by_key(|(due, _)| *due);
         let ready = fronts.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect();
-        let mut jobs = sharded.take(ready, budget);
+        let mut jobs = sharded.take(lease.shard, ready, budget)?;
         for job in &mut jobs {
-            let Waiting { place, claims, .. } = &sharded.jobs[&job.id];
-            if let Place::Lined { line, due, number, .. } = *place {
-                job.line = Some(Line { place: Some(number.0), due, claims: *claims, ..line });
+            if let Place::Lined { line, due, number, .. } = sharded.jobs[&job.id].place {
+                job.line = Some(Line { place: Some(number.0), due, ..line });
             }
         }
         let next = fronts.get(jobs.len()).map(|(due, _)| *due);
@@ -493,12 +499,12 @@ impl Store for Model {
         let sharded = state.owned(lease)?;
         for job in jobs {
             let Some(waiting) = sharded.jobs.get_mut(&job.id).filter(|waiting| waiting.taken) else { continue };
-            if let Place::Lined { due, .. } = &mut waiting.place
-                && *due == job.from
-            {
-                *due = job.due;
-                (waiting.taken, waiting.claims) = (false, 0);
+            match &mut waiting.place {
+                Place::Lined { due, .. } if *due == job.from => *due = job.due,
+                Place::Parked(..) => {}
+                _ => continue,
             }
+            (waiting.taken, waiting.claims) = (false, 0);
         }
         Ok(())
     }

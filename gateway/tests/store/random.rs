@@ -155,7 +155,7 @@ impl Trial {
 
     fn budget(&mut self) -> Budget {
         let bytes = if self.dice.chance(30) { 300 + self.dice.index(3000) } else { 1 << 20 };
-        Budget { count: 1 + self.dice.index(6), bytes }
+        Budget::new(1 + self.dice.index(6), bytes)
     }
 
     async fn step(&mut self) {
@@ -197,7 +197,7 @@ impl Trial {
         let home = home(event.tenant);
         let id = DeliveryId::replay(JobId(self.dice.roll(2).into()), event.id, ConnectionId(2));
         let work = Work::Plan { event: Box::new(event), connection: Some(ConnectionId(2)) };
-        let jobs = [Job { id, attempts: 0, spent: 0, since: now, work, line: None }];
+        let jobs = [Job { id, attempts: 0, spent: 0, since: now, work, line: None, claims: 0 }];
         let real = self.store().add(home, &jobs, now).await.unwrap();
         assert_eq!(real, self.model.add(home, &jobs, now).await.unwrap(), "{}", self.context);
     }
@@ -276,7 +276,7 @@ impl Trial {
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().claim(&real, lane, budget).await.unwrap();
         self.is_legal(&real.iter().map(|claimed| claimed.event.request.size()).collect::<Vec<_>>(), budget);
-        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        let follow = Budget::new(real.len().max(1), usize::MAX);
         let model = self.model.claim(&model, lane, follow).await.unwrap();
         self.take_in(shard, real, model);
     }
@@ -298,7 +298,7 @@ impl Trial {
             assert!(got.iter().map(|claimed| &claimed.event.id).eq(wanted.into_iter().take(got.len())), "{}", self.context);
         }
         let model_held = open.iter().filter(|event| !found.contains(event)).map(|event| self.tickets[event].1).collect();
-        let mut model = self.model.reclaim(&model, &model_held, Budget { count: usize::MAX, bytes: usize::MAX }).await.unwrap();
+        let mut model = self.model.reclaim(&model, &model_held, Budget::new(usize::MAX, usize::MAX)).await.unwrap();
         let mut real = real;
         real.sort_by_key(|claimed| claimed.event.id);
         model.sort_by_key(|claimed| claimed.event.id);
@@ -328,7 +328,8 @@ impl Trial {
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().due(&real, now, budget).await.unwrap();
         self.is_legal(&real.iter().map(Job::size).collect::<Vec<_>>(), budget);
-        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        self.comes_alone(&real);
+        let follow = Budget::new(real.len().max(1), usize::MAX);
         assert_eq!(real, self.model.due(&model, now, follow).await.unwrap(), "{}", self.context);
         self.jobs.extend(real.into_iter().map(|job| (shard, job)));
     }
@@ -339,9 +340,12 @@ impl Trial {
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().unpark(&real, queue, budget).await.unwrap().jobs;
         self.is_legal(&real.iter().map(Job::size).collect::<Vec<_>>(), budget);
-        let follow = Budget { count: real.len().max(1), bytes: usize::MAX };
+        self.comes_alone(&real);
+        let follow = Budget::new(real.len().max(1), usize::MAX);
         assert_eq!(real, self.model.unpark(&model, queue, follow).await.unwrap().jobs, "{}", self.context);
-        self.jobs.extend(real.into_iter().map(|job| (shard, job)));
+        let (back, kept): (Vec<_>, Vec<_>) = real.into_iter().partition(|_| self.dice.chance(20));
+        self.jobs.extend(kept.into_iter().map(|job| (shard, job)));
+        self.give_back(shard, &back.iter().map(|job| PutBack::parked(job.id)).collect::<Vec<_>>()).await;
     }
 
     async fn heads(&mut self, shard: Shard) {
@@ -352,9 +356,8 @@ impl Trial {
         let Leases { real, model, .. } = self.leases[&shard].clone();
         let real = self.store().heads(&real, queue, now, budget).await.unwrap();
         self.is_legal(&real.jobs.iter().map(Job::size).collect::<Vec<_>>(), budget);
-        let is_suspect = |job: &Job| job.line.is_some_and(|line| line.claims >= SUSPECT);
-        assert!(real.jobs.len() < 2 || !real.jobs.iter().any(is_suspect), "{}", self.context);
-        let follow = Budget { count: real.jobs.len().max(1), bytes: usize::MAX };
+        self.comes_alone(&real.jobs);
+        let follow = Budget::new(real.jobs.len().max(1), usize::MAX);
         let model = self.model.heads(&model, queue, now, follow).await.unwrap();
         let without_place = |job: &Job| Job { line: job.line.map(|line| Line { place: None, ..line }), ..job.clone() };
         let (left, right): (Vec<_>, Vec<_>) =
@@ -368,6 +371,10 @@ impl Trial {
         if self.dice.chance(40) {
             self.put_back(shard).await;
         }
+    }
+
+    fn comes_alone(&self, jobs: &[Job]) {
+        assert!(jobs.len() < 2 || jobs.iter().all(|job| job.claims < SUSPECT), "{}", self.context);
     }
 
     /// Some of what is in hand goes back to its lines, sometimes twice.
@@ -384,10 +391,14 @@ impl Trial {
             }
         }
         self.jobs.retain(|(of, job)| *of != shard || !back.iter().any(|back| back.id == job.id));
+        self.give_back(shard, &back).await;
+    }
+
+    async fn give_back(&mut self, shard: Shard, back: &[PutBack]) {
         let Leases { real, model, .. } = self.leases[&shard].clone();
         for _ in 0..1 + self.dice.index(2) {
-            self.store().put_back(&real, &back).await.unwrap();
-            self.model.put_back(&model, &back).await.unwrap();
+            self.store().put_back(&real, back).await.unwrap();
+            self.model.put_back(&model, back).await.unwrap();
         }
     }
 

@@ -211,7 +211,7 @@ async fn fill(store: &dyn Store) -> Filled {
     store.accept(vec![another]).await.unwrap();
 
     let lease = store.acquire(SHARD, "a", SPAN).await.unwrap().unwrap();
-    let claimed = store.claim(&lease, Lane::Normal, Budget { count: 18, bytes: 1 << 20 }).await.unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, Budget::new(18, 1 << 20)).await.unwrap();
     assert_eq!(claimed.len(), 18);
     let mut records = vec![
         finish(&claimed[0], vec![DeliveryRecord { runs: vec![run(1)], ..delivered(&events[0], 0) }]),
@@ -239,7 +239,7 @@ async fn fill(store: &dyn Store) -> Filled {
         store.record(&lease, &[record]).await.unwrap();
     }
     // Left in somebody's hands: an entry, a job that was due, one that was parked.
-    store.unpark(&lease, DESTINATION_QUEUE, Budget { count: 1, bytes: 1 << 20 }).await.unwrap();
+    store.unpark(&lease, DESTINATION_QUEUE, Budget::new(1, 1 << 20)).await.unwrap();
     store.due(&lease, now.after(2 * SPAN), ALL).await.unwrap();
     Filled { events, other, now, answers }
 }
@@ -363,6 +363,7 @@ async fn hand_out(store: &dyn Store, now: Timestamp) -> Handed {
     let [held, low, claimed] = [(); 3].map(|()| lanes.pop().unwrap());
     let ids = |entries: Vec<(EventId, u32)>| entries.into_iter().map(|(id, _)| id).collect();
     let due = store.due(&lease, now.after(2 * SPAN), ALL).await.unwrap();
+    let due = due.into_iter().map(|job| Job { claims: 0, ..job }).collect();
     let mut queues = Vec::new();
     for (queue, count) in store.queues(&lease).await.unwrap() {
         if queue == ORDERED {

@@ -12,7 +12,7 @@ use tidegate::event::{
 use tidegate::ingest::verify::Verifier;
 use tidegate::store::{
     Acceptance, Accepted, Budget, Claimed, DeadLetter, Dedup, DeliveryRecord, DeliveryState, Depth, EventHistory, EventSummary,
-    Home, Job, Lease, Origin, PageRequest, QueueKey, Record, Store, StoreError, Work,
+    Home, Job, Lease, Origin, PageRequest, QueueKey, Record, Store, StoreError, Suspects, Work,
 };
 
 use crate::fixture::Fixture;
@@ -22,7 +22,9 @@ pub(crate) const OTHER_SHARD: Shard = Shard(4);
 pub(crate) const TENANT: TenantId = TenantId(0xa);
 pub(crate) const OTHER_TENANT: TenantId = TenantId(0xb);
 pub(crate) const HOME: Home = Home { tenant: TENANT, shard: SHARD };
-pub(crate) const ALL: Budget = Budget { count: 1000, bytes: 64 << 20 };
+pub(crate) const ALL: Budget = Budget::new(1000, 64 << 20);
+/// The same without a suspect.
+pub(crate) const NO_SUSPECTS: Budget = Budget { suspects: Suspects::Left, ..ALL };
 pub(crate) const TENANT_QUEUE: QueueKey = QueueKey::Tenant(TENANT);
 pub(crate) const DESTINATION_QUEUE: QueueKey = QueueKey::Destination(TENANT, DestinationId(0xd));
 
@@ -112,12 +114,14 @@ impl World {
         claimed.event
     }
 
+    /// What is due, as it was scheduled.
     pub(crate) async fn due(&self, lease: &Lease, now: Timestamp) -> Vec<Job> {
-        self.store().due(lease, now, ALL).await.unwrap()
+        uncounted(self.store().due(lease, now, ALL).await.unwrap())
     }
 
+    /// What stands in a queue, as it was parked.
     pub(crate) async fn unpark(&self, lease: &Lease, queue: QueueKey) -> Vec<Job> {
-        self.store().unpark(lease, queue, ALL).await.unwrap().jobs
+        uncounted(self.store().unpark(lease, queue, ALL).await.unwrap().jobs)
     }
 
     pub(crate) async fn history(&self, id: EventId) -> EventHistory {
@@ -226,7 +230,7 @@ pub(crate) fn job(event: &Event, output: u32, attempts: u32) -> Job {
         trace: event.trace,
     };
     let work = Work::Attempt(Box::new(delivery));
-    Job { id: delivery_id(event, output), attempts, spent: attempts, since: event.accepted_at, work, line: None }
+    Job { id: delivery_id(event, output), attempts, spent: attempts, since: event.accepted_at, work, line: None, claims: 0 }
 }
 
 /// A plan of the event on all its connections, as it is parked before planning.
@@ -238,6 +242,7 @@ pub(crate) fn plan(event: &Event) -> Job {
         since: event.accepted_at,
         work: Work::Plan { event: Box::new(event.clone()), connection: None },
         line: None,
+        claims: 0,
     }
 }
 
@@ -332,6 +337,15 @@ pub(crate) fn claimed_ids(claimed: &[Claimed]) -> Vec<EventId> {
     claimed.iter().map(|claimed| claimed.event.id).collect()
 }
 
+fn uncounted(jobs: Vec<Job>) -> Vec<Job> {
+    jobs.into_iter().map(|job| Job { claims: 0, ..job }).collect()
+}
+
+/// Which events' jobs were handed out, and how often each by now.
+pub(crate) fn counts_of(jobs: &[Job]) -> Vec<(EventId, u32)> {
+    jobs.iter().map(|job| (job.event(), job.claims)).collect()
+}
+
 pub(crate) fn job_events(jobs: &[Job]) -> Vec<EventId> {
     jobs.iter().map(Job::event).collect()
 }
@@ -339,6 +353,10 @@ pub(crate) fn job_events(jobs: &[Job]) -> Vec<EventId> {
 /// What a listing shows of the queue: nothing. The key of a parked state is not kept in history.
 pub(crate) fn shown_parked(reason: &str) -> DeliveryState {
     DeliveryState::Parked { reason: reason.into(), queue: None }
+}
+
+pub(crate) fn is_suspect<T>(result: Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Suspect(SHARD)))
 }
 
 pub(crate) fn is_fenced<T>(result: Result<T, StoreError>) -> bool {

@@ -143,7 +143,7 @@ fn store_problem(error: &StoreError, detail: String) -> Problem {
     tracing::warn!(error = %detail, "the store did not do what a request needed");
     match error {
         StoreError::Full(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store_full", detail).retry_after(30),
-        StoreError::Unavailable(_) | StoreError::Fenced(_) | StoreError::Conflict(_) => {
+        StoreError::Unavailable(_) | StoreError::Fenced(_) | StoreError::Suspect(_) | StoreError::Conflict(_) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail).retry_after(1)
         }
         StoreError::Refused(_) | StoreError::Damaged(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "store_refused", detail),

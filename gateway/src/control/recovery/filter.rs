@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn letter(work: Work, last: Option<Attempt>) -> DeadLetter {
-        let job = Job { id: DeliveryId(1), attempts: 2, spent: 2, since: Timestamp(0), work, line: None };
+        let job = Job { id: DeliveryId(1), attempts: 2, spent: 2, since: Timestamp(0), work, line: None, claims: 0 };
         DeadLetter { job, at: Timestamp(1000), reason: failure(Party::Destination, "attempts_exhausted"), last }
     }
 

@@ -12,13 +12,8 @@ use crate::store::{Budget, Heads, Job, QueueKey, StoreError, Unparked};
 pub(in crate::dispatch) type Lining<'a> = MutexGuard<'a, ()>;
 
 impl ShardLoop {
-    /// Jobs out of a queue, with its front alone if that is in hand. Until the guard is dropped nothing that came later begins.
+    /// Jobs out of a queue. Until the guard is dropped nothing that came later begins.
     pub(in crate::dispatch) async fn unpark(&self, queue: QueueKey, budget: Budget) -> Result<(Vec<Job>, Lining<'_>), StoreError> {
-        if let Some(front) = self.diversions.front_of(queue) {
-            let lining = self.lining.lock().await;
-            self.windows.unparked(queue, 1, Some(front.since));
-            return Ok((vec![front], lining));
-        }
         let (store, lease) = (&self.shared.store, &self.hold.lease);
         let (Heads { jobs, next, unreadable }, now) = if let QueueKey::Ordered(..) = queue {
             let now = self.shared.clock.now();

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{
-    BATCH, BATCH_BYTES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, ShardLoop, THROTTLED, TICK, budget,
-    class_of, is_held, is_over, item_of, limit, size, wait_of,
+    BATCH, BATCH_BYTES, CRASHES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, ShardLoop, THROTTLED, TICK,
+    budget, class_of, is_held, is_over, item_of, limit, size, wait_of, with_suspects,
 };
 use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Diverted, Percent};
@@ -139,13 +139,32 @@ impl Older {
         let Some(mut grant) = of.take(Class::Normal, BATCH, BATCH_BYTES, &mut self.throttled) else { return Ok(0) };
         self.scheduled_at = Some(monotonic());
         of.table.next_due.store(NEVER, Ordering::Release);
-        let jobs = of.shared.store.due(&of.hold.lease, now, budget(&grant)).await?;
-        let next = of.shared.store.next_due(&of.hold.lease).await?;
+        let (store, lease) = (&of.shared.store, &of.hold.lease);
+        let mut solo = None;
+        let jobs = match store.due(lease, now, budget(&grant)).await {
+            Err(StoreError::Suspect(_)) => {
+                drop(grant);
+                solo = Some(of.shared.solos.turn().await);
+                let Some(again) = of.take(Class::Normal, BATCH, BATCH_BYTES, &mut self.throttled) else {
+                    of.table.schedule(now);
+                    return Ok(0);
+                };
+                grant = again;
+                store.due(lease, now, with_suspects(&grant)).await?
+            }
+            jobs => jobs?,
+        };
+        let next = store.next_due(lease).await?;
         of.table.schedule(next.unwrap_or(Timestamp(NEVER)));
         let count = jobs.len();
         for job in jobs {
-            let grant = grant.split(size(&job));
-            of.begin(job, grant).await;
+            let own = Held::of(grant.split(size(&job)), None);
+            let held = Held { solo: solo.take_if(|_| job.claims >= SUSPECT), ..own };
+            match job.claims {
+                CRASHES.. => of.give_up(item_of(job, held, Wait::Turn)).await,
+                SUSPECT.. => of.alone((job.event(), job.claims), held.over(), of.begin(job, held)).await,
+                _ => of.begin(job, held).await,
+            }
         }
         Ok(count)
     }
@@ -173,7 +192,19 @@ impl Older {
                 }
                 continue;
             };
-            let (jobs, _lining) = match of.unpark(queue, budget(&grant)).await {
+            let mut solo = None;
+            let mut taken = of.unpark(queue, budget(&grant)).await;
+            if let Err(StoreError::Suspect(_)) = taken {
+                drop(grant);
+                solo = Some(of.shared.solos.turn().await);
+                let Some(again) = of.take(class, turn.permits.len(), bytes, &mut self.throttled) else {
+                    of.windows.put_back(turn);
+                    break;
+                };
+                grant = again;
+                taken = of.unpark(queue, with_suspects(&grant)).await;
+            }
+            let (jobs, _lining) = match taken {
                 Ok(taken) => taken,
                 Err(error) => {
                     of.windows.put_back(turn);
@@ -181,6 +212,10 @@ impl Older {
                 }
             };
             count += jobs.len();
+            if jobs.iter().any(|job| job.claims >= SUSPECT) {
+                // Its turn, if it needs one, is to be taken when it can be used.
+                of.settle_all().await;
+            }
             let (now, wait) = (of.shared.clock.now(), wait_of(&of.worker, &snapshot, queue));
             for job in jobs {
                 let (mut permit, bytes) = (turn.permits.pop(), size(&job));
@@ -206,7 +241,9 @@ impl Older {
                     }
                     _ => of.worker.gates.pass(&of.shared, &snapshot, queue, now),
                 };
-                let item = Item { pass, ..item_of(job, Held::of(grant.split(bytes), permit), wait) };
+                let own = Held::of(grant.split(bytes), permit);
+                let held = Held { solo: solo.take_if(|_| job.claims >= SUSPECT), ..own };
+                let item = Item { pass, ..item_of(job, held, wait) };
                 match diverted.filter(|_| {
                     matches!(queue, QueueKey::Tenant(_) | QueueKey::Plugins(_) | QueueKey::Connection(..) | QueueKey::Paused(..))
                 }) {
@@ -216,7 +253,10 @@ impl Older {
                     }
                     None => match item.line.filter(|_| retries_wait) {
                         Some(line) => of.worker.send(order::stays(&of.shared, item, line, Wait::RetriesPaused)).await,
-                        None if item.line.is_some_and(|line| line.claims >= SUSPECT) => of.suspect(item).await,
+                        None if item.claims >= CRASHES => of.give_up(item).await,
+                        None if item.claims >= SUSPECT => {
+                            of.alone((item.event(), item.claims), item.held.over(), of.launch(item)).await;
+                        }
                         None => of.launch(item).await,
                     },
                 }

@@ -82,7 +82,7 @@ impl Work<'_> {
         event.pins.clear();
         event.revision = event.revision.max(replay.revision);
         let work = store::Work::Plan { event: Box::new(event), connection: Some(replay.connection) };
-        Job { id, attempts: 0, spent: 0, since: now, work, line: None }
+        Job { id, attempts: 0, spent: 0, since: now, work, line: None, claims: 0 }
     }
 }
 

@@ -11,7 +11,7 @@ use super::disk::{Pair, Tree};
 use super::keys::{self, LogKey, Parts, lane_index};
 use super::listing;
 use super::rows::{Place, Waiting};
-use super::state::{Cell, InHand, Left, Taken};
+use super::state::{Cell, InHand, Left, State, Taken};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, Event, EventId, Lane, Shard, decode, decode_event, encode};
 use crate::store::{Budget, Claimed, Depth, Heads, Job, Lease, QueueKey, SUSPECT, StoreError, Ticket, Unparked, Work};
@@ -69,48 +69,28 @@ fn readable(at: LogKey, record: fjall::Slice) -> Option<Event> {
         .ok()
 }
 
-/// Entries that were claimed and are neither finished nor held, oldest first in each lane: as many as may fit the budget.
-pub(super) fn left_behind(
-    shared: &Shared,
-    lease: &Lease,
-    held: &HashSet<Ticket>,
-    budget: Budget,
-) -> Result<Vec<(Ticket, InHand)>, StoreError> {
-    let cell = shared.cell(lease.shard);
-    let state = cell.owned(lease)?;
-    let lane = |lane: Lane| {
-        let claimed = &state.lanes[lane_index(lane)].claimed;
-        claimed.iter().map(move |(seq, entry)| (Ticket { lane, major: *seq, minor: 0 }, *entry))
+/// Entries behind this one that were claimed and are neither finished nor held, oldest first in each lane: some of them.
+pub(super) fn left_behind(state: &State, held: &HashSet<Ticket>, after: Option<Ticket>) -> Vec<(Ticket, InHand)> {
+    let (first, from) = after.map_or((0, 0), |after| (lane_index(after.lane), after.major + 1));
+    let of_lane = |lane: Lane| {
+        let from = if lane_index(lane) == first { from } else { 0 };
+        let claimed = state.lanes[lane_index(lane)].claimed.range(from..);
+        claimed.map(move |(seq, entry)| (Ticket { lane, major: *seq, minor: 0 }, *entry))
     };
-    let free = Lane::ALL.into_iter().flat_map(lane).filter(|(ticket, _)| !held.contains(ticket));
-    Ok(free.take(budget.count).collect())
+    let lanes = Lane::ALL.into_iter().filter(|lane| lane_index(*lane) >= first);
+    lanes.flat_map(of_lane).filter(|(ticket, _)| !held.contains(ticket)).take(CHUNK).collect()
 }
 
-pub(super) fn reclaim(
-    shared: &Shared,
-    lease: &Lease,
-    left_behind: Vec<(Ticket, InHand)>,
-    budget: Budget,
-) -> Result<Vec<Claimed>, StoreError> {
+pub(super) fn reclaim(shared: &Shared, lease: &Lease, held: &HashSet<Ticket>, budget: Budget) -> Result<Vec<Claimed>, StoreError> {
     let cell = shared.cell(lease.shard);
     let _reading = cell.reading();
-    let mut left = Left::of(budget);
     let mut found = Vec::new();
-    for (ticket, entry) in left_behind {
-        let at = LogKey { shard: lease.shard, lane: ticket.lane, seq: ticket.major, tenant: entry.tenant, event: entry.event };
-        let Some(event) = shared.disk.get(Tree::Log, &at.encode())?.and_then(|record| readable(at, record)) else { continue };
-        let is_suspect = entry.claims + 1 >= SUSPECT;
-        if (is_suspect && !found.is_empty()) || !left.takes(event.request.size()) {
-            break;
-        }
-        let progress = match entry.progressed {
-            true => listing::story(&shared.disk, entry.tenant, entry.event)?.rows,
-            false => Vec::new(),
-        };
-        found.push(Claimed { ticket, event, claims: 0, progress });
-        if is_suspect {
-            break;
-        }
+    let (mut left, mut after, mut fits) = (Left::of(budget), None, true);
+    while fits {
+        let page = left_behind(&*cell.owned(lease)?, held, after);
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        fits = find(shared, lease, page, &mut left, &mut found)?;
     }
     let mut counts = Vec::new();
     {
@@ -130,6 +110,33 @@ pub(super) fn reclaim(
         shared.note(counts)?;
     }
     Ok(found)
+}
+
+/// Reads what was left behind, as long as it fits. Whether all did, and more may.
+fn find(
+    shared: &Shared,
+    lease: &Lease,
+    page: Vec<(Ticket, InHand)>,
+    left: &mut Left,
+    found: &mut Vec<Claimed>,
+) -> Result<bool, StoreError> {
+    for (ticket, entry) in page {
+        let at = LogKey { shard: lease.shard, lane: ticket.lane, seq: ticket.major, tenant: entry.tenant, event: entry.event };
+        let Some(event) = shared.disk.get(Tree::Log, &at.encode())?.and_then(|record| readable(at, record)) else { continue };
+        let is_suspect = entry.claims + 1 >= SUSPECT;
+        if (is_suspect && !left.takes_suspect(lease.shard)?) || !left.takes(event.request.size()) {
+            return Ok(false);
+        }
+        let progress = match entry.progressed {
+            true => listing::story(&shared.disk, entry.tenant, entry.event)?.rows,
+            false => Vec::new(),
+        };
+        found.push(Claimed { ticket, event, claims: 0, progress });
+        if is_suspect || left.is_used_up() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 pub(super) fn due(shared: &Shared, lease: &Lease, now: Timestamp, budget: Budget) -> Result<Vec<Job>, StoreError> {
@@ -267,7 +274,7 @@ struct Taking<'a> {
     cell: &'a Cell,
     lease: &'a Lease,
     left: Left,
-    /// Each with how often it was handed out, if it stands in a line.
+    /// Each with how often it was handed out, this time included.
     found: Vec<(DeliveryId, Waiting, u32)>,
 }
 
@@ -294,11 +301,9 @@ impl Taking<'_> {
                 Err(error) => return Err(error),
             };
             let Some(waiting) = waiting else { continue };
-            let claims = if let Place::Lined(_) = waiting.place { self.claims(id) } else { 0 };
-            if claims >= SUSPECT && !self.found.is_empty() {
-                return Ok(false);
-            }
-            if !self.left.takes(waiting.bytes as usize) {
+            let claims = self.claims(id);
+            let is_suspect = claims >= SUSPECT;
+            if (is_suspect && !self.left.takes_suspect(self.lease.shard)?) || !self.left.takes(waiting.bytes as usize) {
                 return Ok(false);
             }
             if let Place::Lined(spot) = waiting.place {
@@ -311,14 +316,14 @@ impl Taking<'_> {
             }
             state.taken.insert(id, Taken { place: waiting.place.clone(), attempts: waiting.attempts });
             self.found.push((id, waiting, claims));
-            if self.left.is_used_up() || claims >= SUSPECT {
+            if self.left.is_used_up() || is_suspect {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// How often a job that stands in a line was handed out, this time included.
+    /// How often a job was handed out, this time included.
     fn claims(&self, id: DeliveryId) -> u32 {
         let key = keys::taken(self.lease.shard, id);
         self.shared.disk.read::<u32>(Tree::Index, &key).unwrap_or_default().unwrap_or(0).saturating_add(1)
@@ -329,9 +334,7 @@ impl Taking<'_> {
         let mut jobs = Vec::with_capacity(self.found.len());
         let mut counts = Vec::new();
         for (id, waiting, claims) in self.found {
-            if claims > 0 {
-                counts.push((keys::taken(self.lease.shard, id), encode(&claims)));
-            }
+            counts.push((keys::taken(self.lease.shard, id), encode(&claims)));
             match self.shared.disk.read::<Work>(Tree::Jobs, &keys::job(self.lease.shard, id)) {
                 Ok(Some(work)) => jobs.push(waiting.job(id, work, claims)),
                 Ok(None) => tracing::error!(delivery = %id, "a job has no request"),

@@ -57,15 +57,15 @@ impl Waiting {
         !matches!(self.place, Place::Dead { .. })
     }
 
-    /// The whole job, with its request. `claims` is for one in a line.
+    /// The whole job, with its request.
     pub(super) fn job(&self, id: DeliveryId, work: Work, claims: u32) -> Job {
         let line = match &self.place {
             Place::Lined(Spot { queue: QueueKey::Ordered(_, destination), line, place, due }) => {
-                Some(Line { destination: *destination, key: *line, place: Some(*place), due: *due, claims })
+                Some(Line { destination: *destination, key: *line, place: Some(*place), due: *due })
             }
             _ => None,
         };
-        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work, line }
+        Job { id, attempts: self.attempts, spent: self.spent, since: self.since, work, line, claims }
     }
 }
 

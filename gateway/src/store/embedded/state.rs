@@ -14,7 +14,7 @@ use super::purge::Walk;
 use super::rows::{Ledger, Mark, Place};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Lane, Shard, TenantId};
-use crate::store::{Budget, Depth, LaneDepth, Lease, QueueKey, StoreError};
+use crate::store::{Budget, Depth, LaneDepth, Lease, QueueKey, StoreError, Suspects};
 
 /// One shard's cell: the committer and the owner's reads meet here.
 pub(super) struct Cell {
@@ -312,12 +312,13 @@ impl State {
 pub(super) struct Left {
     count: usize,
     bytes: usize,
+    suspects: Suspects,
     is_first: bool,
 }
 
 impl Left {
     pub(super) fn of(budget: Budget) -> Self {
-        Self { count: budget.count, bytes: budget.bytes, is_first: true }
+        Self { count: budget.count, bytes: budget.bytes, suspects: budget.suspects, is_first: true }
     }
 
     /// Takes one of this size off, unless it does not fit.
@@ -329,6 +330,14 @@ impl Left {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.is_first = false;
         true
+    }
+
+    /// Whether a suspect may come: by itself, and to who takes one.
+    pub(super) fn takes_suspect(&self, shard: Shard) -> Result<bool, StoreError> {
+        match (self.is_first, self.suspects) {
+            (true, Suspects::Left) => Err(StoreError::Suspect(shard)),
+            (is_first, _) => Ok(is_first),
+        }
     }
 
     pub(super) fn is_used_up(&self) -> bool {

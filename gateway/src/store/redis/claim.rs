@@ -13,7 +13,7 @@ use super::keys::lane_index;
 use super::piece::{Merged, bucket_of, merge};
 use super::{Inner, lease, scripts};
 use crate::event::{EventId, Lane, decode_event};
-use crate::store::{Budget, Claimed, Lease, SUSPECT, StoreError, Ticket};
+use crate::store::{Budget, Claimed, Lease, SUSPECT, StoreError, Suspects, Ticket};
 
 /// The most entries of one read: their scripts must stay short for everybody else on the server.
 const MAX_READ: usize = 256;
@@ -26,28 +26,38 @@ const FIRST_GUESS: usize = 2048;
 struct Room {
     count: usize,
     bytes: usize,
+    suspects: Suspects,
     out: Vec<Claimed>,
 }
 
 impl Room {
     fn new(budget: Budget) -> Self {
-        Self { count: budget.count, bytes: budget.bytes, out: Vec::new() }
+        Self { count: budget.count, bytes: budget.bytes, suspects: budget.suspects, out: Vec::new() }
     }
 
     fn is_full(&self) -> bool {
         self.count == 0 || (self.bytes == 0 && !self.out.is_empty())
     }
 
-    /// Takes it if it fits; one that is larger than the whole budget fits when it is alone, and a suspect is to be alone.
+    /// Takes it if it fits; one that is larger than the whole budget fits when it is alone.
     fn takes(&mut self, one: Claimed) -> bool {
-        let (size, is_suspect) = (one.event.request.size(), one.claims >= SUSPECT);
-        if self.count == 0 || ((size > self.bytes || is_suspect) && !self.out.is_empty()) {
+        let size = one.event.request.size();
+        if self.count == 0 || (size > self.bytes && !self.out.is_empty()) {
             return false;
         }
-        self.count = if is_suspect { 0 } else { self.count - 1 };
+        self.count -= 1;
         self.bytes = self.bytes.saturating_sub(size);
         self.out.push(one);
         true
+    }
+
+    /// How many of these pending entries to look at next: a suspect by itself, and only if nothing came before it.
+    fn next(&self, pending: &[(Ticket, u32)], average: usize) -> Option<usize> {
+        let is_suspect = |(_, claims): &(Ticket, u32)| *claims >= SUSPECT;
+        match pending.iter().position(is_suspect) {
+            Some(0) => self.out.is_empty().then_some(1),
+            before => Some(self.guess(average).min(before.unwrap_or(pending.len()))),
+        }
     }
 
     /// How many entries of this size may fit.
@@ -223,7 +233,7 @@ pub(super) async fn reclaim(
     let out = loop {
         let mut room = Room::new(budget);
         for lane in Lane::ALL {
-            if room.is_full() || !reclaim_lane(inner, &hold, lane, held, &mut room).await? {
+            if room.is_full() || !look_in_lane(inner, &hold, lane, held, &mut room).await? {
                 break;
             }
         }
@@ -234,6 +244,7 @@ pub(super) async fn reclaim(
             break out;
         }
     };
+    take_over(inner, &hold, out.iter().map(|(one, _)| (one.ticket, one.claims)).collect()).await?;
     hold.take_in_hand(out.iter().map(|(one, _)| one));
     let handed_out = out.into_iter().map(|(one, merged)| {
         hold.remember_written(one.ticket, merged.written);
@@ -242,25 +253,32 @@ pub(super) async fn reclaim(
     Ok(handed_out.collect())
 }
 
-/// False if there was more than there is room for.
-async fn reclaim_lane(inner: &Inner, hold: &Hold, lane: Lane, held: &HashSet<Ticket>, room: &mut Room) -> Result<bool, StoreError> {
+/// Finds what fits. False if there was more than there is room for.
+async fn look_in_lane(inner: &Inner, hold: &Hold, lane: Lane, held: &HashSet<Ticket>, room: &mut Room) -> Result<bool, StoreError> {
     let mut from = "-".to_owned();
     loop {
         let page = pending(inner, hold, lane, &from).await?;
         let free: Vec<(Ticket, u32)> = {
-            let unreadable = hold.unreadable();
-            let free = |ticket: &Ticket| !held.contains(ticket) && !unreadable.contains(ticket);
-            page.iter().filter(|(ticket, _)| free(ticket)).copied().collect()
+            let (unreadable, counted) = (hold.unreadable(), hold.counted());
+            let free = |(ticket, _): &&(Ticket, u32)| !held.contains(ticket) && !unreadable.contains(ticket);
+            // With this hand-out, unless that was counted before.
+            let number = |(ticket, claims): &(Ticket, u32)| counted.get(ticket).copied().unwrap_or(claims.saturating_add(1));
+            page.iter().filter(free).map(|one| (one.0, number(one))).collect()
         };
         let mut rest = &free[..];
         while !rest.is_empty() {
             if room.is_full() {
                 return Ok(false);
             }
-            let (chunk, later) =
-                rest.split_at(rest.len().min(room.guess(hold.lanes[lane_index(lane)].average.load(Ordering::Relaxed))));
+            let Some(most) = room.next(rest, hold.lanes[lane_index(lane)].average.load(Ordering::Relaxed)) else {
+                return Ok(false);
+            };
+            if rest[0].1 >= SUSPECT && room.suspects == Suspects::Left {
+                return Err(StoreError::Suspect(hold.shard));
+            }
+            let (chunk, later) = rest.split_at(most);
             rest = later;
-            if !take_pending(inner, hold, chunk, room).await? {
+            if !look_at(inner, hold, chunk, room).await? {
                 return Ok(false);
             }
         }
@@ -269,8 +287,8 @@ async fn reclaim_lane(inner: &Inner, hold: &Hold, lane: Lane, held: &HashSet<Tic
     }
 }
 
-/// Looks at pending entries and takes over those that fit; false if one did not.
-async fn take_pending(inner: &Inner, hold: &Hold, chunk: &[(Ticket, u32)], room: &mut Room) -> Result<bool, StoreError> {
+/// Reads pending entries and keeps those that fit; false if one did not, or none may come behind it.
+async fn look_at(inner: &Inner, hold: &Hold, chunk: &[(Ticket, u32)], room: &mut Room) -> Result<bool, StoreError> {
     let mut ask = Pipeline::new();
     for (ticket, _) in chunk {
         let id = stream_id(*ticket);
@@ -278,42 +296,49 @@ async fn take_pending(inner: &Inner, hold: &Hold, chunk: &[(Ticket, u32)], room:
     }
     let answers = inner.owner.repeat_all(&ask).await.map_err(|fault| inner.fault(hold, fault))?;
     let mut all_fit = true;
-    let mut lost = 0_usize;
-    let mut taken: BTreeMap<u32, Vec<Ticket>> = BTreeMap::new();
+    let mut lost = Vec::new();
     for ((ticket, claims), answer) in chunk.iter().zip(answers) {
-        let claims = claims.saturating_add(1);
         if matches!(&answer, Value::Array(rows) if rows.is_empty()) {
-            // Claiming it takes it off the list of what is pending.
-            lost += 1;
-            taken.entry(claims).or_default().push(*ticket);
+            lost.push((*ticket, *claims));
             continue;
         }
-        for one in parse(answer, ticket.lane, |_| claims, hold)? {
+        for one in parse(answer, ticket.lane, |_| *claims, hold)? {
             all_fit = room.takes(one);
-            if all_fit {
-                taken.entry(claims).or_default().push(*ticket);
-            }
         }
         if !all_fit {
             break;
         }
     }
-    take_over(inner, hold, taken).await?;
-    if lost > 0 {
-        count_lost(inner, hold, chunk[0].0.lane, lost).await?;
+    if !lost.is_empty() {
+        let count = lost.len();
+        // Claiming them takes them off the list of what is pending.
+        take_over(inner, hold, lost).await?;
+        count_lost(inner, hold, chunk[0].0.lane, count).await?;
     }
-    Ok(all_fit)
+    let is_suspect = room.out.last().is_some_and(|one| one.claims >= SUSPECT);
+    Ok(all_fit && !is_suspect)
 }
 
-/// Makes entries claimed so and so often.
-async fn take_over(inner: &Inner, hold: &Hold, taken: BTreeMap<u32, Vec<Ticket>>) -> Result<(), StoreError> {
-    for (claims, tickets) in taken {
-        let mut call = scripts::RECLAIM.call(&[&hold.keys.own, hold.keys.lane(tickets[0].lane)]);
-        call.arg(&hold.token).arg(claims);
-        for ticket in tickets {
-            call.arg(stream_id(ticket));
+/// Makes entries claimed so and so often. What that leaves in doubt, or in nobody's hands, is not counted another time.
+async fn take_over(inner: &Inner, hold: &Hold, taken: Vec<(Ticket, u32)>) -> Result<(), StoreError> {
+    let mut alike: BTreeMap<(usize, u32), Vec<Ticket>> = BTreeMap::new();
+    for (ticket, claims) in &taken {
+        alike.entry((lane_index(ticket.lane), *claims)).or_default().push(*ticket);
+    }
+    hold.counted().extend(taken.iter().copied());
+    for ((_, claims), tickets) in alike {
+        for tickets in tickets.chunks(MAX_READ) {
+            let mut call = scripts::RECLAIM.call(&[&hold.keys.own, hold.keys.lane(tickets[0].lane)]);
+            call.arg(&hold.token).arg(claims);
+            for ticket in tickets {
+                call.arg(stream_id(*ticket));
+            }
+            inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
         }
-        inner.owner.repeat(&call).await.map_err(|fault| inner.fault(hold, fault))?;
+    }
+    let mut counted = hold.counted();
+    for (ticket, _) in taken {
+        counted.remove(&ticket);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::{Inner, jobs, purge, scripts};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Lane, Shard, SourceId, TenantId};
-use crate::store::{Claimed, Job, Lease, Origin, QueueKey, SUSPECT, StoreError, Ticket};
+use crate::store::{Claimed, Job, Lease, Origin, QueueKey, SUSPECT, StoreError, Suspects, Ticket};
 
 /// One ownership of one shard.
 pub(super) struct Hold {
@@ -28,6 +28,8 @@ pub(super) struct Hold {
     pub(super) lanes: [LaneState; 3],
     /// Entries that can't be read by this release. They stay pending.
     unreadable: Mutex<HashSet<Ticket>>,
+    /// Entries that may have been counted for a hand-out which reached nobody, and its number.
+    counted: Mutex<HashMap<Ticket, u32>>,
     hand: Mutex<Hand>,
 }
 
@@ -126,6 +128,7 @@ impl Hold {
             readers: [(); 2].map(|()| Reader { link: Link::new(inner.connector.clone()), watching: AsyncMutex::default() }),
             lanes: Default::default(),
             unreadable: Mutex::default(),
+            counted: Mutex::default(),
             hand: Mutex::default(),
         }
     }
@@ -142,6 +145,10 @@ impl Hold {
 
     pub(super) fn unreadable(&self) -> MutexGuard<'_, HashSet<Ticket>> {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn counted(&self) -> MutexGuard<'_, HashMap<Ticket, u32>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes up to where each lane's entries may be finished already.
@@ -287,12 +294,13 @@ impl Pen {
 }
 
 impl From {
-    pub(super) fn arguments(self, command: &mut Cmd, now: Timestamp) {
+    pub(super) fn arguments(self, command: &mut Cmd, now: Timestamp, suspects: Suspects) {
         match self {
             Self::Schedule => command.arg("due").arg(now.0),
             Self::Queue(queue) => command.arg("queue").arg(queue_name(queue)),
-            Self::Lines(queue) => command.arg(queue_name(queue)).arg(now.0).arg(SUSPECT),
+            Self::Lines(queue) => command.arg(queue_name(queue)).arg(now.0),
         };
+        command.arg(SUSPECT).arg(u8::from(suspects == Suspects::Taken));
     }
 }
 

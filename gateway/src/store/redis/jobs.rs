@@ -17,7 +17,8 @@ use crate::clock::Timestamp;
 use crate::event::{Attempt, DeliveryId, Failure, TenantId, decode, decode_with, encode, encode_with};
 use crate::store::row::{Row, shown};
 use crate::store::{
-    Budget, Burial, DeadLetter, Heads, Home, Job, Lease, Line, MAX_PAGE, Origin, Page, PageRequest, PutBack, QueueKey, StoreError,
+    Budget, Burial, DeadLetter, Heads, Home, Job, Lease, Line, MAX_PAGE, Origin, Page, PageRequest, PutBack, QueueKey, SUSPECT,
+    StoreError, Suspects,
 };
 
 /// The most jobs of one script.
@@ -99,9 +100,18 @@ fn read_spot(place: &[u8]) -> Option<Line> {
     let QueueKey::Ordered(_, destination) = parse_queue(parts.next()?)? else { return None };
     let key = u128::from_str_radix(parts.next()?, 16).ok()?;
     let place = Some(parts.next()?.parse().ok()?);
-    // How often it was put back to it when its owner had gone away stands behind its place.
-    let restored: u32 = parts.next().map_or(Some(0), |count| count.parse().ok())?;
-    Some(Line { destination, key, place, due, claims: restored.saturating_add(1) })
+    Some(Line { destination, key, place, due })
+}
+
+/// How often what stands there has been handed out, this time included: once more than it was put back when its owner had gone away.
+fn claims(place: &[u8]) -> u32 {
+    let parts = match place.first() {
+        Some(b'r') => 1,
+        Some(b'q') => 2,
+        _ => 4,
+    };
+    let restored = place.split(|byte| *byte == b'|').nth(parts).and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
+    restored.map_or(1, |restored: u32| restored.saturating_add(1))
 }
 
 /// Takes jobs from the schedule or a queue.
@@ -129,6 +139,10 @@ pub(super) async fn take(
 
 async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
     if let Some(mut stashed) = pen.stashed(from) {
+        if budget.suspects == Suspects::Left && stashed.iter().any(|job| job.claims >= SUSPECT) {
+            pen.stash(from, stashed);
+            return Err(StoreError::Suspect(pen.hold.shard));
+        }
         let later = stashed.split_off(stashed.len().min(budget.count));
         pen.stash(from, later);
         return Ok(Heads { jobs: stashed.into(), next: Some(now), unreadable: 0 });
@@ -137,7 +151,7 @@ async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) ->
     let answer = pen
         .write(script, Effect::Took(from), |call| {
             call.arg(budget.count.min(MAX_TAKE)).arg(budget.bytes);
-            from.arguments(call, now);
+            from.arguments(call, now, budget.suspects);
         })
         .await?;
     read_taken(&pen.hold, answer)
@@ -150,7 +164,7 @@ pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Heads, StoreError
     let mut jobs = Vec::with_capacity(values.len() / 2);
     for pair in values.chunks_exact(2) {
         match open(&pair[1]) {
-            Ok((place, stored)) => jobs.push(Job { line: read_spot(place), ..stored.job }),
+            Ok((place, stored)) => jobs.push(Job { line: read_spot(place), claims: claims(place), ..stored.job }),
             Err(error) => {
                 tracing::error!(shard = hold.shard.0, id = %hex::encode(&pair[0]), %error, "a job is unreadable; it stays taken")
             }
@@ -167,12 +181,12 @@ pub(super) fn read_taken(hold: &Hold, answer: Value) -> Result<Heads, StoreError
     Ok(Heads { jobs, next: next.map(|due| Timestamp(due as u64)), unreadable })
 }
 
-/// Puts first jobs of lines back to their places.
+/// Puts first jobs of lines, and parked jobs, back to their places.
 pub(super) async fn put_back(inner: &Arc<Inner>, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError> {
     let mut pen = Pen::of(inner, lease).await?;
     let in_hand: Vec<PutBack> = {
         let hand = pen.hold.hand();
-        let is_in_hand = |job: &&PutBack| hand.jobs.get(&job.id).is_some_and(|known| known.due == Some(job.from));
+        let is_in_hand = |job: &&PutBack| hand.jobs.get(&job.id).is_some_and(|known| known.due.is_none_or(|due| due == job.from));
         jobs.iter().filter(is_in_hand).copied().collect()
     };
     if in_hand.is_empty() {

@@ -45,7 +45,7 @@ scripts! {
     TAKE = "take.lua";
     /// Takes the first jobs of lines.
     HEADS = "heads.lua";
-    /// Puts first jobs of lines back to their places.
+    /// Puts first jobs of lines, and parked jobs, back to their places.
     PUT_BACK = "put_back.lua";
     /// Puts jobs that an earlier owner had taken back to their places.
     RESTORE = "restore.lua";

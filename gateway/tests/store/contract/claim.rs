@@ -199,3 +199,23 @@ pub(crate) async fn progress_comes_back(mut world: World) {
     assert_eq!(world.summary(event.id).await.deliveries.len(), 3);
     assert_eq!(world.counts().await, [0, 1, 0, 0]);
 }
+
+pub(crate) async fn a_suspect_is_left_and_not_counted_until_somebody_takes_it(mut world: World) {
+    let first = world.accept_one().await;
+    let mut lease = world.own().await;
+    world.claim(&lease).await;
+    let none = HashSet::new();
+    lease = world.take_over("b").await;
+    assert_eq!(world.store().reclaim(&lease, &none, NO_SUSPECTS).await.unwrap().len(), 1);
+    let later = world.accept_one().await;
+    world.claim(&lease).await;
+    for node in ["c", "a"] {
+        lease = world.take_over(node).await;
+        assert!(is_suspect(world.store().reclaim(&lease, &none, NO_SUSPECTS).await));
+    }
+    let taken = world.store().reclaim(&lease, &none, ALL).await.unwrap();
+    assert_eq!(taken.iter().map(|one| (one.event.id, one.claims)).collect::<Vec<_>>(), [(first.id, 3)]);
+    let held = taken.iter().map(|one| one.ticket).collect();
+    let rest = world.store().reclaim(&lease, &held, NO_SUSPECTS).await.unwrap();
+    assert_eq!(rest.iter().map(|one| (one.event.id, one.claims)).collect::<Vec<_>>(), [(later.id, 2)]);
+}

@@ -12,7 +12,7 @@ use crate::world::*;
 /// Events that go the whole way while everything goes on at once.
 const EVENTS: usize = 400;
 
-const FEW: Budget = Budget { count: 7, bytes: 1 << 20 };
+const FEW: Budget = Budget::new(7, 1 << 20);
 
 /// Claims until all are claimed, and finishes each with what `outcome` says, several batches at once.
 async fn claim_all(store: Arc<dyn Store>, lease: Lease, outcome: fn(&Event, usize) -> DeliveryRecord) {

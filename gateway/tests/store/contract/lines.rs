@@ -161,7 +161,7 @@ pub(crate) async fn lines_outlive_a_restart_and_a_crash(mut world: World) {
 pub(crate) async fn hand_outs_of_a_line_are_counted_until_it_is_recorded(mut world: World) {
     let mut lease = world.own().await;
     let events = line_up(&mut world, &lease, 1, 2).await;
-    let claims = |heads: &Heads| heads.jobs.iter().map(|job| job.line.unwrap().claims).collect::<Vec<_>>();
+    let claims = |heads: &Heads| heads.jobs.iter().map(|job| job.claims).collect::<Vec<_>>();
     for count in 1..=3 {
         assert_eq!(claims(&heads(&world, &lease, NOW).await), [count]);
         lease = world.take_over(if count == 1 { "b" } else { "c" }).await;
@@ -186,7 +186,7 @@ pub(crate) async fn hand_outs_of_a_line_are_counted_until_it_is_recorded(mut wor
 pub(crate) async fn a_suspect_of_a_line_is_handed_out_by_itself(mut world: World) {
     let mut lease = world.own().await;
     let events = [line_up(&mut world, &lease, 1, 1).await.remove(0), line_up(&mut world, &lease, 2, 1).await.remove(0)];
-    let found = |heads: &Heads| heads.jobs.iter().map(|job| (job.event(), job.line.unwrap().claims)).collect::<Vec<_>>();
+    let found = |heads: &Heads| counts_of(&heads.jobs);
     for (count, node) in [(1, "b"), (2, "c")] {
         assert_eq!(found(&heads(&world, &lease, NOW).await), [(events[0].id, count), (events[1].id, count)]);
         lease = world.take_over(node).await;
@@ -238,4 +238,18 @@ pub(crate) async fn a_dead_letter_stands_in_no_line(mut world: World) {
     assert_eq!(job_events(&jobs), [events[1].id], "it comes behind");
     world.record(&lease, vec![finish_job(&jobs[0], vec![delivered(&events[1], 0)])]).await;
     assert_eq!(job_events(&heads(&world, &lease, NOW).await.jobs), [events[0].id]);
+}
+
+pub(crate) async fn a_suspect_is_left_and_not_counted_until_somebody_takes_it(mut world: World) {
+    let mut lease = world.own().await;
+    let event = line_up(&mut world, &lease, 1, 1).await.remove(0);
+    for node in ["b", "c"] {
+        assert_eq!(world.store().heads(&lease, QUEUE, NOW, NO_SUSPECTS).await.unwrap().jobs.len(), 1);
+        lease = world.take_over(node).await;
+    }
+    for node in ["b", "c"] {
+        assert!(is_suspect(world.store().heads(&lease, QUEUE, NOW, NO_SUSPECTS).await));
+        lease = world.take_over(node).await;
+    }
+    assert_eq!(counts_of(&heads(&world, &lease, NOW).await.jobs), [(event.id, 3)]);
 }

@@ -10,7 +10,7 @@ use crate::world::*;
 fn replay(event: &Event, now: Timestamp) -> Job {
     let id = DeliveryId::replay(JobId(1), event.id, ConnectionId(2));
     let work = Work::Plan { event: Box::new(event.clone()), connection: Some(ConnectionId(2)) };
-    Job { id, attempts: 0, spent: 0, since: now, work, line: None }
+    Job { id, attempts: 0, spent: 0, since: now, work, line: None, claims: 0 }
 }
 
 pub(crate) async fn new_work_of_a_finished_event_goes_on_the_schedule(mut world: World) {

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use tidegate::event::{DestinationId, Event};
-use tidegate::store::{Budget, Lease, QueueKey};
+use tidegate::store::{Budget, Lease, PutBack, QueueKey};
 
 use crate::world::*;
 
@@ -93,4 +93,68 @@ pub(crate) async fn a_plan_is_parked_with_its_event(mut world: World) {
     assert_eq!(world.states(event.id).await, [shown_parked("tenant_window")]);
     let lease = world.take_over("b").await;
     assert_eq!(world.unpark(&lease, TENANT_QUEUE).await, [plan(&event)]);
+}
+
+pub(crate) async fn hand_outs_are_counted_until_one_is_recorded(mut world: World) {
+    let mut lease = world.own().await;
+    let event = park(&mut world, &lease, TENANT_QUEUE, 1).await.remove(0);
+    for (count, node) in [(1, "b"), (2, "c")] {
+        assert_eq!(counts_of(&world.store().unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs), [(event.id, count)]);
+        lease = world.take_over(node).await;
+    }
+    world.fixture.crash().await;
+    lease = world.take_over("c").await;
+    let taken = world.store().unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs;
+    assert_eq!(counts_of(&taken), [(event.id, 3)]);
+    world.record(&lease, vec![finish_job(&taken[0], vec![parked(&event, 0, TENANT_QUEUE)])]).await;
+    let taken = world.store().unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs;
+    assert_eq!(counts_of(&taken), [(event.id, 1)], "it was recorded");
+}
+
+pub(crate) async fn a_suspect_is_handed_out_by_itself(mut world: World) {
+    let mut lease = world.own().await;
+    let events = park(&mut world, &lease, TENANT_QUEUE, 2).await;
+    for node in ["b", "c"] {
+        assert_eq!(world.unpark(&lease, TENANT_QUEUE).await.len(), 2);
+        lease = world.take_over(node).await;
+    }
+    let later = park(&mut world, &lease, TENANT_QUEUE, 1).await.remove(0);
+    for expected in [(events[0].id, 3), (events[1].id, 3), (later.id, 1)] {
+        assert_eq!(counts_of(&world.store().unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs), [expected]);
+    }
+}
+
+/// What is taken to be looked at and not to run: its queue is not counted down, nothing overtakes it, and it is not counted.
+pub(crate) async fn what_is_put_back_stands_where_it_stood(mut world: World) {
+    let mut lease = world.own().await;
+    let events = park(&mut world, &lease, TENANT_QUEUE, 3).await;
+    let one = Budget { count: 1, ..ALL };
+    for node in ["b", "c", "a"] {
+        let front = world.store().unpark(&lease, TENANT_QUEUE, one).await.unwrap().jobs;
+        assert_eq!(counts_of(&front), [(events[0].id, 1)]);
+        for _ in 0..2 {
+            world.store().put_back(&lease, &[PutBack::parked(front[0].id)]).await.unwrap();
+        }
+        assert_eq!(world.store().queues(&lease).await.unwrap(), [(TENANT_QUEUE, 3)]);
+        lease = world.take_over(node).await;
+    }
+    let all = world.store().unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs;
+    assert_eq!(counts_of(&all), [(events[0].id, 1), (events[1].id, 1), (events[2].id, 1)]);
+    assert_eq!(world.counts().await, [0, 0, 3, 0]);
+}
+
+pub(crate) async fn a_suspect_is_left_and_not_counted_until_somebody_takes_it(mut world: World) {
+    let mut lease = world.own().await;
+    let event = park(&mut world, &lease, TENANT_QUEUE, 1).await.remove(0);
+    for node in ["b", "c"] {
+        assert_eq!(world.store().unpark(&lease, TENANT_QUEUE, NO_SUSPECTS).await.unwrap().jobs.len(), 1);
+        lease = world.take_over(node).await;
+    }
+    for node in ["b", "c"] {
+        assert!(is_suspect(world.store().unpark(&lease, TENANT_QUEUE, NO_SUSPECTS).await));
+        assert_eq!(world.store().queues(&lease).await.unwrap(), [(TENANT_QUEUE, 1)]);
+        lease = world.take_over(node).await;
+    }
+    let taken = world.store().unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs;
+    assert_eq!(counts_of(&taken), [(event.id, 3)]);
 }

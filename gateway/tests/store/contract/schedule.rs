@@ -107,3 +107,62 @@ pub(crate) async fn jobs_come_back_byte_exact(mut world: World) {
     world.record(&lease, vec![finish(&claimed[0], vec![scheduled(&event, 0, start, 1)])]).await;
     assert!(world.due(&lease, start).await == [job(&event, 0, 1)]);
 }
+
+pub(crate) async fn hand_outs_are_counted_until_one_is_recorded(mut world: World) {
+    let mut lease = world.own().await;
+    let due = world.now();
+    let event = world.settle(&lease, |event| vec![scheduled(event, 0, due, 1)]).await;
+    for (count, node) in [(1, "b"), (2, "c")] {
+        assert_eq!(counts_of(&world.store().due(&lease, due, ALL).await.unwrap()), [(event.id, count)]);
+        lease = world.take_over(node).await;
+    }
+    world.fixture.crash().await;
+    lease = world.take_over("c").await;
+    let taken = world.store().due(&lease, due, ALL).await.unwrap();
+    assert_eq!(counts_of(&taken), [(event.id, 3)]);
+    world.record(&lease, vec![finish_job(&taken[0], vec![scheduled(&event, 0, due, 2)])]).await;
+    assert_eq!(counts_of(&world.store().due(&lease, due, ALL).await.unwrap()), [(event.id, 1)], "it was recorded");
+}
+
+pub(crate) async fn a_suspect_is_handed_out_by_itself(mut world: World) {
+    let mut lease = world.own().await;
+    let start = world.now();
+    let mut events = Vec::new();
+    for seconds in [2, 3] {
+        events.push(world.settle(&lease, |event| vec![scheduled(event, 0, start.after(SECOND * seconds), 1)]).await);
+    }
+    let now = start.after(SECOND * 5);
+    for node in ["b", "c"] {
+        assert_eq!(world.due(&lease, now).await.len(), 2);
+        lease = world.take_over(node).await;
+    }
+    let first = world.settle(&lease, |event| vec![scheduled(event, 0, start.after(SECOND), 1)]).await;
+    for expected in [(first.id, 1), (events[0].id, 3)] {
+        assert_eq!(counts_of(&world.store().due(&lease, now, ALL).await.unwrap()), [expected]);
+    }
+    lease = world.take_over("b").await;
+    for expected in [(first.id, 2), (events[0].id, 4), (events[1].id, 3)] {
+        let found = counts_of(&world.store().due(&lease, now, ALL).await.unwrap());
+        assert_eq!(found, [expected], "what was behind it was not counted");
+    }
+}
+
+pub(crate) async fn a_suspect_is_left_and_not_counted_until_somebody_takes_it(mut world: World) {
+    let mut lease = world.own().await;
+    let start = world.now();
+    let event = world.settle(&lease, |event| vec![scheduled(event, 0, start.after(SECOND * 2), 1)]).await;
+    let now = start.after(SECOND * 5);
+    for node in ["b", "c"] {
+        assert_eq!(world.store().due(&lease, now, NO_SUSPECTS).await.unwrap().len(), 1);
+        lease = world.take_over(node).await;
+    }
+    let first = world.settle(&lease, |event| vec![scheduled(event, 0, start.after(SECOND), 1)]).await;
+    assert_eq!(counts_of(&world.store().due(&lease, now, NO_SUSPECTS).await.unwrap()), [(first.id, 1)], "it came before it");
+    for node in ["b", "c"] {
+        assert!(is_suspect(world.store().due(&lease, now, NO_SUSPECTS).await));
+        assert_eq!(world.store().next_due(&lease).await.unwrap(), Some(start.after(SECOND * 2)));
+        lease = world.take_over(node).await;
+        assert_eq!(world.due(&lease, start.after(SECOND)).await.len(), 1);
+    }
+    assert_eq!(counts_of(&world.store().due(&lease, now, ALL).await.unwrap()), [(event.id, 3)]);
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidegate::clock::Clock;
 use tidegate::event::{Event, EventId, Lane};
 use tidegate::store::redis::{Durability, RedisConfig, RedisStore, Timeouts};
-use tidegate::store::{Accepted, Budget, Store, StoreError};
+use tidegate::store::{Accepted, Budget, Job, Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use super::proxy::{Fault, Proxy};
@@ -180,7 +180,7 @@ async fn what_a_lost_claim_took_is_reclaimed_first() {
     store.accept(events.iter().map(acceptance).collect()).await.unwrap();
     proxy.drop_answer("XREADGROUP", "this one is marked");
     // Room for two as large as the last ones, and then for a smaller one.
-    let few = Budget { count: 100, bytes: events[0].request.size() * 5 / 2 };
+    let few = Budget::new(100, events[0].request.size() * 5 / 2);
     let first = store.claim(&lease, Lane::Normal, few).await.unwrap();
     assert_eq!((claimed_ids(&first), proxy.faults()), (ids(&events[..2]), 2));
     store.accept(vec![acceptance(&make(7))]).await.unwrap();
@@ -189,6 +189,26 @@ async fn what_a_lost_claim_took_is_reclaimed_first() {
     let found = store.reclaim(&lease, &in_hand, ALL).await.unwrap();
     assert_eq!(claimed_ids(&found), [events[2].id]);
     assert_eq!(store.claim(&lease, Lane::Normal, ALL).await.unwrap().len(), 1);
+}
+
+/// A look at what was left behind that ends in an error is no hand-out: it was counted, until the entry was given up without a run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reclaim_that_fails_counts_nothing() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    let store = connect(config(&server.url(), Durability::EverySec)).await;
+    let lease = store.acquire(SHARD, "a", FOR_EVER).await.unwrap().unwrap();
+    store.accept(vec![acceptance(&make(1))]).await.unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap();
+    store.record(&lease, &[progress(&claimed[0], vec![delivered(&claimed[0].event, 0)])]).await.unwrap();
+    let buckets = server.command(&["KEYS", "{tg:3}:h:*"]).await;
+    let [bucket] = redis::from_redis_value::<[String; 1]>(buckets).unwrap();
+    server.command(&["RPUSH", &bucket, "no piece of history"]).await;
+    for _ in 0..4 {
+        assert!(store.reclaim(&lease, &HashSet::new(), ALL).await.is_err());
+    }
+    server.command(&["RPOP", &bucket]).await;
+    let again = store.reclaim(&lease, &HashSet::new(), ALL).await.unwrap();
+    assert_eq!((claimed_ids(&again), again[0].claims), (claimed_ids(&claimed), 2));
 }
 
 /// Redis stalls for longer than the engine waits, with the batch in its socket: it is not executed twice when Redis goes on.
@@ -242,7 +262,7 @@ async fn a_stall_does_not_double_a_record() {
     server.resume();
     // The next write settles it first; the batch sent again then finds nothing left to do.
     let taken = eventually(async || store.due(&lease, now, ALL).await.ok()).await;
-    assert_eq!(taken, [job(&event, 0, 1)]);
+    assert_eq!(taken, [Job { claims: 1, ..job(&event, 0, 1) }]);
     store.record(&lease, &batch).await.unwrap();
     assert!(store.due(&lease, now, ALL).await.unwrap().is_empty());
     let row = store.event(HOME, event.id).await.unwrap().unwrap().summary.deliveries.remove(0);

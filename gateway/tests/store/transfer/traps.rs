@@ -42,7 +42,7 @@ async fn bounded(site: Site) {
         store.accept(vec![acceptance(&make(number))]).await.unwrap();
     }
     let lease = store.acquire(SHARD, "a", SPAN).await.unwrap().unwrap();
-    let claimed = store.claim(&lease, Lane::Normal, Budget { count: 120, bytes: 64 << 20 }).await.unwrap();
+    let claimed = store.claim(&lease, Lane::Normal, Budget::new(120, 64 << 20)).await.unwrap();
     for one in &claimed[100..] {
         store.record(&lease, &[finish(one, vec![scheduled(&one.event, 0, now.after(SPAN), 1)])]).await.unwrap();
     }

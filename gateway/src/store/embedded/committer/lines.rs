@@ -33,7 +33,7 @@ impl Changes {
 }
 
 impl Committer {
-    /// Puts first jobs of lines back to their places.
+    /// Puts first jobs of lines, and parked jobs, back to their places.
     pub(super) fn put_back(&mut self, lease: &Lease, jobs: &[PutBack]) -> Result<(), StoreError> {
         let cell = self.cell(lease.shard);
         let mut state = cell.owned(lease)?;
@@ -43,14 +43,16 @@ impl Committer {
             }
             let key = keys::waiting(lease.shard, id);
             let Some(waiting) = self.read::<Waiting>(&key) else { continue };
-            let Place::Lined(spot) = waiting.place else { continue };
-            if spot.due != from {
-                continue;
+            match waiting.place {
+                Place::Lined(spot) if spot.due == from => {
+                    self.put(Tree::Index, key, encode(&Waiting { place: Place::Lined(Spot { due, ..spot }), ..waiting }));
+                    self.unit.lines.entry((lease.shard, spot.queue, spot.line)).or_default().came(spot.place, id);
+                    state.wait(spot.queue, 0);
+                }
+                Place::Parked(queue, seq) => state.wait(queue, seq),
+                _ => continue,
             }
-            self.put(Tree::Index, key, encode(&Waiting { place: Place::Lined(Spot { due, ..spot }), ..waiting }));
             self.remove(Tree::Index, keys::taken(lease.shard, id));
-            self.unit.lines.entry((lease.shard, spot.queue, spot.line)).or_default().came(spot.place, id);
-            state.wait(spot.queue, 0);
             state.leaving.insert(id);
             self.unit.moved.push((lease.shard, id));
         }

@@ -167,7 +167,6 @@ impl Committer {
                     state.wait_no_more(spot.queue);
                 }
                 self.remove(Tree::Index, keys::lined(shard, spot.queue, spot.line, spot.place, id));
-                self.remove(Tree::Index, keys::taken(shard, id));
                 self.unit.lines.entry((shard, spot.queue, spot.line)).or_default().left(spot.place, id);
             }
             Place::Dead { at, .. } => {
@@ -177,6 +176,7 @@ impl Committer {
             }
         }
         if waiting.is_queued() {
+            self.remove(Tree::Index, keys::taken(shard, id));
             state.queued.take(waiting.tenant, waiting.bytes);
         }
         state.leaving.insert(id);

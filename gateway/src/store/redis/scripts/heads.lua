@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- KEYS: own   ARGV: token, sequence, count, bytes, queue, now, the hand-out from which on a job comes by itself
+-- KEYS: own   ARGV: token, sequence, count, bytes, queue, now, the hand-out from which on a job comes by itself, '1' if such a one may come
 -- Answers id, value, id, value, ... of the first jobs of lines that are due, and behind them when the next line is due, '' if none is. If this
 -- sequence was applied before: what it took, and now.
 local own = redis.call('HMGET', KEYS[1], 't', 's')
@@ -20,8 +20,9 @@ for _, line in ipairs(redis.call('ZRANGEBYSCORE', ready, '-inf', ARGV[6], 'LIMIT
   local id = redis.call('ZRANGE', line_key(ARGV[5], line), 0, 0)[1]
   local value = redis.call('HGET', jobs, id)
   local size = size_of(value)
-  local _, _, _, _, restored = spot_of(place_of(value))
-  local is_suspect = (tonumber(restored) or 0) + 1 >= tonumber(ARGV[7])
+  local _, restored = counted(place_of(value))
+  local is_suspect = restored + 1 >= tonumber(ARGV[7])
+  if is_suspect and #found == 0 and ARGV[8] ~= '1' then return redis.error_reply('SUSPECT it comes to who may take one') end
   if #found > 0 and (is_suspect or bytes + size > limit) then break end
   bytes = bytes + size
   redis.call('ZADD', taken, ARGV[2], id)

@@ -1,5 +1,6 @@
 -- A job's value: a byte with the length of its place, its place, 8 hex digits with the size of its request, the job.
--- Places: 'r' due | 'q' sequence '|' queue | 'o' due '|' queue '|' line '|' place, and '|' how often it was restored | 'd' time (8 bytes) tenant (32 hex digits).
+-- Places: 'r' due | 'q' sequence '|' queue | 'o' due '|' queue '|' line '|' place | 'd' time (8 bytes) tenant (32 hex digits). Behind all but the last,
+-- after a '|', how often the job was restored, if it was.
 local base = string.sub(KEYS[1], 1, -4)
 local jobs = base .. 'j'
 
@@ -16,14 +17,25 @@ local function move(value, place)
   return string.char(#place) .. place .. string.sub(value, 2 + string.byte(value, 1))
 end
 
-local function queue_of(place)
-  local bar = string.find(place, '|', 1, true)
-  return string.sub(place, 2, bar - 1), string.sub(place, bar + 1)
+local function due_of(place)
+  return string.match(place, '^r(%d+)')
 end
 
--- A place in a line: when it is due, the queue, the line, the number in the line, how often it was restored ('' for never).
+local function queue_of(place)
+  return string.match(place, '^q(%d*)|([^|]+)')
+end
+
+-- A place in a line: when it is due, the queue, the line, the number in the line.
 local function spot_of(place)
-  return string.match(place, '^o(%d+)|([^|]+)|([^|]+)|([^|]+)|?(%d*)$')
+  return string.match(place, '^o(%d+)|([^|]+)|([^|]+)|([^|]+)')
+end
+
+local COUNTED = {r = '^(r%d+)|?(%d*)$', q = '^(q%d*|[^|]+)|?(%d*)$', o = '^(o%d+|[^|]+|[^|]+|[^|]+)|?(%d*)$'}
+
+-- A place without its count, and the count.
+local function counted(place)
+  local bare, restored = string.match(place, COUNTED[string.sub(place, 1, 1)])
+  return bare, tonumber(restored) or 0
 end
 
 local function line_key(queue, line)
@@ -83,7 +95,7 @@ local function put(id, place, rest)
   local before = leave(id)
   local kind = string.sub(place, 1, 1)
   if kind == 'r' then
-    redis.call('ZADD', base .. 'rt', string.sub(place, 2), id)
+    redis.call('ZADD', base .. 'rt', due_of(place), id)
   elseif kind == 'q' then
     local _, queue = queue_of(place)
     local sequence = redis.call('INCR', base .. 'sq')

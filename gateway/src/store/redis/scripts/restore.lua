@@ -8,13 +8,12 @@ for _, name in ipairs({'tr', 'tq'}) do
     local value = redis.call('HGET', jobs, id)
     redis.call('ZREM', base .. name, id)
     if value then
-      local place = place_of(value)
+      local place, restored = counted(place_of(value))
+      redis.call('HSET', jobs, id, move(value, string.format('%s|%d', place, restored + 1)))
       if name == 'tr' then
-        redis.call('ZADD', base .. 'rt', string.sub(place, 2), id)
+        redis.call('ZADD', base .. 'rt', due_of(place), id)
       elseif string.sub(place, 1, 1) == 'o' then
-        local due, queue, line, at, restored = spot_of(place)
-        place = string.format('o%s|%s|%s|%s|%d', due, queue, line, at, (tonumber(restored) or 0) + 1)
-        redis.call('HSET', jobs, id, move(value, place))
+        local _, queue, line = spot_of(place)
         redis.call('HINCRBY', base .. 'qs', queue, 1)
         front(queue, line)
       else

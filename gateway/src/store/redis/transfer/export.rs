@@ -470,10 +470,15 @@ fn job(shard: Shard, value: &[u8]) -> Result<MovedJob, StoreError> {
     let (place, record) = split(value)?;
     let (Stored { job, dead }, last): (Stored, Option<Attempt>) = decode_with(record)?;
     let (kind, rest) = place.split_first().ok_or_else(odd)?;
+    // How often it was restored stands last.
     let place = match kind {
-        b'r' => MovedPlace::Scheduled(Timestamp(text(rest)?.parse().map_err(|_| odd())?)),
+        b'r' => {
+            let due = text(rest)?.split('|').next().ok_or_else(odd)?;
+            MovedPlace::Scheduled(Timestamp(due.parse().map_err(|_| odd())?))
+        }
         b'q' => {
-            let (seq, queue) = text(rest)?.split_once('|').ok_or_else(odd)?;
+            let parts: Vec<_> = text(rest)?.split('|').collect();
+            let [seq, queue, ..] = parts[..] else { return Err(odd()) };
             MovedPlace::Parked(parse_queue(queue).ok_or_else(odd)?, seq.parse().map_err(|_| odd())?)
         }
         b'o' => {
