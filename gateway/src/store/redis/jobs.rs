@@ -121,7 +121,7 @@ pub(super) async fn take(
         let taken = take_with(&mut pen, from, now, budget).await;
         // The caller went away: these are taken, so they must go to whoever asks next.
         if let Err(Ok(taken)) = hand_out.send(taken) {
-            pen.stash(from, taken.jobs);
+            pen.stash(from, taken);
         }
     });
     handed_out.await.unwrap_or_else(|_| Err(super::ended_early()))
@@ -129,9 +129,9 @@ pub(super) async fn take(
 
 async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
     if let Some(mut stashed) = pen.stashed(from) {
-        let later = stashed.split_off(stashed.len().min(budget.count));
-        pen.stash(from, later);
-        return Ok(Heads { jobs: stashed.into(), next: Some(now), unreadable: 0 });
+        let later = stashed.jobs.split_off(stashed.jobs.len().min(budget.count));
+        pen.stash(from, Heads { jobs: later, ..Heads::default() });
+        return Ok(Heads { next: Some(now), ..stashed });
     }
     let script = if matches!(from, From::Lines(_)) { &scripts::HEADS } else { &scripts::TAKE };
     let answer = pen
