@@ -278,7 +278,7 @@ impl<'a> Work<'a> {
             // What is in the batch is in this shard.
             None if self.progress.batch.is_empty() => {
                 self.progress.shard += 1;
-                (self.progress.after, self.progress.before) = (None, None);
+                self.progress.after = None;
             }
             None => {}
         }
@@ -294,8 +294,7 @@ impl<'a> Work<'a> {
     /// Where it ends: with the newest that there was when the job was asked for.
     fn end_of_shard(&self) -> Burial {
         let newest = Burial { at: self.order.created_at.after(Duration::from_millis(1)), id: DeliveryId(0) };
-        let before = self.progress.before.map(|(at, id)| Burial { at, id });
-        self.order.filter.before().into_iter().chain(before).fold(newest, Burial::min)
+        self.order.filter.before().map_or(newest, |before| before.min(newest))
     }
 
     /// Puts the noted batch back; `again` if that may have been done before.

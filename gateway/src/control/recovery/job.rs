@@ -154,8 +154,6 @@ pub struct Progress {
     /// Behind which place it goes on in that shard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<(Timestamp, DeliveryId)>,
-    /// Where it ends there, if a release began it that went newest first.
-    pub before: Option<(Timestamp, DeliveryId)>,
     /// What is being put back, in order: counted in `matched`, not in `retried`.
     pub batch: Vec<DeliveryId>,
     /// Whether some of it goes into lines, so that each is due after the one before.
