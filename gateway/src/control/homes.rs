@@ -52,6 +52,13 @@ impl Homes {
         Ok(Page { items: items.into_iter().map(|(_, letter)| letter).collect(), next })
     }
 
+    /// The place of the newest dead letter in each shard.
+    pub(super) async fn newest_dead_letters(&self, store: &dyn Store) -> Result<Vec<Option<Burial>>, StoreError> {
+        let pages = self.ask(|home| store.dead_letters(home, PageRequest { before: None, limit: 1 })).await?;
+        // One that somebody retried as it was read is none any more, and what comes next stands before it.
+        Ok(pages.iter().map(|page| page.items.first().map(DeadLetter::place).or(page.next)).collect())
+    }
+
     /// An event, and where it is: its id doesn't tell, since it may be older than some of the shards.
     pub(super) async fn event(&self, store: &dyn Store, id: EventId) -> Result<Option<(Home, EventHistory)>, StoreError> {
         let found = self.ask(|home| store.event(home, id)).await?;

@@ -29,7 +29,7 @@ use crate::clock::{Timestamp, monotonic};
 use crate::control::recovery::job::{self, Holdup, Open, Order};
 use crate::control::recovery::{JobState, Progress};
 use crate::control::snapshot::{Percent, Tenant};
-use crate::event::{DeliveryId, EventId, JobId, TenantId};
+use crate::event::{EventId, JobId, TenantId};
 use crate::store::{self, Burial, DeadLetter, Home, StoreError};
 
 /// Between two looks for jobs, and between two looks whether what holds one up is gone.
@@ -242,7 +242,6 @@ impl<'a> Work<'a> {
 
     /// Reads on, and makes the next batch of what is meant.
     async fn choose(&mut self, home: Home, most: usize) -> Result<(), StoreError> {
-        let end = self.end_of_shard();
         let page = self.shared.store.oldest_dead_letters(home, self.place(), self.read).await?;
         let snapshot = self.shared.snapshots.load();
         let ends = |connection| snapshot.connections.get(&connection).map(|wired| (wired.source, wired.destination.id));
@@ -250,7 +249,7 @@ impl<'a> Work<'a> {
         let mut batch = Vec::new();
         let mut next = page.next;
         for letter in page.items {
-            if letter.place() >= end {
+            if self.is_past_end(letter.place()) {
                 next = None;
                 break;
             }
@@ -291,10 +290,11 @@ impl<'a> Work<'a> {
         after.or_else(|| self.order.filter.after())
     }
 
-    /// Where it ends: with the newest that there was when the job was asked for.
-    fn end_of_shard(&self) -> Burial {
-        let newest = Burial { at: self.order.created_at.after(Duration::from_millis(1)), id: DeliveryId(0) };
-        self.order.filter.before().map_or(newest, |before| before.min(newest))
+    /// Whether it ends before this place: it goes up to the newest that its shard had when the job was asked for, whatever the clocks say.
+    fn is_past_end(&self, place: Burial) -> bool {
+        let newest = self.order.newest.get(self.progress.shard).copied().flatten();
+        let is_newer = newest.is_none_or(|(at, id)| place > Burial { at, id });
+        is_newer || self.order.filter.before().is_some_and(|before| place >= before)
     }
 
     /// Puts the noted batch back; `again` if that may have been done before.
