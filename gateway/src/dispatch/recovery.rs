@@ -25,12 +25,12 @@ use super::Shared;
 use super::budget::{Class, Use};
 use super::order;
 use super::owner::Hold;
-use crate::clock::{Timestamp, monotonic};
+use crate::clock::monotonic;
 use crate::control::recovery::job::{self, Holdup, Open, Order};
 use crate::control::recovery::{JobState, Progress};
 use crate::control::snapshot::{Percent, Tenant};
-use crate::event::{EventId, JobId, TenantId};
-use crate::store::{self, Burial, DeadLetter, Home, StoreError};
+use crate::event::{JobId, TenantId};
+use crate::store::{Burial, Home, RETRIED_APART, StoreError};
 
 /// Between two looks for jobs, and between two looks whether what holds one up is gone.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,8 +43,6 @@ const READ: usize = 64;
 const FIRST_READ: usize = 8;
 /// About so many bytes are read at once.
 const READ_BYTES: usize = 4 << 20;
-/// Milliseconds from one to the next of a batch that keeps an order.
-const APART: u64 = 1;
 /// A job that is named and not there after this long will not come any more.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -264,7 +262,7 @@ impl<'a> Work<'a> {
                 self.progress.matched += 1;
                 if !self.order.dry_run {
                     self.progress.in_order |= order::keeps_order(&snapshot, &letter.job.work);
-                    batch.push((age(&letter), letter.job.id));
+                    batch.push((letter.age(), letter.job.id));
                 }
             }
         }
@@ -305,12 +303,12 @@ impl<'a> Work<'a> {
         let Some(shard) = shard else { return Ok(()) };
         let home = Home { tenant: self.tenant, shard };
         let all = self.progress.in_batch() as u64;
-        let apart = if self.progress.in_order { APART } else { 0 };
+        let apart = if self.progress.in_order { RETRIED_APART } else { Duration::ZERO };
         let moved = match self.order.replay.clone() {
             Some(replay) => self.replay(home, &replay).await?,
             None => {
                 let now = self.shared.clock.now();
-                let dues = (0..).map(|place| Timestamp(now.0 + place * apart));
+                let dues = (0..).map(|place| now.after(apart * place));
                 let each: Vec<_> = self.progress.batch.iter().copied().zip(dues).collect();
                 self.shared.store.retry_each(home, &each).await?
             }
@@ -320,7 +318,7 @@ impl<'a> Work<'a> {
         self.progress.gone += all - moved;
         let pause = Duration::from_secs_f64(all as f64 / f64::from(self.order.rate.max(1)));
         // The next batch is due after all of this one.
-        let pause = pause.max(Duration::from_millis(all * apart));
+        let pause = pause.max(apart * all as u32);
         self.progress.batch.clear();
         self.progress.events.clear();
         self.progress.in_order = false;
@@ -344,14 +342,4 @@ impl<'a> Work<'a> {
         tracing::info!(tenant = %self.tenant, job = %self.order.id, ?state, examined, retried, gone, "retry job over");
         job::close(&*self.shared.store, self.order.id).await
     }
-}
-
-/// What comes first when several are tried again: by acceptance, as far as that is told apart, then by when they were given up; of one event
-/// in the order of its outputs.
-fn age(letter: &DeadLetter) -> (Timestamp, Timestamp, EventId, u32) {
-    let (accepted_at, output) = match &letter.job.work {
-        store::Work::Attempt(delivery) => (delivery.accepted_at, delivery.output),
-        store::Work::Plan { event, .. } => (event.accepted_at, 0),
-    };
-    (accepted_at, letter.at, letter.job.event(), output)
 }
