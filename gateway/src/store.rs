@@ -496,7 +496,20 @@ impl DeadLetter {
     pub fn place(&self) -> Burial {
         Burial { at: self.at, id: self.job.id }
     }
+
+    /// What comes first when several are tried again: by acceptance, as far as that is told apart, then by when they were given up; of one
+    /// event in the order of its outputs.
+    pub fn age(&self) -> (Timestamp, Timestamp, EventId, u32) {
+        let (accepted_at, output) = match &self.job.work {
+            Work::Attempt(delivery) => (delivery.accepted_at, delivery.output),
+            Work::Plan { event, .. } => (event.accepted_at, 0),
+        };
+        (accepted_at, self.at, self.job.event(), output)
+    }
 }
+
+/// From one dead letter's due time to the next's where they are tried again in order: what is due at once comes in any.
+pub const RETRIED_APART: Duration = Duration::from_millis(1);
 
 /// A dead letter's place in a listing: by when it was given up. Shown as `<ms>-<delivery>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -737,6 +750,9 @@ pub trait Store: Send + Sync + 'static {
         after: Option<Burial>,
         limit: usize,
     ) -> Result<Page<DeadLetter, Burial>, StoreError>;
+
+    /// What of these is a dead letter, in any order.
+    async fn dead_letters_of(&self, home: Home, ids: &[DeliveryId]) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// Moves dead letters back to the schedule, due `now` and [`Job::afresh`], with a record that says so. Returns how many of
     /// them were there.

@@ -35,12 +35,19 @@ impl Control {
         homes.event(&*self.store, id).await?.ok_or_else(missing)
     }
 
-    /// Tries dead letters again. Returns how many of them were there.
+    /// Tries dead letters again, in order if a destination may keep one. Returns how many of them were there.
     pub async fn retry(&self, homes: &Homes, ids: &[DeliveryId]) -> Result<u64, Error> {
-        if self.state().tenant(homes.tenant).is_some_and(|tenant| tenant.entry.parts.deleting.is_some()) {
+        let state = self.state();
+        let tenant = state.tenant(homes.tenant);
+        if tenant.is_some_and(|tenant| tenant.entry.parts.deleting.is_some()) {
             return Err(Error::BeingDeleted);
         }
-        Ok(homes.retry(&*self.store, ids, self.clock.now()).await?)
+        let keeps_order = tenant.is_some_and(|tenant| tenant.destinations.iter().any(|one| one.parts.destination.order.is_some()));
+        let (store, now) = (&*self.store, self.clock.now());
+        Ok(match keeps_order && ids.len() > 1 {
+            true => homes.retry_in_order(store, ids, now).await?,
+            false => homes.retry(store, ids, now).await?,
+        })
     }
 
     /// Tries an event's dead letters again. Returns how many there were.

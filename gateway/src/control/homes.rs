@@ -8,10 +8,14 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::snapshot::Shards;
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Shard, TenantId};
-use crate::store::{Burial, DeadLetter, EventHistory, EventSummary, Home, MAX_PAGE, Page, PageRequest, Purged, Store, StoreError};
+use crate::store::{
+    Burial, DeadLetter, EventHistory, EventSummary, Home, MAX_PAGE, Page, PageRequest, Purged, RETRIED_APART, Store, StoreError,
+};
 
 /// Shards that are asked at once.
 const AT_ONCE: usize = 16;
+/// Dead letters that are read at once where no more than their age is wanted.
+const READ: usize = 16;
 
 /// Where the data of a tenant is: in one shard, or spread over several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,13 @@ impl Homes {
         Ok(Page { items: items.into_iter().map(|(_, letter)| letter).collect(), next })
     }
 
+    /// The place of the newest dead letter in each shard.
+    pub(super) async fn newest_dead_letters(&self, store: &dyn Store) -> Result<Vec<Option<Burial>>, StoreError> {
+        let pages = self.ask(|home| store.dead_letters(home, PageRequest { before: None, limit: 1 })).await?;
+        // One that somebody retried as it was read is none any more, and what comes next stands before it.
+        Ok(pages.iter().map(|page| page.items.first().map(DeadLetter::place).or(page.next)).collect())
+    }
+
     /// An event, and where it is: its id doesn't tell, since it may be older than some of the shards.
     pub(super) async fn event(&self, store: &dyn Store, id: EventId) -> Result<Option<(Home, EventHistory)>, StoreError> {
         let found = self.ask(|home| store.event(home, id)).await?;
@@ -61,6 +72,24 @@ impl Homes {
     /// Tries dead letters again. Returns how many of them were there.
     pub(super) async fn retry(&self, store: &dyn Store, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
         Ok(self.ask(|home| store.retry(home, ids, now)).await?.into_iter().sum())
+    }
+
+    /// The same, each due after the one before it, the oldest first.
+    pub(super) async fn retry_in_order(&self, store: &dyn Store, ids: &[DeliveryId], now: Timestamp) -> Result<u64, StoreError> {
+        let retry = |home| -> BoxFuture<'_, _> {
+            Box::pin(async move {
+                let mut letters = Vec::new();
+                for ids in ids.chunks(READ) {
+                    letters.extend(store.dead_letters_of(home, ids).await?.iter().map(|letter| (letter.age(), letter.job.id)));
+                }
+                letters.sort_unstable();
+                letters.dedup();
+                let dues = (0..).map(|place| now.after(RETRIED_APART * place));
+                let each: Vec<_> = letters.into_iter().map(|(_, id)| id).zip(dues).collect();
+                store.retry_each(home, &each).await
+            })
+        };
+        Ok(self.ask(retry).await?.into_iter().sum())
     }
 
     /// What its deletion has removed; done once it is in every shard.

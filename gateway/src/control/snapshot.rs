@@ -131,7 +131,8 @@ impl Source {
     /// withheld.
     pub fn unsign(&self, request: &mut Request) {
         let is_signature = |name: &str| self.verifier.signature_headers().any(|header| name.eq_ignore_ascii_case(header));
-        request.headers.retain(|header| !is_signature(&header.name));
+        let was_one = |name: &str| self.verifier.earlier_signature_headers().any(|header| name.eq_ignore_ascii_case(header));
+        request.headers.retain(|header| !is_signature(&header.name) && !was_one(&header.name));
     }
 }
 

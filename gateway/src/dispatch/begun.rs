@@ -27,7 +27,7 @@ pub(super) struct Begun {
     shard: Shard,
     /// What earlier owners noted.
     found: OnceLock<HashSet<DeliveryId>>,
-    /// What this owner noted and has not finished.
+    /// What this owner noted, or tried to, and has not finished.
     noted: Mutex<HashSet<DeliveryId>>,
 }
 
@@ -57,11 +57,9 @@ impl Begun {
         match origin {
             Origin::Entry(_) => true,
             Origin::Job(id) => {
-                let is_noted = self.say(shared, id, KEPT).await;
-                if is_noted {
-                    self.noted().insert(id);
-                }
-                is_noted
+                // First, so that a note is let go whose answer nobody waited for.
+                self.noted().insert(id);
+                self.say(shared, id, KEPT).await
             }
         }
     }

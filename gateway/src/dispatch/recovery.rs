@@ -25,12 +25,12 @@ use super::Shared;
 use super::budget::{Class, Use};
 use super::order;
 use super::owner::Hold;
-use crate::clock::{Timestamp, monotonic};
+use crate::clock::monotonic;
 use crate::control::recovery::job::{self, Holdup, Open, Order};
 use crate::control::recovery::{JobState, Progress};
 use crate::control::snapshot::{Percent, Tenant};
-use crate::event::{DeliveryId, EventId, JobId, TenantId};
-use crate::store::{self, Burial, DeadLetter, Home, StoreError};
+use crate::event::{JobId, TenantId};
+use crate::store::{Burial, Home, RETRIED_APART, StoreError};
 
 /// Between two looks for jobs, and between two looks whether what holds one up is gone.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,8 +43,6 @@ const READ: usize = 64;
 const FIRST_READ: usize = 8;
 /// About so many bytes are read at once.
 const READ_BYTES: usize = 4 << 20;
-/// Milliseconds from one to the next of a batch that keeps an order.
-const APART: u64 = 1;
 /// A job that is named and not there after this long will not come any more.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -242,7 +240,6 @@ impl<'a> Work<'a> {
 
     /// Reads on, and makes the next batch of what is meant.
     async fn choose(&mut self, home: Home, most: usize) -> Result<(), StoreError> {
-        let end = self.end_of_shard();
         let page = self.shared.store.oldest_dead_letters(home, self.place(), self.read).await?;
         let snapshot = self.shared.snapshots.load();
         let ends = |connection| snapshot.connections.get(&connection).map(|wired| (wired.source, wired.destination.id));
@@ -250,7 +247,7 @@ impl<'a> Work<'a> {
         let mut batch = Vec::new();
         let mut next = page.next;
         for letter in page.items {
-            if letter.place() >= end {
+            if self.is_past_end(letter.place()) {
                 next = None;
                 break;
             }
@@ -265,7 +262,7 @@ impl<'a> Work<'a> {
                 self.progress.matched += 1;
                 if !self.order.dry_run {
                     self.progress.in_order |= order::keeps_order(&snapshot, &letter.job.work);
-                    batch.push((age(&letter), letter.job.id));
+                    batch.push((letter.age(), letter.job.id));
                 }
             }
         }
@@ -278,7 +275,7 @@ impl<'a> Work<'a> {
             // What is in the batch is in this shard.
             None if self.progress.batch.is_empty() => {
                 self.progress.shard += 1;
-                (self.progress.after, self.progress.before) = (None, None);
+                self.progress.after = None;
             }
             None => {}
         }
@@ -291,11 +288,11 @@ impl<'a> Work<'a> {
         after.or_else(|| self.order.filter.after())
     }
 
-    /// Where it ends: with the newest that there was when the job was asked for.
-    fn end_of_shard(&self) -> Burial {
-        let newest = Burial { at: self.order.created_at.after(Duration::from_millis(1)), id: DeliveryId(0) };
-        let before = self.progress.before.map(|(at, id)| Burial { at, id });
-        self.order.filter.before().into_iter().chain(before).fold(newest, Burial::min)
+    /// Whether it ends before this place: it goes up to the newest that its shard had when the job was asked for, whatever the clocks say.
+    fn is_past_end(&self, place: Burial) -> bool {
+        let newest = self.order.newest.get(self.progress.shard).copied().flatten();
+        let is_newer = newest.is_none_or(|(at, id)| place > Burial { at, id });
+        is_newer || self.order.filter.before().is_some_and(|before| place >= before)
     }
 
     /// Puts the noted batch back; `again` if that may have been done before.
@@ -306,12 +303,12 @@ impl<'a> Work<'a> {
         let Some(shard) = shard else { return Ok(()) };
         let home = Home { tenant: self.tenant, shard };
         let all = self.progress.in_batch() as u64;
-        let apart = if self.progress.in_order { APART } else { 0 };
+        let apart = if self.progress.in_order { RETRIED_APART } else { Duration::ZERO };
         let moved = match self.order.replay.clone() {
             Some(replay) => self.replay(home, &replay).await?,
             None => {
                 let now = self.shared.clock.now();
-                let dues = (0..).map(|place| Timestamp(now.0 + place * apart));
+                let dues = (0..).map(|place| now.after(apart * place));
                 let each: Vec<_> = self.progress.batch.iter().copied().zip(dues).collect();
                 self.shared.store.retry_each(home, &each).await?
             }
@@ -321,7 +318,7 @@ impl<'a> Work<'a> {
         self.progress.gone += all - moved;
         let pause = Duration::from_secs_f64(all as f64 / f64::from(self.order.rate.max(1)));
         // The next batch is due after all of this one.
-        let pause = pause.max(Duration::from_millis(all * apart));
+        let pause = pause.max(apart * all as u32);
         self.progress.batch.clear();
         self.progress.events.clear();
         self.progress.in_order = false;
@@ -345,14 +342,4 @@ impl<'a> Work<'a> {
         tracing::info!(tenant = %self.tenant, job = %self.order.id, ?state, examined, retried, gone, "retry job over");
         job::close(&*self.shared.store, self.order.id).await
     }
-}
-
-/// What comes first when several are tried again: by acceptance, as far as that is told apart, then by when they were given up; of one event
-/// in the order of its outputs.
-fn age(letter: &DeadLetter) -> (Timestamp, Timestamp, EventId, u32) {
-    let (accepted_at, output) = match &letter.job.work {
-        store::Work::Attempt(delivery) => (delivery.accepted_at, delivery.output),
-        store::Work::Plan { event, .. } => (event.accepted_at, 0),
-    };
-    (accepted_at, letter.at, letter.job.event(), output)
 }

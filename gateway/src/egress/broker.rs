@@ -44,7 +44,7 @@ pub use kafka::Mechanism;
 use link::{Heard, Link, Stream};
 use sessions::Found;
 pub use sessions::MAX_CONNECTIONS as MAX_BROKER_CONNECTIONS;
-pub(super) use sessions::{Rank, Sessions};
+pub(super) use sessions::{Idle, Rank, Sessions};
 
 /// A broker, and where in it messages go.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use hyper::client::conn::{http1, http2};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::broker::{Rank, Sessions};
+use super::broker::{Idle, Rank, Sessions};
 use super::metered::Allowance;
 use super::target::PoolKey;
 use crate::clock::monotonic;
@@ -184,32 +184,29 @@ impl Pool {
             return place;
         }
         let _waiting = Waiting::new(self, Some(tenant));
-        drop(self.brokers.take_first(Some(tenant)));
+        drop(self.brokers.take_first_of(tenant));
         places.acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// Has what was idle before, or a connection to a broker that has become idle now, make room for those who wait for it.
     pub(super) fn idled(&self, tenant: TenantId) {
-        let (waits, others_wait) = {
-            let state = self.state();
-            (state.tenants.get(&tenant).is_some_and(|share| share.waiting > 0), state.waiting > 0)
+        let mut state = self.state();
+        let closed = if state.tenants.get(&tenant).is_some_and(|share| share.waiting > 0) {
+            self.brokers.take_first_of(tenant).map(Closed::Broker)
+        } else if state.waiting > 0 {
+            self.take_oldest(&mut state)
+        } else {
+            None
         };
-        if waits {
-            drop(self.brokers.take_first(Some(tenant)));
-        } else if others_wait {
-            self.make_room();
-        }
+        drop(state);
+        drop(closed);
     }
 
-    /// Closes the connection that has been idle longest.
-    fn make_room(&self) {
-        let http = self.state().idle.first_key_value().map(|(_, (_, since))| Rank::idle_since(*since));
-        let broker = self.brokers.first(None);
-        if broker.is_some_and(|broker| http.is_none_or(|http| broker < http)) {
-            drop(self.brokers.take_first(None));
-        } else {
-            drop(self.state().close_oldest());
-        }
+    /// Takes the connection that has been idle longest, whatever it speaks; dropping it closes it.
+    fn take_oldest(&self, state: &mut State) -> Option<Closed> {
+        let http = state.idle.first_key_value().map(|(_, (_, since))| Rank::idle_since(*since));
+        let broker = self.brokers.take_first_before(http);
+        broker.map(Closed::Broker).or_else(|| state.close_oldest())
     }
 
     fn admission(self: &Arc<Self>, state: &mut State, key: PoolKey, permits: [OwnedSemaphorePermit; 2]) -> Admission {
@@ -263,7 +260,8 @@ impl Pool {
             return permit;
         }
         let _waiting = Waiting::new(self, None);
-        self.make_room();
+        let oldest = self.take_oldest(&mut self.state());
+        drop(oldest);
         Arc::clone(&self.open).acquire_owned().await.expect("the semaphore is never closed")
     }
 
@@ -395,10 +393,11 @@ fn places(count: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
 }
 
-#[allow(dead_code, reason = "held only to be dropped outside the lock")]
+#[allow(dead_code, clippy::large_enum_variant, reason = "held only to be dropped outside the lock")]
 enum Closed {
     Http1(Http1),
     Http2(Shared),
+    Broker(Idle),
 }
 
 impl Entry {

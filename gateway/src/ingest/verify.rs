@@ -155,6 +155,13 @@ impl Verifier {
         hmac.into_iter().flat_map(hmac::Hmac::headers)
     }
 
+    /// The same of schemes that it may have had when an event came in: of those that are presets. Where no signature is checked one is for
+    /// whoever receives it.
+    pub fn earlier_signature_headers(&self) -> impl Iterator<Item = &'static str> {
+        let checks_signatures = matches!(self.0, Kind::Hmac(_) | Kind::Plugin);
+        checks_signatures.then(config::preset_headers).into_iter().flatten()
+    }
+
     /// Checks the event's request and takes the credentials out of it.
     pub fn verify(&self, event: Event, now: Timestamp) -> Result<VerifiedEvent, VerifyError> {
         self.verify_by(event, now, None)

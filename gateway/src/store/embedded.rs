@@ -467,6 +467,11 @@ impl Store for Embedded {
         self.look(move |shared| listing::oldest_dead_letters(&shared.disk, home, after, limit)).await
     }
 
+    async fn dead_letters_of(&self, home: Home, ids: &[DeliveryId]) -> Result<Vec<DeadLetter>, StoreError> {
+        let ids = ids.to_vec();
+        self.look(move |shared| listing::dead_letters_of(&shared.disk, home, &ids)).await
+    }
+
     async fn retry_each(&self, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
         self.ask(|reply| Command::Retry(home, each.to_vec(), reply)).await
     }

@@ -504,6 +504,10 @@ impl Store for RedisStore {
         jobs::oldest_dead_letters(&self.inner, home, after, limit).await
     }
 
+    async fn dead_letters_of(&self, home: Home, ids: &[DeliveryId]) -> Result<Vec<DeadLetter>, StoreError> {
+        jobs::dead_letters_of(&self.inner, home, ids).await
+    }
+
     async fn retry_each(&self, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
         jobs::retry(&self.inner, home, each).await
     }

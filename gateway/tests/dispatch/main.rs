@@ -14,6 +14,7 @@ mod plugins;
 #[path = "../store/on_redis/proxy.rs"]
 #[allow(dead_code, reason = "the store's own tests need more of it")]
 mod proxy;
+mod recovery;
 mod spread;
 mod steer;
 mod wait;

@@ -72,7 +72,7 @@ async fn parked(world: &World) -> u64 {
     world.store.depth(SHARD).await.unwrap().parked
 }
 
-fn dead(summary: &EventSummary) -> Option<&str> {
+pub(crate) fn dead(summary: &EventSummary) -> Option<&str> {
     summary.deliveries.iter().find_map(|row| match &row.state {
         DeliveryState::DeadLettered { reason } => Some(reason.code.as_str()),
         _ => None,

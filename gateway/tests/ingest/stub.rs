@@ -246,6 +246,10 @@ impl Store for Stub {
         unimplemented!()
     }
 
+    async fn dead_letters_of(&self, _: Home, _: &[DeliveryId]) -> Result<Vec<DeadLetter>, StoreError> {
+        unimplemented!()
+    }
+
     async fn retry_each(&self, _: Home, _: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
         unimplemented!()
     }

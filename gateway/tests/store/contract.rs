@@ -123,6 +123,7 @@ macro_rules! contract_suite {
                 carry_their_last_attempt
                 pages_are_complete_and_stable
                 tenants_are_apart
+                are_found_by_their_ids
                 a_retry_moves_them_back_to_the_schedule
                 a_retried_job_starts_afresh
                 a_retry_counts_what_was_there

@@ -642,6 +642,12 @@ impl Store for Model {
         Ok(Page { items, next: next.map(|Reverse(place)| place) })
     }
 
+    async fn dead_letters_of(&self, home: Home, ids: &[DeliveryId]) -> Result<Vec<DeadLetter>, StoreError> {
+        let mut state = self.state();
+        let letters = state.shards.entry(home.shard).or_default().dead(home.tenant);
+        Ok(letters.filter(|letter| ids.contains(&letter.job.id)).collect())
+    }
+
     async fn retry_each(&self, home: Home, each: &[(DeliveryId, Timestamp)]) -> Result<u64, StoreError> {
         let mut state = self.state();
         let Sharded { events, jobs, .. } = state.shards.entry(home.shard).or_default();

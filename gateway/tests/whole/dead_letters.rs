@@ -247,12 +247,19 @@ async fn ordered(engine: Engine) {
         eventually("all are given up", SOON, async || (listed(&world.api, "").await.len() == count).then_some(())).await;
         events
     };
+    let retry = format!("/v1/dead-letters/retry?tenant={TENANT}");
     let came = async |job: Value, keys: usize, events: Vec<String>| {
         let count = events.len();
         world.receiver.answer(Answer::status(200));
         let before = world.receiver.requests().len();
-        let done = world.api.job_over(JOBS, &world.api.begin_job(JOBS, job).await).await;
-        assert_eq!((&done["state"], counts(&done)), (&json!("done"), [count as u64, count as u64, count as u64, 0]));
+        if job.is_null() {
+            // By hand, in the order in which they are listed: newest first.
+            let ids: Vec<_> = listed(&world.api, "").await.iter().map(|letter| letter["id"].clone()).collect();
+            assert_eq!(world.api.post(&retry, &json!({ "ids": ids })).await["retried"], count);
+        } else {
+            let done = world.api.job_over(JOBS, &world.api.begin_job(JOBS, job).await).await;
+            assert_eq!((&done["state"], counts(&done)), (&json!("done"), [count as u64, count as u64, count as u64, 0]));
+        }
         let requests = world.receiver.wait_for(before + count, SOON).await;
         let number = |body: &[u8]| std::str::from_utf8(body).unwrap().parse::<usize>().unwrap();
         let numbers: Vec<_> = requests[before..].iter().map(|request| number(&request.body)).collect();
@@ -269,7 +276,6 @@ async fn ordered(engine: Engine) {
     // The first fails once more, and so is given up last.
     let letters = listed(&world.api, "").await;
     let first = &letters.last().unwrap()["id"];
-    let retry = format!("/v1/dead-letters/retry?tenant={TENANT}");
     assert_eq!(world.api.post(&retry, &json!({ "ids": [first] })).await["retried"], 1);
     eventually("it is given up again", SOON, async || {
         let letters = listed(&world.api, "").await;
@@ -277,6 +283,9 @@ async fn ordered(engine: Engine) {
     })
     .await;
     came(json!({}), 1, few).await;
+
+    let by_hand = give_up(1, FEW).await;
+    came(json!(null), 1, by_hand).await;
 
     let many = give_up(KEYS, MANY).await;
     // In several batches.

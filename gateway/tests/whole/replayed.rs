@@ -192,6 +192,14 @@ async fn what_a_sender_signed_is_not_passed_on_by_a_replay() {
         assert!(request.header("x-github-event").is_some());
         assert_eq!(request.header("x-hub-signature-256"), None, "over {connection}");
     }
+    // Its senders sign otherwise by now.
+    let auth = json!({"type": "preset", "name": "standard_webhooks", "secrets": ["c2VjcmV0"]});
+    world.api.patch(&format!("/v1/sources/signed?tenant={TENANT}"), &json!({ "auth": auth })).await;
+    let before = world.receiver.requests().len();
+    let spec = json!({"connection": "elsewhere", "filter": {"source": "signed"}});
+    world.api.job_over(JOBS, &world.api.begin_job(JOBS, spec).await).await;
+    let requests = world.receiver.wait_for(before + 1, SOON).await;
+    assert_eq!(requests[before].header("x-hub-signature-256"), None);
     // How its events were signed is known no more.
     for path in ["connections/own", "sources/signed"] {
         let reply = world.api.send("DELETE", &format!("/v1/{path}?tenant={TENANT}"), "application/json", "").await;

@@ -62,7 +62,7 @@ pub struct JobSpec {
 pub struct Order {
     /// Its id.
     pub id: JobId,
-    /// When it was asked for: what was given up later is not meant.
+    /// When it was asked for.
     pub created_at: Timestamp,
     /// By whom.
     pub by: String,
@@ -72,6 +72,9 @@ pub struct Order {
     pub rate: u32,
     /// Whether it only counts.
     pub dry_run: bool,
+    /// The newest dead letter that each of the tenant's shards had then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newest: Vec<Option<(Timestamp, DeliveryId)>>,
     /// Events to replay, instead of dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
@@ -154,8 +157,6 @@ pub struct Progress {
     /// Behind which place it goes on in that shard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<(Timestamp, DeliveryId)>,
-    /// Where it ends there, if a release began it that went newest first.
-    pub before: Option<(Timestamp, DeliveryId)>,
     /// What is being put back, in order: counted in `matched`, not in `retried`.
     pub batch: Vec<DeliveryId>,
     /// Whether some of it goes into lines, so that each is due after the one before.

@@ -94,9 +94,11 @@ impl Control {
         by: &Who,
     ) -> Result<Job, Error> {
         self.room_for_job(homes).await?;
+        let newest = if replay.is_none() { homes.newest_dead_letters(&*self.store).await? } else { Vec::new() };
+        let newest = newest.into_iter().map(|newest| newest.map(|Burial { at, id }| (at, id))).collect();
         let now = self.clock.now();
         let id = JobId::new(now, self.random_id()?);
-        let order = Order { id, created_at: now, by: by.name().to_owned(), filter, rate, dry_run, replay };
+        let order = Order { id, created_at: now, by: by.name().to_owned(), filter, rate, dry_run, newest, replay };
         job::begin(&*self.store, homes.tenant, &order).await?;
         Ok(Job { order, progress: Progress::default(), cancelled: false })
     }

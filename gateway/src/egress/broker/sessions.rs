@@ -125,16 +125,14 @@ impl Sessions {
         drop(closed);
     }
 
-    /// The rank of the connection that makes room first, of this tenant's or of all.
-    pub(in crate::egress) fn first(&self, tenant: Option<TenantId>) -> Option<Rank> {
-        self.state().first(tenant).map(|(rank, ..)| rank)
+    /// Takes the connection that makes room first of this tenant's, if there is one.
+    pub(in crate::egress) fn take_first_of(&self, tenant: TenantId) -> Option<Idle> {
+        self.state().take_first(Some(tenant), None)
     }
 
-    /// Takes that connection.
-    pub(in crate::egress) fn take_first(&self, tenant: Option<TenantId>) -> Option<Idle> {
-        let mut state = self.state();
-        let (_, key, index) = state.first(tenant)?;
-        Some(state.entries.get_mut(&key)?.idle.remove(index))
+    /// Takes the one that makes room first of all, unless the other comes before it.
+    pub(in crate::egress) fn take_first_before(&self, other: Option<Rank>) -> Option<Idle> {
+        self.state().take_first(None, other)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -161,6 +159,11 @@ impl State {
             entries.flat_map(|(key, entry)| entry.idle.iter().enumerate().map(move |(index, idle)| (idle.rank(), *key, index)));
         // For its own requests no tenant has copies published.
         ranked.filter(|(rank, ..)| tenant.is_none() || !rank.owes).min()
+    }
+
+    fn take_first(&mut self, tenant: Option<TenantId>, other: Option<Rank>) -> Option<Idle> {
+        let (_, key, index) = self.first(tenant).filter(|(rank, ..)| other.is_none_or(|other| *rank < other))?;
+        Some(self.entries.get_mut(&key)?.idle.remove(index))
     }
 }
 

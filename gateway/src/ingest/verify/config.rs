@@ -209,6 +209,12 @@ const MAX_TOLERANCE_S: u64 = 24 * 60 * 60;
 static PRESETS: LazyLock<BTreeMap<String, HmacScheme>> =
     LazyLock::new(|| toml::from_str(include_str!("presets.toml")).expect("a test reads every preset"));
 
+/// Headers, in lower case, that presets' signatures and their times stand in.
+pub(super) fn preset_headers() -> impl Iterator<Item = &'static str> {
+    let time = |scheme: &'static HmacScheme| scheme.timestamp.as_ref().map(|rule| rule.header.as_str());
+    PRESETS.values().flat_map(move |scheme| std::iter::once(scheme.header.as_str()).chain(time(scheme)))
+}
+
 /// The names of all presets.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {
     PRESETS.keys().map(String::as_str)

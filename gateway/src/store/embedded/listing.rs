@@ -114,14 +114,23 @@ fn letters(
         let (at, id) = (Timestamp(parts.u64()?), DeliveryId(parts.u128()?));
         last = Some(Burial { at, id });
         // One that was retried or trimmed meanwhile is not a dead letter any more.
-        let Some(waiting) = disk.read::<Waiting>(Tree::Index, &keys::waiting(home.shard, id))? else { continue };
-        let Place::Dead { reason, .. } = &waiting.place else { continue };
-        let reason = reason.clone();
-        let Some(record) = disk.get(Tree::Jobs, &keys::job(home.shard, id))? else { continue };
-        let (work, last) = decode_with::<Work, _>(&record)?;
-        items.push(DeadLetter { job: waiting.job(id, work, 0), at, reason, last });
+        items.extend(dead_letter(disk, home, id)?);
     }
     Ok(Page { items, next: None })
+}
+
+pub(super) fn dead_letters_of(disk: &Disk, home: Home, ids: &[DeliveryId]) -> Result<Vec<DeadLetter>, StoreError> {
+    ids.iter().filter_map(|id| dead_letter(disk, home, *id).transpose()).collect()
+}
+
+fn dead_letter(disk: &Disk, home: Home, id: DeliveryId) -> Result<Option<DeadLetter>, StoreError> {
+    let waiting = disk.read::<Waiting>(Tree::Index, &keys::waiting(home.shard, id))?;
+    let Some(waiting) = waiting.filter(|waiting| waiting.tenant == home.tenant) else { return Ok(None) };
+    let Place::Dead { at, reason } = &waiting.place else { return Ok(None) };
+    let (at, reason) = (*at, reason.clone());
+    let Some(record) = disk.get(Tree::Jobs, &keys::job(home.shard, id))? else { return Ok(None) };
+    let (work, last) = decode_with::<Work, _>(&record)?;
+    Ok(Some(DeadLetter { job: waiting.job(id, work, 0), at, reason, last }))
 }
 
 pub(super) fn config(disk: &Disk) -> Result<(Revision, Vec<(String, Bytes)>), StoreError> {

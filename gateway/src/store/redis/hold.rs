@@ -1,6 +1,6 @@
 //! What the engine remembers of a shard while it owns it. All of it can be lost: the store has the truth.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use super::link::Link;
 use super::{Inner, jobs, purge, scripts};
 use crate::clock::Timestamp;
 use crate::event::{DeliveryId, EventId, Lane, Shard, SourceId, TenantId};
-use crate::store::{Claimed, Job, Lease, Origin, QueueKey, SUSPECT, StoreError, Suspects, Ticket};
+use crate::store::{Claimed, Heads, Lease, Origin, QueueKey, SUSPECT, StoreError, Suspects, Ticket};
 
 /// One ownership of one shard.
 pub(super) struct Hold {
@@ -39,8 +39,8 @@ pub(super) struct Writer {
     /// The last one's sequence; none if it must be asked for.
     sequence: Option<u64>,
     unsettled: Option<(Cmd, Effect)>,
-    /// Jobs that were taken by a write whose answer came too late for its caller.
-    stash: Vec<(From, VecDeque<Job>)>,
+    /// What was taken by a write whose answer came too late for its caller.
+    stash: Vec<(From, Heads)>,
     /// Where the next trim goes on.
     pub(super) trimmed_to: u64,
     /// Buckets of history in which nothing had ended when they had so many pieces: no trim reads them again before they have more.
@@ -245,7 +245,7 @@ impl Pen {
         let Some((_, effect)) = self.writer.unsettled.take() else { return Ok(()) };
         if let Effect::Took(from) = effect {
             let taken = jobs::read_taken(&self.hold, answer)?;
-            self.stash(from, taken.jobs);
+            self.stash(from, taken);
         } else {
             self.hold.apply(effect);
         }
@@ -278,16 +278,15 @@ impl Pen {
         }
     }
 
-    /// Keeps jobs that were taken for whoever asks next.
-    pub(super) fn stash(&mut self, from: From, jobs: impl IntoIterator<Item = Job>) {
-        let jobs: VecDeque<Job> = jobs.into_iter().collect();
-        if !jobs.is_empty() {
-            self.writer.stash.push((from, jobs));
+    /// Keeps what was taken for whoever asks next.
+    pub(super) fn stash(&mut self, from: From, taken: Heads) {
+        if !taken.jobs.is_empty() || taken.unreadable > 0 {
+            self.writer.stash.push((from, taken));
         }
     }
 
-    /// Jobs that were taken from there before and reached nobody.
-    pub(super) fn stashed(&mut self, from: From) -> Option<VecDeque<Job>> {
+    /// What was taken from there before and reached nobody.
+    pub(super) fn stashed(&mut self, from: From) -> Option<Heads> {
         let at = self.writer.stash.iter().position(|(stashed, _)| *stashed == from)?;
         Some(self.writer.stash.swap_remove(at).1)
     }

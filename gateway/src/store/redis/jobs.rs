@@ -131,7 +131,7 @@ pub(super) async fn take(
         let taken = take_with(&mut pen, from, now, budget).await;
         // The caller went away: these are taken, so they must go to whoever asks next.
         if let Err(Ok(taken)) = hand_out.send(taken) {
-            pen.stash(from, taken.jobs);
+            pen.stash(from, taken);
         }
     });
     handed_out.await.unwrap_or_else(|_| Err(super::ended_early()))
@@ -139,13 +139,13 @@ pub(super) async fn take(
 
 async fn take_with(pen: &mut Pen, from: From, now: Timestamp, budget: Budget) -> Result<Heads, StoreError> {
     if let Some(mut stashed) = pen.stashed(from) {
-        if budget.suspects == Suspects::Left && stashed.iter().any(|job| job.claims >= SUSPECT) {
+        if budget.suspects == Suspects::Left && stashed.jobs.iter().any(|job| job.claims >= SUSPECT) {
             pen.stash(from, stashed);
             return Err(StoreError::Suspect(pen.hold.shard));
         }
-        let later = stashed.split_off(stashed.len().min(budget.count));
-        pen.stash(from, later);
-        return Ok(Heads { jobs: stashed.into(), next: Some(now), unreadable: 0 });
+        let later = stashed.jobs.split_off(stashed.jobs.len().min(budget.count));
+        pen.stash(from, Heads { jobs: later, ..Heads::default() });
+        return Ok(Heads { next: Some(now), ..stashed });
     }
     let script = if matches!(from, From::Lines(_)) { &scripts::HEADS } else { &scripts::TAKE };
     let answer = pen
@@ -268,31 +268,50 @@ async fn letters(inner: &Arc<Inner>, home: Home, mut ask: Cmd, limit: usize) -> 
     let more = members.len() > limit;
     members.truncate(limit);
     let next = members.last().filter(|_| more).map(|member| burial(member)).transpose()?;
+    let ids = members.iter().map(|member| member.get(8..).unwrap_or_default());
     let mut items = Vec::with_capacity(members.len());
-    if !members.is_empty() {
-        let mut ask = cmd("HMGET");
-        ask.arg(&keys.jobs);
-        for member in &members {
-            ask.arg(member.get(8..).unwrap_or_default());
-        }
-        let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
-        let values: Vec<Option<Vec<u8>>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
-        for (member, value) in members.iter().zip(values) {
-            // One that somebody retried between the two reads is none any more.
-            let Some(value) = value else { continue };
-            let (place, record) = split(&value)?;
-            if place.first() == Some(&b'd')
-                && let (Stored { job, dead: Some((at, reason)) }, last) = decode_with(record)?
-            {
-                let letter = DeadLetter { job, at, reason, last };
-                // Given up again meanwhile, it stands elsewhere now.
-                if letter.place() == burial(member)? {
-                    items.push(letter);
-                }
-            }
+    for (member, letter) in members.iter().zip(found(inner, keys, ids).await?) {
+        // One that somebody retried between the two reads is none any more, or was given up again and stands elsewhere now.
+        if let Some(letter) = letter
+            && letter.place() == burial(member)?
+        {
+            items.push(letter);
         }
     }
     Ok(Page { items, next })
+}
+
+pub(super) async fn dead_letters_of(inner: &Arc<Inner>, home: Home, ids: &[DeliveryId]) -> Result<Vec<DeadLetter>, StoreError> {
+    let names: Vec<_> = ids.iter().map(|id| id.0.to_be_bytes()).collect();
+    let letters = found(inner, inner.keys(home.shard)?, names.iter().map(|name| &name[..])).await?;
+    Ok(letters.into_iter().flatten().filter(|letter| letter.job.tenant() == home.tenant).collect())
+}
+
+/// What each of these is as a dead letter, if it is one.
+async fn found<'a>(
+    inner: &Arc<Inner>,
+    keys: &ShardKeys,
+    ids: impl ExactSizeIterator<Item = &'a [u8]>,
+) -> Result<Vec<Option<DeadLetter>>, StoreError> {
+    if ids.len() == 0 {
+        return Ok(Vec::new());
+    }
+    let mut ask = cmd("HMGET");
+    ask.arg(&keys.jobs);
+    for id in ids {
+        ask.arg(id);
+    }
+    let answer = inner.query.repeat(&ask).await.map_err(Fault::into_store)?;
+    let values: Vec<Option<Vec<u8>>> = redis::from_redis_value(answer).map_err(|_| odd("dead letters"))?;
+    let read = |value: Vec<u8>| -> Result<Option<DeadLetter>, StoreError> {
+        let (place, record) = split(&value)?;
+        if place.first() != Some(&b'd') {
+            return Ok(None);
+        }
+        let (Stored { job, dead }, last) = decode_with(record)?;
+        Ok(dead.map(|(at, reason)| DeadLetter { job, at, reason, last }))
+    };
+    values.into_iter().map(|value| value.map_or(Ok(None), read)).collect()
 }
 
 /// The place that a member of the index stands for.

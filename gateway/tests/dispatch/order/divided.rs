@@ -10,7 +10,7 @@ use tidegate::event::EventId;
 use tidegate::store::DeliveryState;
 use tidegate_test_support::eventually;
 use tidegate_test_support::http::{Answer, Receiver};
-use tidegate_test_support::redis::Flavor;
+use tidegate_test_support::redis::{Flavor, Server};
 use tokio::runtime::Handle;
 
 use super::{by_destination, dead, lost, parked};
@@ -148,17 +148,53 @@ async fn that_an_event_had_begun_stays_noted_until_its_last_outcome_is_written()
         Answer::status(200)
     });
     let (node, event) = begun(&world).await;
-    let topics = redis::from_redis_value::<Vec<String>>(server.command(&["KEYS", "*begun/*"]).await).unwrap();
-    let [topic] = &topics[..] else { panic!("{topics:?}") };
+    let topic = &topic(&server).await;
     go_on.send(()).unwrap();
     bad.wait_for(2, SOON).await;
-    let last = async || {
-        let notes: Vec<String> = redis::from_redis_value(server.command(&["HVALS", topic]).await).unwrap();
-        notes.iter().map(|note| Timestamp(note.split(':').next().unwrap().parse().unwrap())).max()
-    };
-    assert!(last().await > Some(Clock::system().now().after(Duration::from_secs(3600))));
+    assert!(noted_until(&server, topic).await > Some(Clock::system().now().after(Duration::from_secs(3600))));
     drop(go_on);
     world.settled("t", event, is_delivered).await;
     assert_eq!(good.count(), 1);
     node.stop().await;
+}
+
+/// What notes that an event had begun was cut off by the event's end, and nobody let the note go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_note_whose_answer_nobody_waited_for_is_let_go() {
+    let (good, bad) = (Receiver::start().await, Receiver::start().await);
+    let (server, proxy, world) = lost::world(Flavor::Redis).await;
+    world.declare("t", fan_out(&[("good", good.url("/")), ("bad", bad.url("/"))], 8)).await;
+    let (go_on, goes_on) = mpsc::sync_channel::<()>(1);
+    let goes_on = Mutex::new(goes_on);
+    bad.answer_with(move |_| {
+        assert!(goes_on.lock().unwrap().recv().is_err());
+        Answer::status(200)
+    });
+    hold(&world);
+    let node = world.dispatch("a");
+    world.accept("t", "in", "{}").await;
+    eventually("it is parked", SOON, async || (parked(&world).await == 1).then_some(())).await;
+    let mut answer = proxy.keep_answer("begun/", ":1\r\n");
+    world.steer(Traffic::default());
+    answer.caught().await;
+    drop(go_on);
+    let count = async |command: &[&str]| redis::from_redis_value::<u64>(server.command(command).await).unwrap();
+    eventually("its end is written", SOON, async || (count(&["HLEN", "{tg:0}:j"]).await == 0).then_some(())).await;
+    answer.pass_on();
+    let topic = &topic(&server).await;
+    let now = || Some(Clock::system().now());
+    eventually("the note has ended", SOON, async || (noted_until(&server, topic).await <= now()).then_some(())).await;
+    node.stop().await;
+}
+
+/// Where it is noted that an event has begun: only one has.
+async fn topic(server: &Server) -> String {
+    let topics = redis::from_redis_value::<Vec<String>>(server.command(&["KEYS", "*begun/*"]).await).unwrap();
+    let [topic] = &topics[..] else { panic!("{topics:?}") };
+    topic.clone()
+}
+
+async fn noted_until(server: &Server, topic: &str) -> Option<Timestamp> {
+    let notes: Vec<String> = redis::from_redis_value(server.command(&["HVALS", topic]).await).unwrap();
+    notes.iter().map(|note| Timestamp(note.split(':').next().unwrap().parse().unwrap())).max()
 }

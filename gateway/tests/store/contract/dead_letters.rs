@@ -92,6 +92,21 @@ pub(crate) async fn tenants_are_apart(mut world: World) {
     assert_eq!(world.counts().await, [0, 0, 0, 2]);
 }
 
+pub(crate) async fn are_found_by_their_ids(mut world: World) {
+    let lease = world.own().await;
+    let now = world.now();
+    let events = bury(&mut world, &lease, 3).await;
+    let waiting = world.settle(&lease, |event| vec![scheduled(event, 0, now, 1)]).await;
+    let ids = [delivery_id(&events[2], 0), DeliveryId(9), delivery_id(&waiting, 0), delivery_id(&events[0], 0)];
+    let mut found = world.store().dead_letters_of(HOME, &ids).await.unwrap();
+    found.sort_by_key(DeadLetter::age);
+    assert_eq!(letter_events(&found), [events[0].id, events[2].id]);
+    assert_eq!((&found[0].job, found[0].at), (&job(&events[0], 0, 5), now));
+    assert!(world.store().dead_letters_of(HOME, &[]).await.unwrap().is_empty());
+    let elsewhere = Home { tenant: OTHER_TENANT, ..HOME };
+    assert!(world.store().dead_letters_of(elsewhere, &ids).await.unwrap().is_empty());
+}
+
 pub(crate) async fn a_retry_moves_them_back_to_the_schedule(mut world: World) {
     let lease = world.own().await;
     let events = bury(&mut world, &lease, 3).await;

@@ -1,19 +1,28 @@
 //! What Redis counts as queued where the counts are not what they should be.
 
+use std::time::Duration;
+
 use redis::Value;
 use tidegate::clock::Clock;
-use tidegate::event::{DestinationId, Event, Lane, TenantId};
-use tidegate::store::redis::{RedisConfig, RedisStore};
-use tidegate::store::{Accepted, Home, Line, QueueKey, Store};
+use tidegate::event::{DeliveryId, DestinationId, Event, Lane, TenantId};
+use tidegate::store::redis::{RedisConfig, RedisStore, Timeouts};
+use tidegate::store::{Accepted, Budget, Home, Lease, Line, QueueKey, Store, StoreError};
 use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use crate::world::*;
 
 const COUNTS: &str = "{tg:3}:qb";
+/// Keeps an order.
+const LINE: DestinationId = DestinationId(0xd);
+const ONE: Budget = Budget { count: 1, ..ALL };
 
 async fn start() -> (Server, RedisStore) {
+    start_with(Timeouts::default()).await
+}
+
+async fn start_with(timeouts: Timeouts) -> (Server, RedisStore) {
     let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
-    let config = RedisConfig { shards: 8, ..RedisConfig::standalone(server.url().parse().expect("a Redis URL")) };
+    let config = RedisConfig { shards: 8, timeouts, ..RedisConfig::standalone(server.url().parse().expect("a Redis URL")) };
     let store = RedisStore::connect(config, Clock::system()).await.expect("the server is as the engine demands");
     (server, store)
 }
@@ -24,7 +33,7 @@ fn make(number: u64, tenant: TenantId) -> Event {
 
 /// Takes and finishes so many entries.
 async fn finish_some(store: &RedisStore, count: usize) {
-    let lease = store.acquire(SHARD, "a", std::time::Duration::from_secs(60)).await.unwrap().unwrap();
+    let lease = store.acquire(SHARD, "a", Duration::from_secs(60)).await.unwrap().unwrap();
     let claimed = store.claim(&lease, Lane::Normal, tidegate::store::Budget { count, ..ALL }).await.unwrap();
     assert_eq!(claimed.len(), count);
     store.record(&lease, &claimed.iter().map(|entry| finish(entry, vec![])).collect::<Vec<_>>()).await.unwrap();
@@ -51,45 +60,76 @@ async fn work_from_before_it_was_counted_makes_no_count_negative() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_cannot_be_read_leaves_its_queue_and_is_counted() {
     let (server, store) = start().await;
-    let lease = store.acquire(SHARD, "a", std::time::Duration::from_secs(60)).await.unwrap().unwrap();
-    let destination = DestinationId(0xd);
-    let line = Line::end(destination, 1, Clock::system().now().before(std::time::Duration::from_secs(1)));
-    let ordered = QueueKey::Ordered(TENANT, destination);
+    let lease = store.acquire(SHARD, "a", Duration::from_secs(60)).await.unwrap().unwrap();
+    let ordered = QueueKey::Ordered(TENANT, LINE);
     let mut ids = Vec::new();
     for (number, queue) in [(1, TENANT_QUEUE), (2, TENANT_QUEUE), (3, ordered)] {
-        let event = make(number, TENANT);
-        store.accept(vec![acceptance(&event)]).await.unwrap();
-        let claimed = store.claim(&lease, Lane::Normal, ALL).await.unwrap().remove(0);
-        let mut row = parked_plan(&event, queue);
-        if queue == ordered {
-            row.job.as_mut().unwrap().line = Some(line);
-        }
-        ids.push(row.id);
-        store.record(&lease, &[finish(&claimed, vec![row])]).await.unwrap();
+        ids.push(park(&store, &lease, number, queue).await);
     }
     for id in [ids[0], ids[2]] {
-        // The format that follows the length, the place and the size becomes one that nobody knows.
-        let mut spoil = redis::cmd("EVAL");
-        spoil
-            .arg(
-                "local value = redis.call('HGET', KEYS[1], ARGV[1])
-                 local before = 9 + string.byte(value, 1)
-                 redis.call('HSET', KEYS[1], ARGV[1], string.sub(value, 1, before) .. string.char(255) .. string.sub(value, before + 2))",
-            )
-            .arg(1)
-            .arg("{tg:3}:j")
-            .arg(&id.0.to_be_bytes()[..]);
-        let client = redis::Client::open(server.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        spoil.query_async::<Value>(&mut connection).await.unwrap();
+        spoil(&server, id).await;
     }
-    let one = tidegate::store::Budget { count: 1, ..ALL };
-    let first = store.unpark(&lease, TENANT_QUEUE, one).await.unwrap();
+    let first = store.unpark(&lease, TENANT_QUEUE, ONE).await.unwrap();
     assert_eq!((first.jobs.len(), first.unreadable), (0, 1));
-    let second = store.unpark(&lease, TENANT_QUEUE, one).await.unwrap();
+    let second = store.unpark(&lease, TENANT_QUEUE, ONE).await.unwrap();
     assert_eq!((second.jobs.len(), second.unreadable), (1, 0));
     let heads = store.heads(&lease, ordered, Clock::system().now(), ALL).await.unwrap();
     assert_eq!((heads.jobs.len(), heads.unreadable), (0, 1));
+}
+
+/// The same if the answer that told of it came too late for its caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_cannot_be_read_is_counted_when_a_lost_answer_is_settled() {
+    let (server, store) = start_with(Timeouts {
+        response: Duration::from_millis(150),
+        connect: Duration::from_millis(150),
+        operation: Duration::from_millis(400),
+        ..Timeouts::default()
+    })
+    .await;
+    let lease = store.acquire(SHARD, "a", Duration::from_secs(60)).await.unwrap().unwrap();
+    let id = park(&store, &lease, 1, TENANT_QUEUE).await;
+    park(&store, &lease, 2, TENANT_QUEUE).await;
+    spoil(&server, id).await;
+    server.pause();
+    let failed = store.unpark(&lease, TENANT_QUEUE, ALL).await;
+    assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+    server.resume();
+    let found = eventually(async || store.unpark(&lease, TENANT_QUEUE, ALL).await.ok()).await;
+    assert_eq!((found.jobs.len(), found.unreadable), (1, 1));
+    let rest = store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap();
+    assert_eq!((rest.jobs.len(), rest.unreadable), (0, 0));
+}
+
+/// Puts a new event's plan into a queue.
+async fn park(store: &RedisStore, lease: &Lease, number: u64, queue: QueueKey) -> DeliveryId {
+    let event = make(number, TENANT);
+    store.accept(vec![acceptance(&event)]).await.unwrap();
+    let claimed = store.claim(lease, Lane::Normal, ALL).await.unwrap().remove(0);
+    let mut row = parked_plan(&event, queue);
+    if let QueueKey::Ordered(_, destination) = queue {
+        row.job.as_mut().unwrap().line = Some(Line::end(destination, 1, Clock::system().now().before(Duration::from_secs(1))));
+    }
+    let id = row.id;
+    store.record(lease, &[finish(&claimed, vec![row])]).await.unwrap();
+    id
+}
+
+/// The format that follows the length, the place and the size becomes one that nobody knows.
+async fn spoil(server: &Server, id: DeliveryId) {
+    let mut spoil = redis::cmd("EVAL");
+    spoil
+        .arg(
+            "local value = redis.call('HGET', KEYS[1], ARGV[1])
+             local before = 9 + string.byte(value, 1)
+             redis.call('HSET', KEYS[1], ARGV[1], string.sub(value, 1, before) .. string.char(255) .. string.sub(value, before + 2))",
+        )
+        .arg(1)
+        .arg("{tg:3}:j")
+        .arg(&id.0.to_be_bytes()[..]);
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    spoil.query_async::<Value>(&mut connection).await.unwrap();
 }
 
 /// Bytes that nobody takes away (an entry that vanished from Redis) go once the shard has no work.
