@@ -230,7 +230,7 @@ impl Egress {
         let fault = match tokio::time::timeout(deadline, exchange.run()).await {
             Ok(Ok(())) => None,
             Ok(Err(fault)) => Some(fault),
-            Err(_) => Some(exchange.stage.timed_out()),
+            Err(_) => Some(exchange.timed_out()),
         };
         exchange.into_sent(fault, started.elapsed())
     }
