@@ -57,7 +57,7 @@ pub(super) async fn lead(worker: &Worker, batching: &Batching, lead: Lead) {
 /// How many requests may be under way at once.
 fn requests(worker: &Worker, destination: &Destination) -> usize {
     let snapshot = worker.shared.snapshots.load();
-    snapshot.tenants.get(&destination.tenant).map_or(1, |tenant| tenant.shards.part(destination.in_flight))
+    snapshot.tenants.get(&destination.tenant).map_or(1, |tenant| destination.requests(tenant))
 }
 
 /// What may still go out. The configuration may have changed meanwhile: what it is about goes back to the schedule, and comes to the checks that
