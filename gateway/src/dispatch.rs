@@ -23,6 +23,7 @@ mod plan;
 pub mod rate;
 mod record;
 mod recovery;
+mod rest;
 pub mod schedule;
 mod shadow;
 mod share;

@@ -36,7 +36,7 @@ mod target;
 
 pub use auth::{Aws, AwsConfig, ClientAuth, Credentials, OAuth, OAuthConfig};
 pub use broker::{Broker, Labels, Login, MAX_BROKER_CONNECTIONS, Mechanism, Protocol};
-pub use client::{Egress, EgressConfig, EgressError, MAX_RESPONSE_HEAD, OutRequest, Proxies, Sent};
+pub use client::{Egress, EgressConfig, EgressError, MAX_REQUESTS, MAX_RESPONSE_HEAD, OutRequest, Proxies, Sent};
 pub use objects::Objects;
 pub use proxy::{Proxy, ProxyUser};
 pub use request::{MAX_HEADERS, RequestError, ends_here};

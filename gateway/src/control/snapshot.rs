@@ -25,7 +25,7 @@ use crate::dispatch::circuit::Breaker;
 use crate::dispatch::filter::Filter;
 use crate::dispatch::rate::{Paces, Rate};
 use crate::dispatch::schedule::RetryPolicy;
-use crate::egress::{Credentials, Signer, Target};
+use crate::egress::{Credentials, MAX_REQUESTS, Signer, Target};
 use crate::event::{ConnectionId, DestinationId, Pins, PluginId, Request, Revision, SourceId, TenantId, VersionHash};
 use crate::ingest::verify::Verifier;
 use crate::plugin::{Limits, Secrets};
@@ -363,9 +363,14 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// Requests at once, in one shard of its tenant.
+    pub fn requests(&self, tenant: &Tenant) -> usize {
+        tenant.shards.part(self.in_flight).min(MAX_REQUESTS)
+    }
+
     /// Deliveries in hand at once, in one shard of its tenant.
     pub fn window(&self, tenant: &Tenant) -> usize {
-        let requests = tenant.shards.part(self.in_flight);
+        let requests = self.requests(tenant);
         self.batch.as_ref().map_or(requests, |batch| batch.window(requests, tenant.shards.part(tenant.plan.in_flight)))
     }
 }

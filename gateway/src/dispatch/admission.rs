@@ -1,11 +1,11 @@
-//! Whether an attempt may begin: its destination's and its tenant's rate ([`super::rate`]), and its destination's circuit
-//! ([`super::circuit`]), of one shard. What has to wait is parked in the store behind its destination, and costs neither memory nor an
+//! Whether an attempt may begin: its destination's and its tenant's rate ([`super::rate`]), its destination's circuit
+//! ([`super::circuit`]), and whether there was a connection for it lately ([`super::rest`]), of one shard. What has to wait is parked in the store behind its destination, and costs neither memory nor an
 //! attempt; a queue is served as slots come up, and with single deliveries while its circuit is tried.
 //!
 //! All of it belongs to the shard's owner, in memory. The next owner finds circuits out anew; slots go on where they were. What is to
 //! outlast an owner is told to [`Noticed`](crate::control::condition::Noticed): a destination that is gone, or has failed for very long.
 //!
-//! A destination without a limit that has not failed lately costs one atomic load.
+//! A destination without a limit that has not failed lately costs two atomic loads.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::Shared;
 use super::circuit::{Breaker, Change, Circuit, Phase, Standing};
 use super::rate::{AHEAD, Full, PATIENCE, Slot, Slots};
+use super::rest::Rests;
 use super::wait::Wait;
 use super::window::Windows;
 use crate::clock::Timestamp;
@@ -42,6 +43,9 @@ struct Inner {
     circuits: Mutex<HashMap<DestinationId, Circuit>>,
     /// How many there are: with none, as a rule, nobody needs the lock.
     count: AtomicUsize,
+    rests: Mutex<Rests>,
+    /// How many of these there are, for the same reason.
+    resting: AtomicUsize,
     /// Queues of destinations that hold something, but for those that only wait for a place in a window.
     waiting: Mutex<HashSet<QueueKey>>,
 }
@@ -76,13 +80,16 @@ impl Admission {
             slots: Mutex::new(Slots::new(now)),
             circuits: Mutex::default(),
             count: AtomicUsize::new(0),
+            rests: Mutex::default(),
+            resting: AtomicUsize::new(0),
             waiting: Mutex::default(),
         }))
     }
 
     /// Whether a connection's attempts have to ask.
     pub(super) fn concerns(&self, connection: &Connection) -> bool {
-        !connection.destination.paces.is_empty() || self.0.count.load(Ordering::Acquire) > 0
+        let Inner { count, resting, .. } = &*self.0;
+        !connection.destination.paces.is_empty() || [count, resting].iter().any(|count| count.load(Ordering::Acquire) > 0)
     }
 
     /// Lets an attempt in that did not wait so far, or says for what it waits.
@@ -102,6 +109,9 @@ impl Admission {
         if matches!(self.standing(destination, now), Standing::Open(_)) {
             return Err(Wait::CircuitOpen);
         }
+        if self.rests_until(destination, now).is_some_and(|until| now < until) {
+            return Err(Wait::NoCapacity);
+        }
         let slot = if destination.paces.is_empty() {
             Slot { at: now, until: Timestamp(u64::MAX) }
         } else {
@@ -116,6 +126,7 @@ impl Admission {
     pub(super) fn room(&self, destination: &Destination, now: Timestamp) -> usize {
         let probes = match self.standing(destination, now) {
             _ if !destination.enabled => return 0,
+            _ if self.rests_until(destination, now).is_some_and(|until| now < until) => return 0,
             Standing::Open(_) => return 0,
             Standing::Probing(probes) => probes,
             Standing::Closed => usize::MAX,
@@ -135,8 +146,14 @@ impl Admission {
         if self.standing(destination, now) != Standing::Closed {
             return Wait::CircuitOpen;
         }
-        let next = self.slots().when(&destination.paces, now);
-        if next.next <= now.after(PATIENCE) { Wait::DestinationWindow } else { wait_for(next) }
+        let (rests, next) = (self.rests_until(destination, now), self.slots().when(&destination.paces, now));
+        match rests {
+            Some(until) if now < until => Wait::NoCapacity,
+            _ if next.next > now.after(PATIENCE) => wait_for(next),
+            // It found none when it last looked.
+            Some(_) => Wait::NoCapacity,
+            None => Wait::DestinationWindow,
+        }
     }
 
     /// Whether the destination's circuit or its being disabled keeps all of its queue.
@@ -167,12 +184,13 @@ impl Admission {
         waiting.retain(|queue| windows.is_waiting(*queue));
         let ready = |queue: &QueueKey| {
             let destination = destination_of(&snapshot, *queue).filter(|destination| destination.enabled)?;
+            let rests = self.rests_until(destination, now).filter(|until| now < *until);
             let at = match self.standing(destination, now) {
                 Standing::Open(until) => until,
-                Standing::Closed if destination.paces.is_empty() => return None,
+                Standing::Closed if destination.paces.is_empty() => rests?,
                 _ => self.slots().when(&destination.paces, now).next.before(AHEAD),
             };
-            Some(at.since(now))
+            Some(at.max(rests.unwrap_or(at)).since(now))
         };
         waiting.iter().filter_map(ready).min()
     }
@@ -184,6 +202,30 @@ impl Admission {
         }
     }
 
+    /// Learns that there was no connection for an attempt: until when it rests, and that its turn was not used.
+    pub(super) fn found_no_connection(&self, destination: &Destination, is_probe: bool, now: Timestamp) {
+        self.unused(destination, is_probe);
+        let mut rests = self.rests();
+        rests.missed(destination.id, now);
+        self.0.resting.store(rests.count(), Ordering::Release);
+    }
+
+    fn found_connection(&self, destination: &Destination) {
+        if self.0.resting.load(Ordering::Acquire) > 0 {
+            let mut rests = self.rests();
+            rests.found(destination.id);
+            self.0.resting.store(rests.count(), Ordering::Release);
+        }
+    }
+
+    /// Until when a destination rests for want of a connection, or rested when it last looked for one in vain.
+    fn rests_until(&self, destination: &Destination, now: Timestamp) -> Option<Timestamp> {
+        if self.0.resting.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.rests().until(destination.id, now)
+    }
+
     /// Learns from an attempt that ended. Says how the circuit stands if that changed, for whoever looks at it.
     pub(super) fn ended(
         &self,
@@ -193,6 +235,7 @@ impl Admission {
         is_probe: bool,
         now: Timestamp,
     ) -> Option<CircuitNote> {
+        self.found_connection(destination);
         let (tenant, id) = (destination.tenant, destination.id);
         let change = match answer {
             Answer::Nothing => {
@@ -336,6 +379,10 @@ impl Admission {
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rests(&self) -> MutexGuard<'_, Rests> {
+        self.0.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn circuits(&self) -> MutexGuard<'_, HashMap<DestinationId, Circuit>> {

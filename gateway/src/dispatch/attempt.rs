@@ -13,7 +13,7 @@ use super::gate::Stay;
 use super::order;
 use super::schedule::{History, Next, Outcome, Reason};
 use super::visit::Visits;
-use super::wait::{NO_CONNECTION, Wait};
+use super::wait::Wait;
 use super::work::Worker;
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Connection, Destination};
@@ -220,8 +220,7 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     };
     drop(permit);
     if sent.found_no_connection() {
-        worker.admission.unused(destination, is_probe);
-        tokio::time::sleep(NO_CONNECTION.saturating_sub(sent.took)).await;
+        worker.admission.found_no_connection(destination, is_probe, shared.clock.now());
         return park(worker, planned, past, Wait::NoCapacity);
     }
     let now = shared.clock.now();

@@ -3,8 +3,8 @@
 //! While somebody is diverted, acceptors put its events into the held lane, and what was on its way already is parked: behind the
 //! tenant's queue, or the source's. The held lane is not read meanwhile, but for its front, so that its age is known. When the
 //! diversion is `returning`, acceptors still write there; the lane is read in order, at the pace of what catches up, and goes behind
-//! what was parked. Once the lane is empty the diversion is over, and for a moment it is read on, ahead of the normal lane, for the
-//! last events that acceptors put there. Each shard of a tenant comes to that end by itself: from then on acceptors write its newcomers to
+//! what was parked. Once the lane is empty the diversion is over, and for a moment it is read on, ahead of what is new of who came back, for
+//! the last events that acceptors put there. Each shard of a tenant comes to that end by itself: from then on acceptors write its newcomers to
 //! the normal lane, while other shards may still have something to return.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use super::wait::{self, Wait};
 use super::work::tenant_of;
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot, Traffic};
-use crate::event::{Lane, Shard};
+use crate::event::{Event, Lane, Shard};
 use crate::store::{Budget, Claimed, PutBack, QueueKey, Record, StoreError, Unparked};
 
 /// What is held is looked at this often.
@@ -48,6 +48,46 @@ impl Diversions {
     }
 }
 
+/// Who comes back, as far as the round over what is new has heard.
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    /// What an operator had set the last time.
+    traffic: Arc<Traffic>,
+    /// Whose diversion is over, and until when there may be something of them in the held lane.
+    ended: Vec<(Diverted, Timestamp)>,
+}
+
+impl Returns {
+    /// Whether the diversion of somebody is over since the last time.
+    fn hear(&mut self, traffic: &Arc<Traffic>, shard: Shard, now: Timestamp) -> bool {
+        self.ended.retain(|(_, until)| now < *until);
+        let seen = std::mem::replace(&mut self.traffic, traffic.clone());
+        if Arc::ptr_eq(traffic, &seen) {
+            return false;
+        }
+        let ended = |who: &&Diverted| seen.diversion_of(**who, shard).is_some() && traffic.diversion_of(**who, shard).is_none();
+        let before = self.ended.len();
+        self.ended.extend(seen.diverted.keys().filter(ended).map(|who| (*who, now.after(SETTLED))));
+        self.ended.len() > before
+    }
+
+    /// Whether there may be something in the held lane that is older than this new event, and goes before it.
+    pub(super) fn are_older(&self, event: &Event) -> bool {
+        self.ended.iter().any(|(who, _)| match who {
+            Diverted::Tenant(tenant) => *tenant == event.tenant,
+            Diverted::Source(source) => *source == event.source,
+        })
+    }
+}
+
+/// How far the held lane was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) count: usize,
+    /// Whether nothing of it is left that has to come back.
+    pub(super) is_at_end: bool,
+}
+
 /// The front of the held lane, in hand for the sake of its age.
 #[derive(Debug, Default)]
 struct Front {
@@ -56,23 +96,19 @@ struct Front {
 }
 
 impl ShardLoop {
-    /// Reads the held lane while somebody returns from there. Returns how much was read. `seen` is what an operator had set the last time.
-    pub(super) async fn returning(&self, seen: &mut Arc<Traffic>, throttled: &mut bool) -> Result<usize, StoreError> {
+    /// Reads the held lane while somebody returns from there.
+    pub(super) async fn returning(&self, returns: &mut Returns, throttled: &mut bool) -> Result<Read, StoreError> {
         let now = self.shared.clock.now();
         let snapshot = self.shared.snapshots.current();
         let (traffic, shard) = (&snapshot.traffic, self.hold.lease.shard);
-        if !Arc::ptr_eq(traffic, seen) {
-            let ended = |who: &Diverted| seen.diversion_of(*who, shard).is_some() && traffic.diversion_of(*who, shard).is_none();
-            if seen.diverted.keys().any(ended) {
-                self.diversions.read_on(now);
-            }
-            *seen = traffic.clone();
+        if returns.hear(traffic, shard, now) {
+            self.diversions.read_on(now);
         }
         let is_returning = |who: &&Diverted| traffic.diversion_of(**who, shard) == Some(Diversion::Returning);
         let returning = traffic.diverted.keys().any(|who| is_returning(&who));
         let is_read = returning || traffic.held != Percent::NONE || now < self.diversions.read_until();
         if !is_read {
-            return Ok(0);
+            return Ok(Read { count: 0, is_at_end: true });
         }
         let class = match returning {
             _ if now < self.diversions.read_until() => Class::Normal,
@@ -82,29 +118,29 @@ impl ShardLoop {
         let mut count = 0;
         let mut held = self.diversions.front.lock().await;
         if !self.mend(throttled).await? {
-            return Ok(1);
+            return Ok(Read { count: 1, is_at_end: false });
         }
         while let Some(front) = held.lane.front() {
             let bytes = front.event.request.size();
-            let Some(mut grant) = self.take(class, 1, bytes, throttled) else { return Ok(count) };
+            let Some(mut grant) = self.take(class, 1, bytes, throttled) else { return Ok(Read { count, is_at_end: false }) };
             let Some(front) = held.lane.pop_front() else { break };
             self.start_all(vec![(front, grant.split(bytes))]).await;
             count += 1;
         }
         let mut is_short = false;
         let claimed = self.claim(Lane::Held, class, BATCH, &mut is_short).await?;
-        let lane_is_empty = claimed.is_empty() && !is_short;
+        let is_at_end = claimed.is_empty() && !is_short;
         *throttled |= is_short;
         count += claimed.len();
         self.start_all(claimed).await;
-        if lane_is_empty {
+        if is_at_end {
             for who in traffic.diverted.keys().filter(is_returning) {
                 if is_here(&snapshot, *who, shard) {
                     (self.shared.returned)(*who, shard);
                 }
             }
         }
-        Ok(count)
+        Ok(Read { count, is_at_end })
     }
 
     /// What is held is not delivered, and given up in the end. Returns how much was.

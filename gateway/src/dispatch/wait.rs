@@ -2,8 +2,6 @@
 //! destination) is given up once it is older than `dispatch.max_wait`, with what it waited for as the reason. Its age counts from the
 //! event's acceptance, or from when somebody asked for another try.
 
-use std::time::Duration;
-
 use super::Shared;
 use super::order;
 use super::record::Done;
@@ -12,9 +10,6 @@ use crate::clock::Timestamp;
 use crate::control::snapshot::{Destination, Snapshot};
 use crate::event::{ConnectionId, DeliveryId, Failure, Party, TenantId};
 use crate::store::{DeliveryRecord, DeliveryState, Job, Origin, QueueKey, Record, Work};
-
-/// How long an attempt takes at least that finds no connection, so that what waits for one is not taken up again and again.
-pub(super) const NO_CONNECTION: Duration = Duration::from_secs(1);
 
 /// What a piece of work waited for before it was taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

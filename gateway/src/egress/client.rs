@@ -31,6 +31,9 @@ use exchange::{Exchange, Stage};
 /// Bytes of a response's head.
 pub const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
+/// Requests at once to one destination, unless it is configured otherwise.
+pub const MAX_REQUESTS: usize = 256;
+
 /// Proofs of passwords that are worked out at once.
 const PROOFS_AT_ONCE: usize = 2;
 /// The same of one tenant. Its others wait behind it, and keep no other tenant waiting.
@@ -85,7 +88,7 @@ impl Default for EgressConfig {
             max_response: 16 * 1024,
             response_bytes: 32 << 20,
             max_connections: 4096,
-            max_requests_per_target: 256,
+            max_requests_per_target: MAX_REQUESTS,
             idle_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             proxies: Proxies::None,
@@ -230,7 +233,7 @@ impl Egress {
         let fault = match tokio::time::timeout(deadline, exchange.run()).await {
             Ok(Ok(())) => None,
             Ok(Err(fault)) => Some(fault),
-            Err(_) => Some(exchange.stage.timed_out()),
+            Err(_) => Some(exchange.timed_out()),
         };
         exchange.into_sent(fault, started.elapsed())
     }

@@ -13,6 +13,7 @@
 //! lock guards the whole; it is held for a few map operations and never across an await.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -93,10 +94,17 @@ pub(super) struct Admission {
     /// Held until the request has ended: its key's and its tenant's.
     pub(super) permits: [OwnedSemaphorePermit; 2],
     pub(super) spoken: Spoken,
-    /// Held by whoever opens a connection that others may be able to share.
-    pub(super) gate: Arc<tokio::sync::Mutex<()>>,
+    pub(super) gate: Arc<Gate>,
     /// An idle connection, if there was one.
     pub(super) connection: Option<Connection>,
+}
+
+/// Held by whoever opens a connection that others may be able to share.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Whether who has it, or had it last, waits for leave to open one.
+    pub(super) lacks_connection: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -131,7 +139,7 @@ struct Share {
 struct Entry {
     requests: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
-    gate: Arc<tokio::sync::Mutex<()>>,
+    gate: Arc<Gate>,
     spoken: Spoken,
     http1: Vec<(u64, Http1)>,
     http2: Option<Shared>,

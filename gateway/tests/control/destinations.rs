@@ -30,6 +30,23 @@ fn is_enabled(world: &World, tenant: &Tenant) -> bool {
     destination
 }
 
+/// What is over what egress has at once would be taken up only to find no connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_never_larger_than_what_can_be_sent_at_once() {
+    let world = World::start().await;
+    let acme = world.tenant("acme").await;
+    let window = || {
+        let snapshots = world.control.snapshots();
+        let snapshot = snapshots.load();
+        let destination = &snapshot.destinations[&acme.destination.parse().unwrap()];
+        destination.window(&snapshot.tenants[&acme.id.parse().unwrap()])
+    };
+    for (wanted, most) in [(64, 64), (256, 256), (257, 256), (10_000, 256)] {
+        let shown = world.ok_as(&acme.key, "PATCH", OUT, Some(&json!({"in_flight": wanted}))).await;
+        assert_eq!((&shown["in_flight"], window()), (&json!(wanted), most));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_gateway_disabled_stays_so_until_somebody_enables_it() {
     let world = World::at(Clock::manual(START)).await;

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate::clock::{Clock, Timestamp};
+use tidegate::control::snapshot::{Percent, Traffic};
 use tidegate::egress::EgressConfig;
-use tidegate::event::EventId;
+use tidegate::event::{EventId, Lane};
 use tidegate::store::{DeliveryState, EventSummary};
 use tidegate_test_support::eventually;
 use tidegate_test_support::http::{Answer, Receiver};
 
-use crate::world::{MAX_WAIT, SHARD, SOON, World, fan_out, is_delivered};
+use crate::world::{MAX_WAIT, Node, SHARD, SOON, World, fan_out, is_delivered};
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -227,4 +228,79 @@ async fn without_a_connection_a_delivery_waits_and_spends_no_attempt() {
         assert_eq!((summary.deliveries[0].attempts.len(), healthy.count()), (1, 1));
         node.stop().await;
     }
+}
+
+/// Two tenants, one of which has a destination that hangs with the one connection that it may have, and another that finds none.
+struct Crowded {
+    hanging: Receiver,
+    healthy: Receiver,
+    node: Node,
+}
+
+async fn crowded(world: &World) -> Crowded {
+    let (hanging, healthy) = (Receiver::start().await, Receiver::start().await);
+    hanging.answer(Answer::hang());
+    let to = |name: &str, url: String, timeout: &str| json!({"name": name, "url": url, "timeout": timeout});
+    let over = |name: &str| json!({"name": name, "source": name, "destination": name});
+    let spec = json!({
+        "sources": [{"name": "slow"}, {"name": "quick"}],
+        "destinations": [to("slow", hanging.url("/"), "5m"), to("quick", healthy.url("/"), "200ms")],
+        "connections": [over("slow"), over("quick")],
+    });
+    for tenant in ["t", "other"] {
+        world.declare(tenant, spec.clone()).await;
+    }
+    world.accept("t", "slow", "{}").await;
+    let node = world.dispatch_with("a", EgressConfig { max_connections: 2, ..EgressConfig::default() });
+    hanging.wait_for(1, SOON).await;
+    Crowded { hanging, healthy, node }
+}
+
+/// What found no connection waits for one with all that comes after it, and asks for one when it has rested.
+#[tokio::test]
+async fn what_finds_no_connection_rests_before_it_asks_again() {
+    let world = world().await;
+    let Crowded { hanging, healthy, node } = crowded(&world).await;
+    let first = world.accept("t", "quick", "1").await;
+    world.settled("t", first, |summary| is_parked(summary, "no_capacity")).await;
+    // There is one from now on.
+    drop(hanging);
+    world.clock.advance(Duration::from_millis(999));
+    let second = world.accept("t", "quick", "2").await;
+    world.settled("t", second, |summary| is_parked(summary, "no_capacity")).await;
+    let other = world.accept("other", "quick", "3").await;
+    world.settled("other", other, is_delivered).await;
+    assert_eq!((healthy.count(), parked(&world).await), (1, 2));
+    world.clock.advance(Duration::from_millis(1));
+    for event in [first, second] {
+        let summary = world.settled("t", event, is_delivered).await;
+        assert_eq!(summary.deliveries[0].attempts.len(), 1);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_wait_for_a_connection_ends_and_says_what_it_was_for() {
+    let world = world().await;
+    let Crowded { hanging: _hanging, healthy, node } = crowded(&world).await;
+    let (tenant, source) = (world.home("t").tenant, world.source("t", "quick"));
+    // They were held for nearly as long as anything may wait.
+    world.steer(Traffic { low: Percent::NONE, ..Traffic::default() });
+    let mut events = Vec::new();
+    for number in 0..10 {
+        events.push(world.accept_in(Lane::Low, tenant, source, &number.to_string()).await);
+    }
+    world.clock.advance(MAX_WAIT - MINUTE);
+    world.steer(Traffic::default());
+    for event in &events {
+        world.settled("t", *event, |summary| is_parked(summary, "no_capacity")).await;
+    }
+    world.clock.advance(MINUTE);
+    for event in events {
+        let summary = world.settled("t", event, |summary| summary.deliveries.iter().all(|row| row.state.is_terminal())).await;
+        let DeliveryState::DeadLettered { reason } = &summary.deliveries[0].state else { panic!("{summary:?}") };
+        assert_eq!((reason.code.as_str(), summary.deliveries[0].attempts.len()), ("no_capacity", 0));
+    }
+    assert_eq!(healthy.count(), 0);
+    node.stop().await;
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
+use tidegate::clock::{Clock, Timestamp};
 use tidegate::control::snapshot::{Diversion, Diverted, Percent, Traffic};
 use tidegate::event::{EventId, Lane};
 use tidegate::store::DeliveryState;
@@ -256,5 +257,29 @@ async fn a_source_that_is_diverted_while_its_tenant_waits_keeps_its_order() {
     let last = world.accept_in(Lane::Held, tenant, source, "5").await;
     world.settled("t", last, is_delivered).await;
     assert_eq!(bodies(&receiver), ["first", "first", "1", "2", "3", "4", "5"]);
+    node.stop().await;
+}
+
+/// The last that acceptors held, more than is read at once, goes before what is new.
+#[tokio::test]
+async fn what_is_new_waits_until_the_held_lane_is_read_to_its_end() {
+    const LATE: usize = 800;
+    let receiver = Receiver::start().await;
+    let world = World::at(Clock::manual(Timestamp(1_800_000_000_000))).await;
+    world.declare("t", one_by_one(receiver.url("/"))).await;
+    let (tenant, source) = (world.home("t").tenant, world.source("t", "in"));
+    let who = Diverted::Tenant(tenant);
+    world.steer(Traffic { diverted: [(who, Diversion::Returning)].into(), ..Traffic::default() });
+    let node = world.dispatch("a");
+    eventually("the diversion is over", SOON, async || world.came_back.lock().unwrap().contains(&(who, SHARD)).then_some(())).await;
+    world.steer(Traffic { normal: PAUSED, ..Traffic::default() });
+    for number in 0..LATE {
+        world.accept_in(Lane::Held, tenant, source, &number.to_string()).await;
+    }
+    let new = world.accept("t", "in", &LATE.to_string()).await;
+    world.steer(Traffic::default());
+    world.settled("t", new, is_delivered).await;
+    receiver.wait_for(LATE + 1, SOON).await;
+    assert_eq!(bodies(&receiver), (0..=LATE).map(|number| number.to_string()).collect::<Vec<_>>());
     node.stop().await;
 }

@@ -8,6 +8,7 @@
 
 mod authority;
 mod brokers;
+mod capacity;
 mod dns;
 mod faults;
 mod frames;

@@ -152,7 +152,7 @@ pub struct DestinationSpec {
     #[schema(value_type = String, example = "30s")]
     pub timeout: Duration,
     /// Attempts at once; more deliveries wait in the store. A tenant with several shards (`plan.shards`) has its part of them in each, at
-    /// least one. Default 64.
+    /// least one and at most 256, whatever stands here. A broker gets at most 16 at once. Default 64.
     #[serde(default = "default_in_flight")]
     pub in_flight: usize,
     /// Attempts in a time; more deliveries wait in the store, in order. A tenant with several shards has the same part of it in each, rounded

@@ -11,7 +11,7 @@ use crate::control::snapshot::Destination;
 use crate::dispatch::admission;
 use crate::dispatch::attempt::{self, answer_of, unsent};
 use crate::dispatch::schedule::{History, Outcome, Then};
-use crate::dispatch::wait::{NO_CONNECTION, Wait};
+use crate::dispatch::wait::Wait;
 use crate::dispatch::work::Worker;
 use crate::egress::{OutRequest, Sent};
 use crate::event::{BatchId, BatchPart, Failure, Header, Party, Request, TraceContext};
@@ -57,7 +57,7 @@ pub(super) async fn lead(worker: &Worker, batching: &Batching, lead: Lead) {
 /// How many requests may be under way at once.
 fn requests(worker: &Worker, destination: &Destination) -> usize {
     let snapshot = worker.shared.snapshots.load();
-    snapshot.tenants.get(&destination.tenant).map_or(1, |tenant| tenant.shards.part(destination.in_flight))
+    snapshot.tenants.get(&destination.tenant).map_or(1, |tenant| destination.requests(tenant))
 }
 
 /// What may still go out. The configuration may have changed meanwhile: what it is about goes back to the schedule, and comes to the checks that
@@ -99,8 +99,7 @@ async fn send(
     };
     drop(copied);
     if sent.found_no_connection() {
-        worker.admission.unused(&destination, is_probe);
-        tokio::time::sleep(NO_CONNECTION.saturating_sub(sent.took)).await;
+        worker.admission.found_no_connection(&destination, is_probe, shared.clock.now());
         members.into_iter().for_each(|member| member.end(End::Waits(Wait::NoCapacity)));
         return None;
     }

@@ -6,22 +6,23 @@ use std::sync::atomic::Ordering;
 use tokio::sync::Notify;
 
 use super::{BATCH, Round, SLOW_POLL, ShardLoop, THROTTLED};
-use crate::control::snapshot::Traffic;
-use crate::dispatch::budget::Class;
+use crate::dispatch::budget::{Class, Grant};
+use crate::dispatch::diversion::{Read, Returns};
 use crate::event::Lane;
-use crate::store::StoreError;
+use crate::store::{Claimed, StoreError};
 
 /// The state of the round over what is new.
 pub(super) struct Fresh {
     signal: Arc<Notify>,
-    /// What an operator had set when it was last looked.
-    traffic: Arc<Traffic>,
+    returns: Returns,
+    /// What is new of who came back, until the held lane is read to its end. At most a batch.
+    waiting: Vec<(Claimed, Grant)>,
     throttled: bool,
 }
 
 impl Fresh {
     pub(super) fn new(signal: Arc<Notify>) -> Self {
-        Self { signal, traffic: Arc::default(), throttled: false }
+        Self { signal, returns: Returns::default(), waiting: Vec::new(), throttled: false }
     }
 }
 
@@ -31,14 +32,21 @@ impl Round for Fresh {
         if !of.mend(&mut self.throttled).await? {
             return Ok(1);
         }
-        let normal = of.claim(Lane::Normal, Class::Normal, BATCH, &mut self.throttled).await?;
+        let most = BATCH.saturating_sub(self.waiting.len());
+        if most > 0 {
+            self.waiting.extend(of.claim(Lane::Normal, Class::Normal, most, &mut self.throttled).await?);
+        }
         // What was held before is older than what has just been read, so it begins first.
-        let returned = of.returning(&mut self.traffic, &mut self.throttled).await;
+        let returned = of.returning(&mut self.returns, &mut self.throttled).await;
+        let is_at_end = matches!(returned, Ok(Read { is_at_end: true, .. }));
+        let all = std::mem::take(&mut self.waiting).into_iter();
+        let (waiting, normal) = all.partition::<Vec<_>, _>(|(new, _)| !is_at_end && self.returns.are_older(&new.event));
+        self.waiting = waiting;
         let count = normal.len();
         of.start_all(normal).await;
         of.is_quiet.store(count == 0, Ordering::Relaxed);
         of.stirred.notify_one();
-        Ok(count + returned?)
+        Ok(count + returned?.count)
     }
 
     async fn wait(&self, of: &ShardLoop) {

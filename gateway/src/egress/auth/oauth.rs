@@ -2,9 +2,10 @@
 //!
 //! A token is asked for by the first request that needs one, and kept in memory until it is about to end or the destination answers 401.
 //! One request asks at a time, the others wait for its token within their own deadlines. An authorization server that gives none is left
-//! alone for [`REST`]: requests fail at once meanwhile.
+//! alone for [`REST`]: requests fail at once meanwhile. One that was not asked, for want of a connection, is not.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct OAuth {
     body: Bytes,
     state: Mutex<State>,
     asking: tokio::sync::Mutex<()>,
+    /// Whether who asks, or asked last, waits for a connection.
+    lacks_connection: AtomicBool,
 }
 
 enum State {
@@ -109,7 +112,8 @@ impl OAuth {
             }
         }
         let (endpoint, body) = (Arc::clone(endpoint), form.finish().into());
-        Self { endpoint, headers, body, state: Mutex::new(State::None), asking: tokio::sync::Mutex::default() }
+        let (state, asking) = (Mutex::new(State::None), tokio::sync::Mutex::default());
+        Self { endpoint, headers, body, state, asking, lacks_connection: AtomicBool::new(false) }
     }
 
     /// A token that can be used now.
@@ -129,11 +133,18 @@ impl OAuth {
                 *self.state() = State::Some { header: header.clone(), until };
                 Ok(Token { header, is_fresh: true })
             }
-            Err(why) => {
-                *self.state() = State::Refused { why: why.clone(), until: now.after(REST) };
-                Err(Fault::NoToken(why))
+            Err(fault) => {
+                if let Fault::NoToken(why) = &fault {
+                    *self.state() = State::Refused { why: why.clone(), until: now.after(REST) };
+                }
+                Err(fault)
             }
         }
+    }
+
+    /// Whether a token is waited for since there is no connection to ask for one.
+    pub(in crate::egress) fn lacks_connection(&self) -> bool {
+        self.lacks_connection.load(Ordering::Relaxed)
     }
 
     /// Forgets a token that the destination did not take.
@@ -152,11 +163,11 @@ impl OAuth {
         }
     }
 
-    async fn ask(&self, inner: &Inner, clock: &Clock) -> Result<(HeaderValue, Duration), String> {
+    async fn ask(&self, inner: &Inner, clock: &Clock) -> Result<(HeaderValue, Duration), Fault> {
         let request = OutRequest {
             target: Arc::clone(&self.endpoint),
             method: Method::POST,
-            path_and_query: self.endpoint.path_and_query().map_err(|error| error.to_string())?,
+            path_and_query: self.endpoint.path_and_query().map_err(|error| Fault::NoToken(error.to_string()))?,
             headers: self.headers.clone(),
             body: self.body.clone(),
             deadline: ASK,
@@ -166,14 +177,17 @@ impl OAuth {
             credentials: None,
             labels: None,
         };
-        let mut exchange = Exchange::new(inner, request, clock, MAX_ANSWER);
-        match tokio::time::timeout(ASK, exchange.run()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => return Err(fault.to_string()),
-            Err(_) => return Err(exchange.stage.timed_out().to_string()),
-        }
+        let mut exchange = Exchange::new(inner, request, clock, MAX_ANSWER).telling(&self.lacks_connection);
+        let outcome = match tokio::time::timeout(ASK, exchange.run()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(exchange.timed_out()),
+        };
+        outcome.map_err(|fault| match fault {
+            Fault::NoCapacity => fault,
+            fault => Fault::NoToken(fault.to_string()),
+        })?;
         let status = exchange.head.as_ref().map_or(0, |head| head.status.as_u16());
-        read(status, exchange.response.as_ref())
+        read(status, exchange.response.as_ref()).map_err(Fault::NoToken)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

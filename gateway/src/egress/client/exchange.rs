@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,14 +13,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::auth::{Credentials, Token};
 use super::super::connect;
 use super::super::fault::{Fault, is_unprocessed};
 use super::super::gzip;
 use super::super::handshake::{self, H2_STREAM_WINDOW};
-use super::super::pool::{Admission, Connection, Http1, Spoken};
+use super::super::pool::{Admission, Connection, Gate, Http1, Spoken};
 use super::super::proxy::Proxy;
 use super::super::target::Target;
 use super::{Inner, MAX_RESPONSE_HEAD, OutRequest};
@@ -48,7 +49,11 @@ pub(in crate::egress) struct Exchange<'a> {
     /// What is kept of the response's body, in bytes.
     max_response: usize,
     token: Option<Token>,
-    pub(in crate::egress) stage: Stage,
+    stage: Stage,
+    /// Told whether it waits for a connection.
+    tells: Option<&'a AtomicBool>,
+    /// Where it waits, or waited, for its turn to connect.
+    gate: Option<Arc<Gate>>,
     pub(super) resent: bool,
     pub(in crate::egress) head: Option<response::Parts>,
     pub(in crate::egress) response: Kept,
@@ -66,10 +71,26 @@ impl<'a> Exchange<'a> {
             max_response,
             token: None,
             stage: Stage::Admission,
+            tells: None,
+            gate: None,
             resent: false,
             head: None,
             response: Kept::default(),
             response_complete: false,
+        }
+    }
+
+    /// Has others know from now on whether it waits for a connection.
+    pub(in crate::egress) fn telling(mut self, lacks_connection: &'a AtomicBool) -> Self {
+        self.tells = Some(lacks_connection);
+        self.enter(Stage::Admission);
+        self
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        if let Some(lacks_connection) = self.tells {
+            lacks_connection.store(stage == Stage::Admission, Ordering::Relaxed);
         }
     }
 
@@ -98,15 +119,25 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Why it fails if its time is over now. Who waits for another's token or connection lacks what that one lacks.
+    pub(in crate::egress) fn timed_out(&self) -> Fault {
+        let lacks_connection = match (self.stage, self.request.credentials.as_deref(), &self.gate) {
+            (Stage::Token, Some(Credentials::OAuth(oauth)), _) => oauth.lacks_connection(),
+            (Stage::Connect, _, Some(gate)) => gate.lacks_connection.load(Ordering::Relaxed),
+            _ => false,
+        };
+        if lacks_connection { Fault::NoCapacity } else { self.stage.timed_out() }
+    }
+
     /// Gives the request its credentials. On the heap, since a token is got by an exchange like this.
     fn authorize(&mut self, credentials: Arc<Credentials>) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + '_>> {
         Box::pin(async move {
             match &*credentials {
                 Credentials::Aws(aws) => aws.sign(&mut self.request, self.clock.now()),
                 Credentials::OAuth(oauth) => {
-                    self.stage = Stage::Token;
+                    self.enter(Stage::Token);
                     let token = oauth.token(self.inner, self.clock).await?;
-                    self.stage = Stage::Admission;
+                    self.enter(Stage::Admission);
                     self.request.headers.insert(AUTHORIZATION, token.header.clone());
                     self.token = Some(token);
                     Ok(())
@@ -127,34 +158,41 @@ impl<'a> Exchange<'a> {
     }
 
     /// Opens a connection. Where it may turn out that many requests can share one, the first opens it and the others wait for that.
-    async fn connect(&mut self, spoken: Spoken, gate: &Arc<tokio::sync::Mutex<()>>) -> Result<Connection, Fault> {
+    async fn connect(&mut self, spoken: Spoken, gate: &Arc<Gate>) -> Result<Connection, Fault> {
         let may_share = self.request.target.is_tls() && self.request.target.http2 && spoken != Spoken::Http1;
         if !may_share {
-            return self.open().await;
+            let permit = self.may_open().await;
+            return self.open(permit).await;
         }
-        self.stage = Stage::Connect;
-        let gate: Result<OwnedMutexGuard<()>, _> =
-            tokio::time::timeout(self.inner.connect_timeout, Arc::clone(gate).lock_owned()).await;
-        let _gate = gate.map_err(|_| Fault::ConnectTimeout)?;
-        match self.inner.pool.checkout(self.request.target.key) {
-            Some(connection) => Ok(connection),
-            None => self.open().await,
+        self.enter(Stage::Connect);
+        self.gate = Some(Arc::clone(gate));
+        let turn = tokio::time::timeout(self.inner.connect_timeout, gate.turn.lock()).await;
+        let _turn = turn.map_err(|_| self.timed_out())?;
+        if let Some(connection) = self.inner.pool.checkout(self.request.target.key) {
+            return Ok(connection);
         }
+        gate.lacks_connection.store(true, Ordering::Relaxed);
+        let permit = self.may_open().await;
+        gate.lacks_connection.store(false, Ordering::Relaxed);
+        self.open(permit).await
     }
 
-    async fn open(&mut self) -> Result<Connection, Fault> {
-        self.stage = Stage::Admission;
-        let permit = self.inner.pool.may_open().await;
+    async fn may_open(&mut self) -> OwnedSemaphorePermit {
+        self.enter(Stage::Admission);
+        self.inner.pool.may_open().await
+    }
+
+    async fn open(&mut self, permit: OwnedSemaphorePermit) -> Result<Connection, Fault> {
         let limit = self.inner.connect_timeout;
         match tokio::time::timeout(limit, self.dial(permit)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.stage.timed_out()),
+            Err(_) => Err(self.timed_out()),
         }
     }
 
     async fn dial(&mut self, permit: OwnedSemaphorePermit) -> Result<Connection, Fault> {
         let (inner, target) = (self.inner, Arc::clone(&self.request.target));
-        self.stage = Stage::Resolve;
+        self.enter(Stage::Resolve);
         if let Some(proxy) = &target.proxy {
             let tunnel = proxy.lead(inner, &target, &mut self.stage).await?;
             return self.speak(tunnel, &target, permit).await;
@@ -164,7 +202,7 @@ impl<'a> Exchange<'a> {
             return self.speak(tunnel, &target, permit).await;
         }
         let addresses = inner.resolver.resolve(&target).await?;
-        self.stage = Stage::Connect;
+        self.enter(Stage::Connect);
         let stream = connect::tcp(&addresses).await?;
         self.speak(stream, &target, permit).await
     }
@@ -177,7 +215,7 @@ impl<'a> Exchange<'a> {
         if !target.is_tls() {
             return handshake::http1(stream, permit).await;
         }
-        self.stage = Stage::Tls;
+        self.enter(Stage::Tls);
         let (stream, is_http2) = self.inner.tls.connect(target, stream).await?;
         if is_http2 {
             handshake::http2(&self.inner.pool, target.key, stream, permit).await
@@ -187,7 +225,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn exchange(&mut self, connection: Connection) -> Result<(), Unsent> {
-        self.stage = Stage::Response;
+        self.enter(Stage::Response);
         match connection {
             Connection::Http1(mut connection) => {
                 connection.allowance.set(self.allowance());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidegate::clock::Clock;
+use tidegate::control::snapshot::{Diversion, Diverted, Percent, Traffic};
 use tidegate::event::Lane;
 use tidegate::store::redis::{RedisConfig, RedisStore};
 use tidegate_test_support::eventually;
@@ -11,7 +12,7 @@ use tidegate_test_support::redis::{Config, Flavor, Fsync, Server};
 
 use super::{accept, body, by_destination, numbers, ordered};
 use crate::proxy::Proxy;
-use crate::world::{SOON, World, fan_out, is_delivered};
+use crate::world::{SHARD, SOON, World, fan_out, is_delivered};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_claim_took_whose_answer_was_lost_is_not_overtaken_on_redis() {
@@ -103,5 +104,30 @@ async fn what_a_claim_takes_meanwhile_is_not_taken_twice() {
     let pending = server.command(&["XPENDING", "{tg:0}:in:low", "g", "-", "+", "10"]).await;
     let pending: Vec<(String, String, u64, u64)> = redis::from_redis_value(pending).unwrap();
     assert_eq!(pending.iter().map(|(.., claims)| *claims).collect::<Vec<_>>(), [1]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_claim_of_the_held_lane_took_whose_answer_was_lost_is_not_overtaken() {
+    let receiver = Receiver::start().await;
+    let (_server, proxy, world) = world(Flavor::Redis).await;
+    world.declare("t", ordered(&receiver, &by_destination())).await;
+    let (tenant, source) = (world.home("t").tenant, world.source("t", "in"));
+    let who = Diverted::Tenant(tenant);
+    world.steer(Traffic { diverted: [(who, Diversion::Returning)].into(), ..Traffic::default() });
+    let node = world.dispatch("a");
+    eventually("the diversion is over", SOON, async || world.came_back.lock().unwrap().contains(&(who, SHARD)).then_some(())).await;
+    // Both are there when the lanes are next read.
+    world.steer(Traffic { normal: Percent::NONE, ..Traffic::default() });
+    proxy.drop_answer("XREADGROUP", "in:held");
+    for number in 0..10 {
+        world.accept_in(Lane::Held, tenant, source, &body("a", number)).await;
+    }
+    let last = world.accept("t", "in", &body("a", 10)).await;
+    world.steer(Traffic::default());
+    eventually("an answer is lost", SOON, async || (proxy.faults() == 1).then_some(())).await;
+    world.settled("t", last, is_delivered).await;
+    receiver.wait_for(11, SOON).await;
+    assert_eq!(numbers(&receiver.requests(), "a"), (0..=10).collect::<Vec<_>>());
     node.stop().await;
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use redis::{Client, RedisError, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, Value};
 use tempfile::TempDir;
 
 use crate::process::{self, Process, Signal};
@@ -287,7 +287,9 @@ async fn query(port: u16, words: &[&str]) -> RedisResult<Value> {
     let (name, arguments) = words.split_first().expect("a command has a name");
     let asking = async {
         let client = Client::open(format!("redis://127.0.0.1:{port}"))?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        // Its own limits are half a second and one, which a server that writes to a busy disk may take.
+        let unlimited = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let mut connection = client.get_multiplexed_async_connection_with_config(&unlimited).await?;
         redis::cmd(name).arg(arguments).query_async(&mut connection).await
     };
     tokio::time::timeout(ANSWER_DEADLINE, asking).await.unwrap_or_else(|late| Err(RedisError::from(std::io::Error::other(late))))

@@ -49,6 +49,13 @@ async fn the_flavors_are_what_they_say() {
     assert_eq!(redis.info("aof_enabled").await, "1");
 }
 
+/// As the takeover of a cluster's only node may, which is written to the disk first.
+#[tokio::test]
+async fn a_command_may_take_longer_than_a_moment() {
+    let server = Server::start(Config::new(Flavor::Redis, Fsync::EverySec)).await;
+    assert_eq!(server.command(&["BLPOP", "nothing", "1"]).await, Value::Nil);
+}
+
 #[tokio::test]
 async fn a_paused_server_answers_only_after_it_is_resumed() {
     let server = Server::start(Config::new(Flavor::Redis, Fsync::Off)).await;
