@@ -12,7 +12,7 @@ use super::bindings::{filter, transform};
 use super::cost::Costs;
 use super::error::{CallError, LoadError, Refusal, Stop};
 use super::host::{Secrets, State, one_line};
-use super::limits::{BYTES_PER_FUEL, EPOCH, HANDLES, Limits, MAX_FRAMES};
+use super::limits::{EPOCH, GROWN_BYTE_FUEL, HANDLES, Limits, MAX_FRAMES};
 use super::output;
 use super::reuse::{Instances, Kept, Reuse};
 use super::table::{Table, TableOp};
@@ -276,7 +276,7 @@ pub(super) fn run<T>(
         logs,
     };
     let used_table = !call.table.answers.is_empty();
-    Report { result, run, backtrace, used_table, beside: grown as u64 / BYTES_PER_FUEL, asked, reused }
+    Report { result, run, backtrace, used_table, beside: grown as u64 * GROWN_BYTE_FUEL, asked, reused }
 }
 
 fn store(ready: &Ready, call: &Call) -> wasmtime::Result<Store<State>> {

@@ -21,7 +21,7 @@
 //! | [`MAX_INVOCATIONS`](super::reuse::MAX_INVOCATIONS): runs of an instance that is used again; its memory, its table entries and its handles are limited for all of them together | 10,000 | none: a fresh one follows |
 //!
 //! What all runs of a tenant may use in a second is its plan's `plugin_fuel`; [`TABLE_FUEL`], [`TABLE_BYTE_FUEL`] and
-//! [`BYTES_PER_FUEL`] count towards it too.
+//! [`GROWN_BYTE_FUEL`] count towards it too.
 //!
 //! What may be uploaded is limited by [`CompileLimits`]; each of its limits is a [`Refusal`](super::Refusal) of its own.
 
@@ -49,9 +49,9 @@ pub const MAX_FRAMES: usize = 32;
 pub const TABLE_FUEL: u64 = 1_000_000;
 /// The same for each byte of its key, of the value that is written, and of the value that is read.
 pub const TABLE_BYTE_FUEL: u64 = 1_000;
-/// Bytes that a run's memories may grow by for each unit of its tenant's fuel a second, beside the run's own fuel: each page costs the host a
-/// fault and a clearing, about a microsecond for 4 KiB.
-pub const BYTES_PER_FUEL: u64 = 4;
+/// What each byte that a run's memories grow by costs of its tenant's fuel a second, beside the run's own fuel: each page costs the host a
+/// fault and a clearing, one to two microseconds for 4 KiB, and its memory management is shared by all.
+pub const GROWN_BYTE_FUEL: u64 = 1;
 /// Calls of one node that may use tables at once, and of one tenant there. Who has no turn waits.
 pub const TABLE_CALLS: usize = 64;
 /// See [`TABLE_CALLS`].

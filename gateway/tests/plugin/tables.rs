@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidegate::event::{ConnectionId, EventId, PluginId, TenantId};
-use tidegate::plugin::limits::{BYTES_PER_FUEL, TENANT_TABLE_CALLS};
+use tidegate::plugin::limits::{GROWN_BYTE_FUEL, TENANT_TABLE_CALLS};
 use tidegate::plugin::table::{MAX_VALUE, Place, TableAction, TableAnswer, TableOp, TableResult, Tables};
 use tidegate::plugin::{Call, Limits, Table};
 use tokio::sync::{mpsc, oneshot};
@@ -95,5 +95,5 @@ async fn memory_that_a_run_takes_costs_beside_its_fuel() {
     let sandbox = Sandbox::new();
     let filter = filter("", &format!("(drop (memory.grow (i32.const 16))) {KEEP}"));
     let report = sandbox.runtime.filter(call(sandbox.add(filter), "{}")).await;
-    assert_eq!(report.price(), report.run.fuel + 16 * 65_536 / BYTES_PER_FUEL);
+    assert_eq!(report.price(), report.run.fuel + 16 * 65_536 * GROWN_BYTE_FUEL);
 }

@@ -102,7 +102,7 @@ pub struct PlanSpec {
     #[schema(minimum = 1)]
     pub shards: Option<u16>,
     /// Fuel a second that its plugins may use, in all its shards together; each has its part, and saves up what comes in in five seconds.
-    /// Who has used up more than that waits in the store until as much has come in; nobody else does. 0 forbids plugins. Default 10 billion,
+    /// Who has used up more than that waits in the store until as much has come in; nobody else does. 0 forbids plugins. Default 3 billion,
     /// about what a core does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin_fuel: Option<u64>,
@@ -130,7 +130,7 @@ const DEFAULT_CEILING: f64 = 100_000.0;
 const MAX_RATE: f64 = 10_000_000.0;
 const MAX_QUEUED: u64 = 1 << 50;
 /// Fuel a second of a plan that says nothing of it.
-const DEFAULT_FUEL: u64 = 10_000_000_000;
+const DEFAULT_FUEL: u64 = 3_000_000_000;
 const MAX_FUEL: u64 = 1_000_000_000_000_000;
 /// Compiled code of a plan that says nothing of it.
 const DEFAULT_COMPILED: u64 = 512 << 20;
