@@ -202,11 +202,11 @@ impl Admission {
         }
     }
 
-    /// Learns that there was no connection for an attempt: until when it rests, and that its turn was not used.
-    pub(super) fn found_no_connection(&self, destination: &Destination, is_probe: bool, now: Timestamp) {
+    /// Learns that there was no connection for an attempt that began at `since`: until when it rests, and that its turn was not used.
+    pub(super) fn found_no_connection(&self, destination: &Destination, is_probe: bool, since: Timestamp, now: Timestamp) {
         self.unused(destination, is_probe);
         let mut rests = self.rests();
-        rests.missed(destination.id, now);
+        rests.missed(destination.id, since, now);
         self.0.resting.store(rests.count(), Ordering::Release);
     }
 

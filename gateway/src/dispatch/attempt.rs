@@ -220,7 +220,7 @@ pub(super) async fn deliver(worker: &Worker, planned: &Planned, past: Past) -> D
     };
     drop(permit);
     if sent.found_no_connection() {
-        worker.admission.found_no_connection(destination, is_probe, shared.clock.now());
+        worker.admission.found_no_connection(destination, is_probe, started_at, shared.clock.now());
         return park(worker, planned, past, Wait::NoCapacity);
     }
     let now = shared.clock.now();

@@ -207,7 +207,7 @@ impl ShardLoop {
         is_short: &mut bool,
     ) -> Result<usize, StoreError> {
         // Counted as it is looked at, if only until it is back.
-        let Some(_solo) = self.shared.solos.try_turn() else { return Ok(0) };
+        let Some(solo) = self.shared.solos.try_turn() else { return Ok(0) };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
         let Unparked { jobs, unreadable } = self.shared.store.unpark(&self.hold.lease, queue, with_suspects(&grant)).await?;
         let Some(job) = jobs.into_iter().next() else {
@@ -220,10 +220,12 @@ impl ShardLoop {
         drop(grant);
         let mut item = item_of(job, Held::of(own, None), Wait::Turn);
         let Some(reason) = reason else {
-            self.windows.front(queue, Some(since));
+            self.windows.park(queue, since);
+            self.windows.unparked(queue, 1, Some(since));
             let (origin, event, tenant) = (item.origin, item.event(), tenant_of(&item.work));
             let record = Record { origin, event, tenant, finished: false, deliveries: Vec::new() };
-            self.worker.send(Done { back: Some(PutBack::parked(id)), ..Done::new(record, Some(item.held)) }).await;
+            let held = Held { back_to: Some(queue), solo: Some(solo), ..item.held };
+            self.worker.send(Done { back: Some(PutBack::parked(id)), ..Done::new(record, Some(held)) }).await;
             return Ok(0);
         };
         self.windows.unparked(queue, 1, Some(since));

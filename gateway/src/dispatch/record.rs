@@ -51,6 +51,8 @@ pub(super) struct Held {
     pub(super) _made: Option<Made>,
     /// The ordered queue of the line that its work is the first of, and when it was due there.
     pub(super) line: Option<(QueueKey, Timestamp)>,
+    /// The queue where its work goes back to its place.
+    pub(super) back_to: Option<QueueKey>,
     /// A suspect's turn.
     pub(super) solo: Option<Solo>,
 }
@@ -58,7 +60,7 @@ pub(super) struct Held {
 impl Held {
     /// For work that has made nothing.
     pub(super) fn of(grant: Grant, window: Option<Permit>) -> Self {
-        Self { _grant: grant, _window: window, _made: None, line: None, solo: None }
+        Self { _grant: grant, _window: window, _made: None, line: None, back_to: None, solo: None }
     }
 
     /// Cancelled once the turn of a suspect is over, if it has one.
@@ -113,7 +115,7 @@ pub(super) async fn run(
         }
         let writes = [Batch::Records(records), Batch::Backs(backs)];
         for batch in writes.iter().filter(|batch| batch.len() > 0) {
-            if write(&shared, &hold, batch).await.is_err() {
+            if write(&shared, &hold, batch, &mut held).await.is_err() {
                 return;
             }
         }
@@ -125,6 +127,7 @@ pub(super) async fn run(
             // The next of the line may go on.
             windows.stir(queue);
         }
+        held.iter().filter_map(|held| held.back_to).for_each(|queue| windows.parked(queue, 1));
         drop(held);
         batch.extend(later);
     }
@@ -217,7 +220,7 @@ impl Batch {
 }
 
 /// Writes the batch, again and again while the lease holds.
-async fn write(shared: &Shared, hold: &Hold, batch: &Batch) -> Result<(), StoreError> {
+async fn write(shared: &Shared, hold: &Hold, batch: &Batch, held: &mut [Held]) -> Result<(), StoreError> {
     let mut pause = BACKOFF.0;
     loop {
         let began = monotonic();
@@ -244,6 +247,8 @@ async fn write(shared: &Shared, hold: &Hold, batch: &Batch) -> Result<(), StoreE
             }
             Err(error) => {
                 drop(writing);
+                // Other shards' suspects are not to wait for this one's part of the store.
+                held.iter_mut().for_each(|held| held.solo = None);
                 tracing::warn!(shard = hold.lease.shard.0, records = batch.len(), %error, "outcomes not written, trying again");
                 if hold.lost_within(pause).await {
                     return Err(error);

@@ -25,10 +25,10 @@ struct Rest {
 }
 
 impl Rests {
-    /// Notes that an attempt found no connection.
-    pub(super) fn missed(&mut self, destination: DestinationId, now: Timestamp) {
+    /// Notes that an attempt found no connection that had begun to look for one at `since`.
+    pub(super) fn missed(&mut self, destination: DestinationId, since: Timestamp, now: Timestamp) {
         // Those that looked together rest together.
-        if self.until(destination, now).is_some_and(|until| now < until) {
+        if self.until(destination, now).is_some_and(|until| since < until) {
             return;
         }
         self.0.retain(|_, rest| rest.is_known(now));
@@ -70,7 +70,7 @@ mod tests {
     fn rests(rests: &mut Rests, mut now: Timestamp, times: usize) -> Vec<u64> {
         let mut lengths = Vec::new();
         for _ in 0..times {
-            rests.missed(OURS, now);
+            rests.missed(OURS, now, now);
             let until = rests.until(OURS, now).expect("it rests");
             lengths.push(until.since(now).as_secs());
             now = until;
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn those_that_look_together_rest_together_and_others_do_not() {
         let mut rests = Rests::default();
-        for late in 0..1000 {
-            rests.missed(OURS, START.after(Duration::from_millis(late)));
+        for late in 0..3000 {
+            rests.missed(OURS, START, START.after(Duration::from_millis(late)));
         }
         assert_eq!(rests.until(OURS, START), Some(START.after(FIRST)));
         assert_eq!(rests.until(DestinationId(2), START), None);
@@ -100,14 +100,14 @@ mod tests {
     #[test]
     fn a_rest_is_known_after_its_end_but_not_for_ever_nor_by_a_clock_that_was_set_back() {
         let mut known = Rests::default();
-        known.missed(OURS, START);
+        known.missed(OURS, START, START);
         let end = START.after(FIRST);
         assert_eq!(known.until(OURS, end.after(KNOWN).before(Duration::from_millis(1))), Some(end));
         assert_eq!(known.until(OURS, end.after(KNOWN)), None);
         let hour = Duration::from_secs(3600);
         assert_eq!(known.until(OURS, START.before(hour)), None);
         assert_eq!(rests(&mut known, START.before(hour), 1), [1]);
-        known.missed(DestinationId(2), START.after(hour));
+        known.missed(DestinationId(2), START.after(hour), START.after(hour));
         assert_eq!(known.count(), 1);
     }
 }

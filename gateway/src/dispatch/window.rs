@@ -276,14 +276,6 @@ impl Windows {
         }
     }
 
-    /// Notes since when the front of a queue waits; none means that it is empty after all.
-    pub(super) fn front(&self, key: QueueKey, since: Option<Timestamp>) {
-        let Some(since) = since else { return self.unparked(key, 0, None) };
-        if let Some(slot) = self.state().queues.get_mut(&key) {
-            slot.front = Some(since);
-        }
-    }
-
     /// Whether anything waits in the queue, or is on its way there.
     pub(super) fn is_waiting(&self, key: QueueKey) -> bool {
         self.waiting(key) > 0

@@ -99,7 +99,7 @@ async fn send(
     };
     drop(copied);
     if sent.found_no_connection() {
-        worker.admission.found_no_connection(&destination, is_probe, shared.clock.now());
+        worker.admission.found_no_connection(&destination, is_probe, started_at, shared.clock.now());
         members.into_iter().for_each(|member| member.end(End::Waits(Wait::NoCapacity)));
         return None;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::Notify;
 
-use super::{BATCH, Round, SLOW_POLL, ShardLoop, THROTTLED};
+use super::{BATCH, BATCH_BYTES, Round, SLOW_POLL, ShardLoop, THROTTLED};
 use crate::dispatch::budget::{Class, Grant};
 use crate::dispatch::diversion::{Read, Returns};
 use crate::event::Lane;
@@ -15,7 +15,7 @@ use crate::store::{Claimed, StoreError};
 pub(super) struct Fresh {
     signal: Arc<Notify>,
     returns: Returns,
-    /// What is new of who came back, until the held lane is read to its end. At most a batch.
+    /// What is new of who came back, until the held lane is read to its end. With a batch of it nobody waits: others' would wait behind it.
     waiting: Vec<(Claimed, Grant)>,
     throttled: bool,
 }
@@ -32,16 +32,18 @@ impl Round for Fresh {
         if !of.mend(&mut self.throttled).await? {
             return Ok(1);
         }
-        let most = BATCH.saturating_sub(self.waiting.len());
-        if most > 0 {
-            self.waiting.extend(of.claim(Lane::Normal, Class::Normal, most, &mut self.throttled).await?);
-        }
+        self.waiting.extend(of.claim(Lane::Normal, Class::Normal, BATCH, &mut self.throttled).await?);
         // What was held before is older than what has just been read, so it begins first.
         let returned = of.returning(&mut self.returns, &mut self.throttled).await;
         let is_at_end = matches!(returned, Ok(Read { is_at_end: true, .. }));
         let all = std::mem::take(&mut self.waiting).into_iter();
-        let (waiting, normal) = all.partition::<Vec<_>, _>(|(new, _)| !is_at_end && self.returns.are_older(&new.event));
-        self.waiting = waiting;
+        let (waiting, mut normal) = all.partition::<Vec<_>, _>(|(new, _)| !is_at_end && self.returns.are_older(&new.event));
+        let bytes: usize = waiting.iter().map(|(new, _)| new.event.request.size()).sum();
+        if waiting.len() < BATCH && bytes < BATCH_BYTES {
+            self.waiting = waiting;
+        } else {
+            normal.extend(waiting);
+        }
         let count = normal.len();
         of.start_all(normal).await;
         of.is_quiet.store(count == 0, Ordering::Relaxed);

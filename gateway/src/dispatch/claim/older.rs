@@ -143,18 +143,18 @@ impl Older {
         let mut solo = None;
         let jobs = match store.due(lease, now, budget(&grant)).await {
             Err(StoreError::Suspect(_)) => {
-                drop(grant);
-                solo = Some(of.shared.solos.turn().await);
-                let Some(again) = of.take(Class::Normal, BATCH, BATCH_BYTES, &mut self.throttled) else {
-                    of.table.schedule(now);
+                solo = of.shared.solos.try_turn();
+                if solo.is_none() {
+                    // Another has it. What is not due is served meanwhile.
+                    of.table.schedule(now.after(THROTTLED));
                     return Ok(0);
-                };
-                grant = again;
+                }
                 store.due(lease, now, with_suspects(&grant)).await?
             }
             jobs => jobs?,
         };
-        let next = store.next_due(lease).await?;
+        // Without an answer it is asked at the next look: these are taken, whatever it is.
+        let next = store.next_due(lease).await.unwrap_or(Some(now));
         of.table.schedule(next.unwrap_or(Timestamp(NEVER)));
         let count = jobs.len();
         for job in jobs {
@@ -162,7 +162,10 @@ impl Older {
             let held = Held { solo: solo.take_if(|_| job.claims >= SUSPECT), ..own };
             match job.claims {
                 CRASHES.. => of.give_up(item_of(job, held, Wait::Turn)).await,
-                SUSPECT.. => of.alone((job.event(), job.claims), held.over(), of.begin(job, held)).await,
+                SUSPECT.. => {
+                    let _lining = of.lining.lock().await;
+                    of.alone((job.event(), job.claims), held.over(), of.begin(job, held)).await;
+                }
                 _ => of.begin(job, held).await,
             }
         }
@@ -195,13 +198,12 @@ impl Older {
             let mut solo = None;
             let mut taken = of.unpark(queue, budget(&grant)).await;
             if let Err(StoreError::Suspect(_)) = taken {
-                drop(grant);
-                solo = Some(of.shared.solos.turn().await);
-                let Some(again) = of.take(class, turn.permits.len(), bytes, &mut self.throttled) else {
+                solo = of.shared.solos.try_turn();
+                if solo.is_none() {
+                    // Another has it. Other queues are served meanwhile.
                     of.windows.put_back(turn);
-                    break;
-                };
-                grant = again;
+                    continue;
+                }
                 taken = of.unpark(queue, with_suspects(&grant)).await;
             }
             let (jobs, _lining) = match taken {

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Default)]
 pub(in crate::dispatch) struct Solos(Arc<Mutex<()>>);
 
-/// The turn of one suspect. It is held until what became of it is written: a crash before that counts it again.
+/// The turn of one suspect. It is held until what became of it is written, since a crash before that counts it again, or until a write has
+/// failed: the store may be away for long.
 #[derive(Debug)]
 pub(in crate::dispatch) struct Solo {
     _turn: OwnedMutexGuard<()>,

@@ -113,8 +113,9 @@ fn letters(
         let mut parts = Parts(&key[prefix..]);
         let (at, id) = (Timestamp(parts.u64()?), DeliveryId(parts.u128()?));
         last = Some(Burial { at, id });
-        // One that was retried or trimmed meanwhile is not a dead letter any more.
-        items.extend(dead_letter(disk, home, id)?);
+        // One that was retried or trimmed meanwhile is none any more, or was given up again and stands elsewhere now.
+        let letter = dead_letter(disk, home, id)?;
+        items.extend(letter.filter(|letter| letter.place() == Burial { at, id }));
     }
     Ok(Page { items, next: None })
 }

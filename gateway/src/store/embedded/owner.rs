@@ -334,9 +334,11 @@ impl Taking<'_> {
         let mut jobs = Vec::with_capacity(self.found.len());
         let mut counts = Vec::new();
         for (id, waiting, claims) in self.found {
-            counts.push((keys::taken(self.lease.shard, id), encode(&claims)));
             match self.shared.disk.read::<Work>(Tree::Jobs, &keys::job(self.lease.shard, id)) {
-                Ok(Some(work)) => jobs.push(waiting.job(id, work, claims)),
+                Ok(Some(work)) => {
+                    counts.push((keys::taken(self.lease.shard, id), encode(&claims)));
+                    jobs.push(waiting.job(id, work, claims));
+                }
                 Ok(None) => tracing::error!(delivery = %id, "a job has no request"),
                 Err(StoreError::Damaged(error)) => tracing::error!(delivery = %id, %error, "a job cannot be read"),
                 Err(error) => {

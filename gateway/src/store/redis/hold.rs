@@ -241,7 +241,17 @@ impl Pen {
     async fn settle(&mut self) -> Result<(), StoreError> {
         let Some((command, _)) = &self.writer.unsettled else { return Ok(()) };
         let command = command.clone();
-        let answer = self.inner.owner.repeat(&command).await.map_err(|fault| self.inner.fault(&self.hold, fault))?;
+        let answer = match self.inner.owner.repeat(&command).await {
+            Ok(answer) => answer,
+            Err(fault) => match self.inner.fault(&self.hold, fault) {
+                // It did not get there at first, and is refused now: nothing was taken.
+                StoreError::Suspect(_) => {
+                    self.writer.unsettled = None;
+                    return Ok(());
+                }
+                error => return Err(error),
+            },
+        };
         let Some((_, effect)) = self.writer.unsettled.take() else { return Ok(()) };
         if let Effect::Took(from) = effect {
             let taken = jobs::read_taken(&self.hold, answer)?;

@@ -101,6 +101,32 @@ async fn a_job_that_cannot_be_read_is_counted_when_a_lost_answer_is_settled() {
     assert_eq!((rest.jobs.len(), rest.unreadable), (0, 0));
 }
 
+/// What would take a suspect, and did not get there, is refused when it is sent again: that keeps nothing else from being written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_that_is_refused_for_a_suspect_when_it_is_sent_again_holds_up_nothing() {
+    let (server, store) = start_with(Timeouts {
+        response: Duration::from_millis(150),
+        connect: Duration::from_millis(150),
+        operation: Duration::from_millis(400),
+        ..Timeouts::default()
+    })
+    .await;
+    let mut lease = store.acquire(SHARD, "a", Duration::from_secs(60)).await.unwrap().unwrap();
+    park(&store, &lease, 1, TENANT_QUEUE).await;
+    for node in ["b", "c"] {
+        assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs.len(), 1);
+        store.release(&lease).await.unwrap();
+        lease = store.acquire(SHARD, node, Duration::from_secs(60)).await.unwrap().unwrap();
+    }
+    server.pause();
+    let failed = store.unpark(&lease, TENANT_QUEUE, NO_SUSPECTS).await;
+    assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+    server.resume();
+    eventually(async || store.due(&lease, Clock::system().now(), ALL).await.ok()).await;
+    park(&store, &lease, 2, TENANT_QUEUE).await;
+    assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs.len(), 1);
+}
+
 /// Puts a new event's plan into a queue.
 async fn park(store: &RedisStore, lease: &Lease, number: u64, queue: QueueKey) -> DeliveryId {
     let event = make(number, TENANT);
