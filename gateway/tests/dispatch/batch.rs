@@ -333,6 +333,8 @@ async fn what_fits_no_batch_is_a_dead_letter_that_says_what_would_help() {
 async fn a_rate_is_one_of_requests() {
     let (receiver, world) = (Receiver::start().await, still().await);
     let mut spec = batched(receiver.url("/"), &of(10));
+    // Long enough for ten to come together on a busy machine.
+    spec["destinations"][0]["batch"]["max_wait"] = json!("1s");
     spec["destinations"][0]["rate"] = json!({"limit": 6, "per": "minute"});
     world.declare("t", spec).await;
     world.declare("tick", json!({"sources": [{"name": "in"}]})).await;
