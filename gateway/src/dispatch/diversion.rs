@@ -23,7 +23,7 @@ use super::work::tenant_of;
 use crate::clock::Timestamp;
 use crate::control::snapshot::{Diversion, Diverted, Percent, Snapshot, Traffic};
 use crate::event::{Event, Lane, Shard};
-use crate::store::{Budget, Claimed, PutBack, QueueKey, Record, StoreError, Unparked};
+use crate::store::{Budget, Claimed, PutBack, QueueKey, Record, SUSPECT, StoreError, Unparked};
 
 /// What is held is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -207,7 +207,7 @@ impl ShardLoop {
         is_short: &mut bool,
     ) -> Result<usize, StoreError> {
         // Counted as it is looked at, if only until it is back.
-        let Some(solo) = self.shared.solos.try_turn() else { return Ok(0) };
+        let Some(solo) = self.shared.solos.try_turn(self.hold.lease.shard) else { return Ok(0) };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
         let Unparked { jobs, unreadable } = self.shared.store.unpark(&self.hold.lease, queue, with_suspects(&grant)).await?;
         let Some(job) = jobs.into_iter().next() else {
@@ -218,13 +218,14 @@ impl ShardLoop {
         let reason = over.or_else(|| wait::deleted(&self.shared, job.tenant()));
         let (id, since, own) = (job.id, job.since, grant.split(job.size()));
         drop(grant);
-        let mut item = item_of(job, Held::of(own, None), Wait::Turn);
+        let solo = Some(solo).filter(|_| job.claims >= SUSPECT);
+        let mut item = item_of(job, Held { solo, ..Held::of(own, None) }, Wait::Turn);
         let Some(reason) = reason else {
             self.windows.park(queue, since);
             self.windows.unparked(queue, 1, Some(since));
             let (origin, event, tenant) = (item.origin, item.event(), tenant_of(&item.work));
             let record = Record { origin, event, tenant, finished: false, deliveries: Vec::new() };
-            let held = Held { back_to: Some(queue), solo: Some(solo), ..item.held };
+            let held = Held { back_to: Some(queue), ..item.held };
             self.worker.send(Done { back: Some(PutBack::parked(id)), ..Done::new(record, Some(held)) }).await;
             return Ok(0);
         };
@@ -236,7 +237,7 @@ impl ShardLoop {
 
     /// The first of a line goes back to its place, or is given up. Returns whether it was.
     async fn first_of_line(&self, snapshot: &Snapshot, queue: QueueKey, is_short: &mut bool) -> Result<usize, StoreError> {
-        let Some(_solo) = self.shared.solos.try_turn() else { return Ok(0) };
+        let Some(_solo) = self.shared.solos.try_turn(self.hold.lease.shard) else { return Ok(0) };
         let Some(mut grant) = self.take(Class::Reclaimed, 1, BATCH_BYTES, is_short) else { return Ok(0) };
         let (jobs, lining) = self.unpark(queue, with_suspects(&grant)).await?;
         drop(lining);

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{
-    BATCH, BATCH_BYTES, CRASHES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, ShardLoop, THROTTLED, TICK,
-    budget, class_of, is_held, is_over, item_of, limit, size, wait_of, with_suspects,
+    BACKOFF, BATCH, BATCH_BYTES, CRASHES, LOOK, LOW_BATCH, LOW_GATHER, NEVER, Round, SCHEDULE_LOOK, SLOW_POLL, ShardLoop,
+    THROTTLED, TICK, budget, class_of, is_held, is_over, item_of, limit, size, wait_of, with_suspects,
 };
 use crate::clock::{Timestamp, monotonic};
 use crate::control::snapshot::{Diverted, Percent};
@@ -143,7 +143,7 @@ impl Older {
         let mut solo = None;
         let jobs = match store.due(lease, now, budget(&grant)).await {
             Err(StoreError::Suspect(_)) => {
-                solo = of.shared.solos.try_turn();
+                solo = of.shared.solos.try_turn(lease.shard);
                 if solo.is_none() {
                     // Another has it. What is not due is served meanwhile.
                     of.table.schedule(now.after(THROTTLED));
@@ -153,8 +153,11 @@ impl Older {
             }
             jobs => jobs?,
         };
-        // Without an answer it is asked at the next look: these are taken, whatever it is.
-        let next = store.next_due(lease).await.unwrap_or(Some(now));
+        let next = store.next_due(lease).await.unwrap_or_else(|error| {
+            // The jobs are taken, whatever comes next.
+            tracing::warn!(shard = lease.shard.0, %error, "schedule not read, looking again");
+            Some(now.after(BACKOFF))
+        });
         of.table.schedule(next.unwrap_or(Timestamp(NEVER)));
         let count = jobs.len();
         for job in jobs {
@@ -198,7 +201,7 @@ impl Older {
             let mut solo = None;
             let mut taken = of.unpark(queue, budget(&grant)).await;
             if let Err(StoreError::Suspect(_)) = taken {
-                solo = of.shared.solos.try_turn();
+                solo = of.shared.solos.try_turn(of.hold.lease.shard);
                 if solo.is_none() {
                     // Another has it. Other queues are served meanwhile.
                     of.windows.put_back(turn);
