@@ -1,6 +1,7 @@
 //! Whether an attempt may begin: its destination's and its tenant's rate ([`super::rate`]), its destination's circuit
-//! ([`super::circuit`]), and whether there was a connection for it lately ([`super::rest`]), of one shard. What has to wait is parked in the store behind its destination, and costs neither memory nor an
-//! attempt; a queue is served as slots come up, and with single deliveries while its circuit is tried.
+//! ([`super::circuit`]), and whether there was a connection for it lately ([`super::rest`]), of one shard. What has to wait is parked in
+//! the store behind its destination, and costs neither memory nor an attempt; a queue is served as slots come up, and with single
+//! deliveries while its circuit is tried.
 //!
 //! All of it belongs to the shard's owner, in memory. The next owner finds circuits out anew; slots go on where they were. What is to
 //! outlast an owner is told to [`Noticed`](crate::control::condition::Noticed): a destination that is gone, or has failed for very long.

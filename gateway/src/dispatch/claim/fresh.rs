@@ -24,6 +24,22 @@ impl Fresh {
     pub(super) fn new(signal: Arc<Notify>) -> Self {
         Self { signal, returns: Returns::default(), waiting: Vec::new(), throttled: false }
     }
+
+    /// What of the new begins now, and of what waited.
+    fn that_begins(&mut self, new: Vec<(Claimed, Grant)>, is_at_end: bool) -> Vec<(Claimed, Grant)> {
+        if is_at_end && self.waiting.is_empty() {
+            return new;
+        }
+        let all = std::mem::take(&mut self.waiting).into_iter().chain(new);
+        let (waiting, mut begins) = all.partition::<Vec<_>, _>(|(new, _)| !is_at_end && self.returns.are_older(&new.event));
+        let bytes: usize = waiting.iter().map(|(new, _)| new.event.request.size()).sum();
+        if waiting.len() < BATCH && bytes < BATCH_BYTES {
+            self.waiting = waiting;
+        } else {
+            begins.extend(waiting);
+        }
+        begins
+    }
 }
 
 impl Round for Fresh {
@@ -32,18 +48,11 @@ impl Round for Fresh {
         if !of.mend(&mut self.throttled).await? {
             return Ok(1);
         }
-        self.waiting.extend(of.claim(Lane::Normal, Class::Normal, BATCH, &mut self.throttled).await?);
+        let new = of.claim(Lane::Normal, Class::Normal, BATCH, &mut self.throttled).await?;
         // What was held before is older than what has just been read, so it begins first.
         let returned = of.returning(&mut self.returns, &mut self.throttled).await;
         let is_at_end = matches!(returned, Ok(Read { is_at_end: true, .. }));
-        let all = std::mem::take(&mut self.waiting).into_iter();
-        let (waiting, mut normal) = all.partition::<Vec<_>, _>(|(new, _)| !is_at_end && self.returns.are_older(&new.event));
-        let bytes: usize = waiting.iter().map(|(new, _)| new.event.request.size()).sum();
-        if waiting.len() < BATCH && bytes < BATCH_BYTES {
-            self.waiting = waiting;
-        } else {
-            normal.extend(waiting);
-        }
+        let normal = self.that_begins(new, is_at_end);
         let count = normal.len();
         of.start_all(normal).await;
         of.is_quiet.store(count == 0, Ordering::Relaxed);

@@ -27,6 +27,16 @@ async fn start_with(timeouts: Timeouts) -> (Server, RedisStore) {
     (server, store)
 }
 
+/// Gives up soon on a server that stands still.
+fn impatient() -> Timeouts {
+    Timeouts {
+        response: Duration::from_millis(150),
+        connect: Duration::from_millis(150),
+        operation: Duration::from_millis(400),
+        ..Timeouts::default()
+    }
+}
+
 fn make(number: u64, tenant: TenantId) -> Event {
     event(number, tenant, Clock::system().now(), "a".into())
 }
@@ -80,13 +90,7 @@ async fn a_job_that_cannot_be_read_leaves_its_queue_and_is_counted() {
 /// The same if the answer that told of it came too late for its caller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_cannot_be_read_is_counted_when_a_lost_answer_is_settled() {
-    let (server, store) = start_with(Timeouts {
-        response: Duration::from_millis(150),
-        connect: Duration::from_millis(150),
-        operation: Duration::from_millis(400),
-        ..Timeouts::default()
-    })
-    .await;
+    let (server, store) = start_with(impatient()).await;
     let lease = store.acquire(SHARD, "a", Duration::from_secs(60)).await.unwrap().unwrap();
     let id = park(&store, &lease, 1, TENANT_QUEUE).await;
     park(&store, &lease, 2, TENANT_QUEUE).await;
@@ -104,13 +108,7 @@ async fn a_job_that_cannot_be_read_is_counted_when_a_lost_answer_is_settled() {
 /// What would take a suspect, and did not get there, is refused when it is sent again: that keeps nothing else from being written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_take_that_is_refused_for_a_suspect_when_it_is_sent_again_holds_up_nothing() {
-    let (server, store) = start_with(Timeouts {
-        response: Duration::from_millis(150),
-        connect: Duration::from_millis(150),
-        operation: Duration::from_millis(400),
-        ..Timeouts::default()
-    })
-    .await;
+    let (server, store) = start_with(impatient()).await;
     let mut lease = store.acquire(SHARD, "a", Duration::from_secs(60)).await.unwrap().unwrap();
     park(&store, &lease, 1, TENANT_QUEUE).await;
     for node in ["b", "c"] {

@@ -203,8 +203,6 @@ impl DeliveryView {
 pub struct WaitingView {
     /// `lane`: its turn, in its lane or behind what it waited for before. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who
     /// paused its lane, its shard or retries, or its connection, which is paused. `tenant_window`, `destination_window`: a place there. `destination_disabled`.
-    /// `lane`: its turn, in its lane or behind what it waited for before. `held`: an operator, who diverted its tenant or source. `paused`: an operator, who
-    /// paused its lane, its shard or retries, or its connection, which is paused. `tenant_window`, `destination_window`: a place there. `destination_disabled`.
     /// `destination_handshake`: its destination has not agreed to be sent to. `order`: deliveries of its key that come before it. `retry`: its next attempt's
     /// time. `plugin_fuel`, `plugin_poisoned`: its plugins. `rate_limit`, `delivery_rate`: its destination's rate, or its tenant's. `no_capacity`: a
     /// connection to its destination. `circuit_open`: its destination's circuit.
