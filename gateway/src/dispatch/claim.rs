@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future;
+use futures_util::{FutureExt, future};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,6 +75,8 @@ pub(super) struct ShardLoop {
     pub(super) hold: Arc<Hold>,
     pub(super) windows: Windows,
     pub(super) worker: Arc<Worker>,
+    /// From then on nothing is taken. What is being taken is begun: dropped on its way it would count as if the gateway had crashed with it.
+    stop: CancellationToken,
     records: Option<mpsc::Receiver<Done>>,
     table: Arc<Table>,
     tasks: TaskTracker,
@@ -112,7 +114,7 @@ struct Table {
 const NEVER: u64 = u64::MAX;
 
 impl ShardLoop {
-    pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, hold: Arc<Hold>, windows: Windows, stop: CancellationToken) -> Self {
         // Each item in flight sends one final record; the channel has room for all, so that work never waits for a place.
         let (sender, records) = mpsc::channel(shared.config.in_flight.max(BATCH));
         let table = Table { entries: Mutex::default(), next_due: AtomicU64::new(0), due_changed: Notify::new() };
@@ -121,6 +123,7 @@ impl ShardLoop {
             shared,
             hold,
             windows,
+            stop,
             records: Some(records),
             table: Arc::new(table),
             tasks: TaskTracker::new(),
@@ -133,21 +136,26 @@ impl ShardLoop {
         }
     }
 
-    /// Works until `stop`, then lets what is in flight finish inside the drain deadline. An error means that the lease is gone.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+    /// Works until it is told to stop, then lets what is in flight finish inside the drain deadline. An error means that the lease is gone.
+    pub(super) async fn run(mut self) -> Result<(), StoreError> {
         let Some(records) = self.records.take() else { return Ok(()) };
         let told = Told { table: self.table.clone(), begun: self.worker.begun.clone(), shared: self.shared.clone() };
         let writer = record::run(self.shared.clone(), self.hold.clone(), self.windows.clone(), records, told);
         let writer = tokio::spawn(writer);
-        let hold = self.hold.clone();
+        let (hold, stop, drain) = (self.hold.clone(), self.stop.clone(), self.shared.config.drain);
+        let drained = async move {
+            stop.cancelled().await;
+            tokio::time::sleep(drain).await;
+        };
+        let drained = drained.shared();
         let result = tokio::select! {
             result = self.work() => result,
-            () = stop.cancelled() => Ok(()),
+            () = drained.clone() => Ok(()),
             () = hold.lost() => Err(StoreError::Fenced(hold.lease.shard)),
         };
         self.tasks.close();
         if result.is_ok() {
-            self.wind_up().await;
+            self.wind_up(drained).await;
         } else {
             hold.lose();
         }
@@ -173,17 +181,20 @@ impl ShardLoop {
     }
 
     /// Lets work finish; what is still unfinished at the deadline writes its progress and stays queued.
-    async fn wind_up(&self) {
+    async fn wind_up(&self, drained: impl Future<Output = ()>) {
         // Nothing comes to join what gathers.
         self.worker.batches.hurry(true);
-        if tokio::time::timeout(self.shared.config.drain, self.tasks.wait()).await.is_err() {
-            self.worker.wind_up();
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = drained => self.worker.wind_up(),
         }
     }
 
     async fn work(&self) -> Result<(), StoreError> {
         let mut older = Older::default();
-        while let Err(error) = older.take_over(self).await {
+        while !self.stop.is_cancelled()
+            && let Err(error) = older.take_over(self).await
+        {
             self.bear(error).await?;
         }
         let fresh = Fresh::new(self.shared.store.signal(self.hold.lease.shard));
@@ -192,14 +203,18 @@ impl ShardLoop {
     }
 
     async fn keep_on(&self, mut round: impl Round) -> Result<(), StoreError> {
-        loop {
+        while !self.stop.is_cancelled() {
             match round.pass(self).await {
                 Ok(read) if read >= BUSY => tokio::time::sleep(GATHER).await,
-                Ok(0) => round.wait(self).await,
+                Ok(0) => tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = round.wait(self) => {}
+                },
                 Ok(_) => {}
                 Err(error) => self.bear(error).await?,
             }
         }
+        Ok(())
     }
 
     /// Waits a little after an error that may pass.
@@ -253,9 +268,10 @@ impl ShardLoop {
         Ok(claimed.into_iter().map(with_grant).collect())
     }
 
-    /// A part of the budget. Notes in `throttled` whether work has to be left because its class may have no more now.
+    /// A part of the budget. Notes in `throttled` whether work has to be left because its class may have no more now, or this stops.
     pub(super) fn take(&self, class: Class, events: usize, bytes: usize, throttled: &mut bool) -> Option<Grant> {
-        let grant = self.shared.in_flight.take(Use { class, shard: self.hold.lease.shard }, events, bytes);
+        let of = Use { class, shard: self.hold.lease.shard };
+        let grant = if self.stop.is_cancelled() { None } else { self.shared.in_flight.take(of, events, bytes) };
         *throttled |= grant.is_none();
         grant
     }

@@ -142,7 +142,7 @@ async fn serve(shared: &Arc<Shared>, hold: Arc<Hold>, stop: &CancellationToken) 
     let windows = Windows::default();
     let keeper = tokio::spawn(keep_house(shared.clone(), hold.clone(), windows.clone(), renewing.clone()));
     let recovery = tokio::spawn(recovery::run(shared.clone(), hold.clone(), renewing.clone()));
-    let result = ShardLoop::new(shared.clone(), hold.clone(), windows).run(stop.clone()).await;
+    let result = ShardLoop::new(shared.clone(), hold.clone(), windows, stop.clone()).run().await;
     renewing.cancel();
     for (task, what) in [(renewer, "lease renewal"), (keeper, "house-keeping"), (recovery, "work on retry jobs")] {
         if let Err(error) = task.await {

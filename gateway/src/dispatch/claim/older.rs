@@ -102,7 +102,7 @@ impl Older {
             }
             self.has_found = true;
         }
-        while self.reclaim(of).await? > 0 {}
+        while !of.stop.is_cancelled() && self.reclaim(of).await? > 0 {}
         Ok(())
     }
 
