@@ -1,12 +1,17 @@
-//! `hostile_p99`, `bombs_p99`: what quiet tenants feel of one that attacks with its plugins.
+//! `hostile_p99`, `bombs_p99`, `busy_p99`: what quiet tenants feel of one that attacks with its plugins, and of a core that is busy.
 //!
 //! Twenty tenants send at a fixed rate, far inside their plans, each through the first-party transform. They do the same again while others
 //! upload components that are dear to compile, as fast as they are answered; and once more while events run plugins that burn their fuel,
 //! take all the memory, and fill their tables, each of them more often than there is time for. A plugin that is always stopped would soon
-//! be poisoned and left alone: the attackers' stages forbid that. The floor is the same without an attack.
+//! be poisoned and left alone: the attackers' stages forbid that. The floor is the same without an attack. In between they do it beside a
+//! thread that only computes, outside of the gateway: what that costs is the price of a core in use, on this machine, not of the attack.
 //! Everything is sent at fixed moments (see `latency`).
 
 use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +53,7 @@ const LATER: Duration = Duration::from_millis(100);
 struct Runs {
     store: Store,
     alone: Vec<Outcome>,
+    beside_busy: Vec<Outcome>,
     beside_bombs: Vec<Outcome>,
     beside_runners: Vec<Outcome>,
     missing: u64,
@@ -58,8 +64,16 @@ struct Runs {
 pub(super) async fn run(lab: &Lab, traffic: &Traffic) -> Result<Findings, BenchError> {
     let (runners, bombs) = (runners()?, bombs()?);
     let mut faults = Vec::new();
-    let new =
-        |&store| Runs { store, alone: vec![], beside_bombs: vec![], beside_runners: vec![], missing: 0, refused: 0, fsync: vec![] };
+    let new = |&store| Runs {
+        store,
+        alone: vec![],
+        beside_busy: vec![],
+        beside_bombs: vec![],
+        beside_runners: vec![],
+        missing: 0,
+        refused: 0,
+        fsync: vec![],
+    };
     let mut all: Vec<Runs> = traffic.store.list().iter().map(new).collect();
     for repetition in 1..=lab.repetitions {
         progress(&format!("repetition {repetition} of {}", lab.repetitions));
@@ -136,6 +150,10 @@ impl Runs {
         let mut quiet = Quiet::at(lab, traffic, &gateway, &receiver).await?;
         self.alone.push(quiet.measured().await?);
 
+        let busy = Busy::start();
+        self.beside_busy.push(quiet.measured().await?);
+        drop(busy);
+
         let ended = Cell::new(0);
         self.beside_bombs.push(tokio::select! {
             outcome = quiet.measured() => outcome?,
@@ -162,15 +180,15 @@ impl Runs {
         receiver.stop().await
     }
 
-    fn figures(&self) -> [Figure; 2] {
+    fn figures(&self) -> [Figure; 3] {
         let of = |outcomes: &[Outcome]| Spread::of(outcomes.iter().map(|outcome| outcome.latency_p99_ms));
         let quiet =
             format!("p99 from due to arrival for {QUIET} tenants with {QUIET_RATE}/s together, each through a plugin, while");
         let without = format!("{}; floor: without them", self.store.described());
         let runners = format!("plugins that burn fuel, take memory and fill tables are sent {ATTACK_RATE}/s each; {without}");
+        let busy = format!("a thread outside of the gateway computes without a pause; {without}");
         let bombs = format!("{BOMBERS} others upload components that are dear to compile, {UPLOADS} at once each; {without}");
-        let goal = (self.store == Store::Redis).then_some(GOAL);
-        let figure = |name: &str, what: String, outcomes: &[Outcome]| {
+        let figure = |name: &str, what: String, outcomes: &[Outcome], goal: Option<Goal>| {
             let details = Details {
                 what: format!("{quiet} {what}"),
                 repetitions: outcomes.len(),
@@ -184,7 +202,35 @@ impl Runs {
             };
             Figure::new(format!("{name}{}", self.store.suffix()), "ms", of(outcomes), Some(of(&self.alone)), goal, details)
         };
-        [figure("hostile_p99", runners, &self.beside_runners), figure("bombs_p99", bombs, &self.beside_bombs)]
+        let goal = (self.store == Store::Redis).then_some(GOAL);
+        [
+            figure("hostile_p99", runners, &self.beside_runners, goal),
+            figure("bombs_p99", bombs, &self.beside_bombs, goal),
+            figure("busy_p99", busy, &self.beside_busy, None),
+        ]
+    }
+}
+
+/// A thread that computes without a pause until this is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn start() -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let told = ended.clone();
+        thread::spawn(move || {
+            let mut number = 1_u64;
+            while !told.load(Ordering::Relaxed) {
+                number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+            }
+        });
+        Self(ended)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
