@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::cost::{Cost, LONG_US};
+use super::cost::{Cost, LONG_US, TakingLong};
 use crate::clock::{monotonic, thread_cpu};
 use crate::event::TenantId;
 use crate::room::{Held, Room};
@@ -204,7 +204,7 @@ impl Lane {
             let lane = Arc::clone(&self);
             let cost = Arc::default();
             let used = thread_cpu();
-            POST.set(Some(Post { lane, jobs, finished: Vec::new(), cost, told: now, used, has_left: false }));
+            POST.set(Some(Post { lane, jobs, finished: Vec::new(), cost, long: None, told: now, used, has_left: false }));
             while let Some(mut job) = at_post(Post::next) {
                 // Whoever waits for the answer learns of a panic; the thread is needed for the next call.
                 let _ = catch_unwind(AssertUnwindSafe(|| job.work.run()));
@@ -268,6 +268,8 @@ struct Post {
     finished: Vec<Job>,
     /// What calls like the one at hand take.
     cost: Arc<Cost>,
+    /// Whether the call at hand has turned out to be long.
+    long: Option<TakingLong>,
     /// Since when it keeps that to itself.
     told: Instant,
     /// What the thread had taken of the processor when the call at hand began.
@@ -286,7 +288,7 @@ pub(super) fn still_running() {
         // Who was kept waiting for the processor is not long by that.
         if thread_cpu().saturating_sub(post.used) >= GIVE_WAY {
             // First, so that what follows of its kind goes to the long ones.
-            post.cost.is_taking_long();
+            post.long.get_or_insert_with(|| post.cost.is_taking_long());
             post.leave();
         }
         Some(())
@@ -309,6 +311,7 @@ impl Post {
         let used = thread_cpu();
         job.cost.took(u64::try_from(used.saturating_sub(self.used).as_micros()).unwrap_or(u64::MAX));
         self.used = used;
+        self.long = None;
         self.finished.push(job);
         let now = monotonic();
         if now.saturating_duration_since(self.told) > TELL_AFTER {

@@ -154,7 +154,7 @@ async fn long_calls_do_not_hold_up_short_ones_and_panics_cost_no_thread() {
     let pool = Pool::start(size(10, 10)).unwrap();
     let (open, gate) = sync_channel::<()>(0);
     let long = Arc::new(Cost::default());
-    long.is_taking_long();
+    let _running = long.is_taking_long();
     pool.submit(TENANTS[0], long, does(move || gate.recv().unwrap())).await;
     pool.submit(TENANTS[0], Arc::default(), does(|| panic!("a bug of ours"))).await;
     let (ran, done) = tokio::sync::oneshot::channel();
