@@ -30,9 +30,9 @@ async fn start_with(timeouts: Timeouts) -> (Server, RedisStore) {
 /// Gives up soon on a server that stands still.
 fn impatient() -> Timeouts {
     Timeouts {
-        response: Duration::from_millis(150),
-        connect: Duration::from_millis(150),
-        operation: Duration::from_millis(400),
+        response: Duration::from_secs(1),
+        connect: Duration::from_secs(1),
+        operation: Duration::from_secs(2),
         ..Timeouts::default()
     }
 }
@@ -116,12 +116,15 @@ async fn a_take_that_is_refused_for_a_suspect_when_it_is_sent_again_holds_up_not
         store.release(&lease).await.unwrap();
         lease = store.acquire(SHARD, node, Duration::from_secs(60)).await.unwrap().unwrap();
     }
+    let next = make(2, TENANT);
+    // Before the pause: right after it an acceptance may still be answered too late.
+    store.accept(vec![acceptance(&next)]).await.unwrap();
     server.pause();
     let failed = store.unpark(&lease, TENANT_QUEUE, NO_SUSPECTS).await;
     assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
     server.resume();
     eventually(async || store.due(&lease, Clock::system().now(), ALL).await.ok()).await;
-    park(&store, &lease, 2, TENANT_QUEUE).await;
+    plan(&store, &lease, &next, TENANT_QUEUE).await;
     assert_eq!(store.unpark(&lease, TENANT_QUEUE, ALL).await.unwrap().jobs.len(), 1);
 }
 
@@ -129,8 +132,13 @@ async fn a_take_that_is_refused_for_a_suspect_when_it_is_sent_again_holds_up_not
 async fn park(store: &RedisStore, lease: &Lease, number: u64, queue: QueueKey) -> DeliveryId {
     let event = make(number, TENANT);
     store.accept(vec![acceptance(&event)]).await.unwrap();
+    plan(store, lease, &event, queue).await
+}
+
+/// Puts the plan of an accepted event into a queue.
+async fn plan(store: &RedisStore, lease: &Lease, event: &Event, queue: QueueKey) -> DeliveryId {
     let claimed = store.claim(lease, Lane::Normal, ALL).await.unwrap().remove(0);
-    let mut row = parked_plan(&event, queue);
+    let mut row = parked_plan(event, queue);
     if let QueueKey::Ordered(_, destination) = queue {
         row.job.as_mut().unwrap().line = Some(Line::end(destination, 1, Clock::system().now().before(Duration::from_secs(1))));
     }
