@@ -3,6 +3,7 @@
 //! The modules stand in the order in which an event meets them. `ingest` and `dispatch` never import each other: they meet in
 //! the store.
 
+mod background;
 pub mod clock;
 pub mod config;
 pub mod event;

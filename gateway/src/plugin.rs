@@ -249,7 +249,8 @@ impl Runtime {
         engine::start_epochs(sides.iter().map(|side| &side.engine)).map_err(PluginError::Thread)?;
         let compiler = Compiler::new(config.compiler, config.compile.clone(), config.compilers.max(1));
         let size = CacheSize { versions: config.cached_versions.max(1), bytes: config.cached_bytes };
-        let versions = Versions::new(sides, compiler, config.compile, components, size);
+        let screens = config.compilers.max(1);
+        let versions = Versions::new(sides, compiler, config.compile, screens, components, size);
         let pool = |threads: usize, long_threads: usize, least: Duration| {
             let (queue, tenant_queue) = (config.queue.max(1), config.tenant_queue.max(1));
             let size = Size {

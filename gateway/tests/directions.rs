@@ -40,10 +40,11 @@ const IMPURE: [&str; 12] = [
     "wasmtime",
 ];
 
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 25] = [
     Rule { module: "clock", ours: Ours::Only(&[]), pure: true },
     Rule { module: "event", ours: Ours::Only(&["clock"]), pure: true },
     Rule { module: "secret", ours: Ours::Only(&[]), pure: true },
+    Rule { module: "background", ours: Ours::Only(&[]), pure: false },
     Rule { module: "room", ours: Ours::Only(&["event"]), pure: false },
     Rule { module: "ingest", ours: Ours::AllBut(&["dispatch", "notices", "app", "cli"]), pure: false },
     Rule { module: "ingest::verify", ours: Ours::Only(&["event", "clock", "secret"]), pure: true },

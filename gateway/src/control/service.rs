@@ -28,7 +28,7 @@ pub(in crate::control) use crud::parse_cursor;
 pub use crud::{Idempotency, Listed, MAX_LIMIT};
 pub use error::Error;
 pub(in crate::control) use plugins::add_version;
-pub use plugins::{Inspected, Uploaded};
+pub use plugins::{Component, Inspected, Uploaded};
 pub use rotation::{MAX_OVERLAP, Rotated, Rotation};
 pub use tenants::{Access, TenantPatch};
 

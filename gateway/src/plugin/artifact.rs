@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -101,27 +102,27 @@ impl Artifacts {
         }
     }
 
-    /// Keeps a compiled component. The oldest go when the directory is over its limit.
-    pub(super) fn store(&self, version: VersionHash, code: &[u8]) -> io::Result<()> {
-        self.make_room(code.len() as u64)?;
+    /// Keeps a compiled component, which comes in pieces. The oldest go when the directory is over its limit.
+    pub(super) fn store(&self, version: VersionHash, code: &[Bytes]) -> io::Result<()> {
+        self.make_room(size(code))?;
         self.write(version, code)
     }
 
     /// Keeps one compiled component under many hashes.
-    pub(super) fn store_all(&self, versions: &[VersionHash], code: &[u8]) -> io::Result<()> {
-        self.make_room((code.len() * versions.len()) as u64)?;
+    pub(super) fn store_all(&self, versions: &[VersionHash], code: &[Bytes]) -> io::Result<()> {
+        self.make_room(size(code).saturating_mul(versions.len() as u64))?;
         versions.iter().try_for_each(|version| self.write(*version, code))
     }
 
-    fn write(&self, version: VersionHash, code: &[u8]) -> io::Result<()> {
+    fn write(&self, version: VersionHash, code: &[Bytes]) -> io::Result<()> {
         let path = self.path(version);
         let unfinished = path.with_extension(format!("{}.new", std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         let mut context = self.tag_context(version);
-        context.update(code);
+        code.iter().for_each(|piece| context.update(piece));
         file.write_all(MAGIC)?;
         file.write_all(context.sign().as_ref())?;
-        file.write_all(code)?;
+        code.iter().try_for_each(|piece| file.write_all(piece))?;
         fs::rename(&unfinished, &path)
     }
 
@@ -182,6 +183,10 @@ impl Artifacts {
         }
         Ok(())
     }
+}
+
+fn size(code: &[Bytes]) -> u64 {
+    code.iter().map(|piece| piece.len() as u64).sum()
 }
 
 /// A copy that can no longer change, at its beginning.

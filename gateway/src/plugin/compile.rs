@@ -14,13 +14,14 @@ pub(super) mod child;
 mod turns;
 
 use std::fs;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time;
 
@@ -40,6 +41,8 @@ const PANICKED: i32 = 101;
 /// Uploads of so many tenants that have as much as one may have are held at once.
 const FULL_QUEUES: usize = 2;
 const MAX_REASON: usize = 4096;
+/// Bytes of an artifact that are kept in a row.
+const PIECE: usize = 256 << 10;
 /// How often the child's memory is looked at. A compiler faults in about 1 GiB/s.
 const WATCH: Duration = Duration::from_millis(20);
 
@@ -79,8 +82,8 @@ impl Compiler {
         self.turns.join(tenant, version);
     }
 
-    /// The artifact of a component that was screened.
-    pub(super) async fn compile(&self, _turn: &Turn<'_>, component: &Bytes, filling: Filling) -> Result<Vec<u8>, LoadError> {
+    /// The artifact of a component that was screened, in pieces.
+    pub(super) async fn compile(&self, _turn: &Turn<'_>, component: &Bytes, filling: Filling) -> Result<Vec<Bytes>, LoadError> {
         let mut child = Command::new(&self.program)
             .arg(COMPILER_WORD)
             .env_clear()
@@ -116,14 +119,11 @@ impl Compiler {
                 let _ = stdin.write_all(component).await;
             }
         };
-        let mut answer = Vec::new();
-        let mut stdout = stdout.take(self.limits.artifact_bytes as u64 + 2);
-        #[allow(clippy::disallowed_methods, reason = "bounded by the line above")]
-        let read = stdout.read_to_end(&mut answer);
+        let read = in_pieces(stdout.take(self.limits.artifact_bytes as u64 + 2));
         let talk = async { tokio::join!(write, read).1 };
         tokio::select! {
             read = talk => match read {
-                Ok(_) => Ended::Answered(answer),
+                Ok(answer) => Ended::Answered(answer),
                 Err(error) => Ended::Broken(error.to_string()),
             },
             () = time::sleep(self.limits.wall) => Ended::Stopped("compile_time", format!("{:?}", self.limits.wall)),
@@ -131,18 +131,16 @@ impl Compiler {
         }
     }
 
-    fn read_answer(&self, mut answer: Vec<u8>, status: ExitStatus) -> Result<Vec<u8>, LoadError> {
-        if answer.len() > self.limits.artifact_bytes + 1 {
+    fn read_answer(&self, mut answer: Vec<Bytes>, status: ExitStatus) -> Result<Vec<Bytes>, LoadError> {
+        if answer.iter().map(Bytes::len).sum::<usize>() > self.limits.artifact_bytes + 1 {
             let allowed = format!("{} bytes", self.limits.artifact_bytes);
             return Err(Refusal::CompilerStopped { limit: "artifact_bytes", allowed }.into());
         }
-        match answer.first() {
-            Some(&DONE) => {
-                answer.remove(0);
-                Ok(answer)
-            }
-            Some(&INVALID) => {
-                let reason = String::from_utf8_lossy(&answer[1..answer.len().min(MAX_REASON)]);
+        let verdict = answer.first_mut().map(|first| first.split_to(1));
+        match verdict.as_deref() {
+            Some([DONE]) => Ok(answer),
+            Some([INVALID]) => {
+                let reason = String::from_utf8_lossy(&answer[0][..answer[0].len().min(MAX_REASON)]);
                 Err(Refusal::Invalid(super::host::one_line(&reason, MAX_REASON)).into())
             }
             _ => Err(self.no_answer(status)),
@@ -162,9 +160,23 @@ impl Compiler {
 }
 
 enum Ended {
-    Answered(Vec<u8>),
+    Answered(Vec<Bytes>),
     Stopped(&'static str, String),
     Broken(String),
+}
+
+/// Reads to the end. What has come stays where it is: to make room for many megabytes in a row takes milliseconds, again and again.
+async fn in_pieces(mut from: impl AsyncRead + Unpin) -> io::Result<Vec<Bytes>> {
+    let mut pieces = Vec::new();
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        #[allow(clippy::disallowed_methods, reason = "bounded by the line itself")]
+        (&mut from).take(PIECE as u64).read_to_end(&mut piece).await?;
+        if piece.is_empty() {
+            return Ok(pieces);
+        }
+        pieces.push(piece.into());
+    }
 }
 
 /// Ends once a process has more than `limit` bytes resident.

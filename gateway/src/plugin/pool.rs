@@ -5,9 +5,9 @@
 //! - A thread takes many calls at once, since waking it costs about as much as a small call; but no more than its share, so
 //!   that no thread is idle while another has a pile. It is woken once the runtime has nothing else to do right now, when all that
 //!   becomes ready together is queued; and it tells of many calls at once, so that the runtime is woken once for all of them.
-//! - Calls that are known to be long have threads of their own, which the operating system preempts; short calls never wait
-//!   behind them. A call that turns out to be long leaves its thread's place among the short ones to a new thread, which takes what
-//!   was to follow, and has the place of a long call until it ends.
+//! - Calls that are known to be long have threads of their own, which the operating system preempts for whatever else becomes ready; short
+//!   calls never wait behind them. A call that turns out to be long leaves its thread's place among the short ones to a new thread, which
+//!   takes what was to follow, and has the place of a long call until it ends.
 //! - [`Room`] in a queue is taken before the call is queued and goes when it is done. Who has no room waits; nothing grows.
 
 use std::cell::RefCell;
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 use super::cost::{Cost, LONG_US, TakingLong};
+use crate::background::{NICE, step_back};
 use crate::clock::{monotonic, thread_cpu};
 use crate::event::TenantId;
 use crate::room::{Held, Room};
@@ -159,7 +160,13 @@ impl Lane {
 
     fn thread(self: &Arc<Self>) -> io::Result<()> {
         let lane = Arc::clone(self);
-        thread::Builder::new().name(self.name.into()).stack_size(THREAD_STACK).spawn(move || lane.work())?;
+        let work = move || {
+            if lane.long.is_none() {
+                step_back(NICE);
+            }
+            lane.work();
+        };
+        thread::Builder::new().name(self.name.into()).stack_size(THREAD_STACK).spawn(work)?;
         Ok(())
     }
 
@@ -340,8 +347,9 @@ impl Post {
             // The others of the lane do its work; this one comes back to it.
             tracing::warn!(%error, "no thread in the place of one that runs a long call");
             self.has_left = false;
-            long.leave();
+            return long.leave();
         }
+        step_back(NICE);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
@@ -23,6 +23,7 @@ use super::host::{State, one_line};
 use super::limits::CompileLimits;
 use super::reuse::{Idle, Instances};
 use super::screen::{Screen, screen};
+use crate::background;
 use crate::clock::monotonic;
 use crate::event::{TenantId, VersionHash};
 
@@ -59,19 +60,19 @@ pub(super) struct Side {
 
 /// The cache, and all that is needed to fill it.
 pub(super) struct Versions {
-    sides: [Side; 2],
+    sides: [Arc<Side>; 2],
     compiler: Compiler,
     limits: CompileLimits,
+    /// Components that may be screened at once.
+    screens: Semaphore,
     components: Arc<dyn Components>,
     cache: Mutex<Cache<Slot>>,
 }
 
 impl Side {
     /// A version whose artifact is here.
-    async fn load(&self, version: VersionHash) -> Result<Loaded, LoadError> {
-        let artifacts = Arc::clone(&self.artifacts);
-        let engine = self.engine.clone();
-        match blocking(move || artifacts.load(&engine, version)).await?.map_err(io)? {
+    fn load(&self, version: VersionHash) -> Result<Loaded, LoadError> {
+        match self.artifacts.load(&self.engine, version).map_err(io)? {
             Found::Nothing => Ok(Loaded::Nothing),
             Found::Unloadable(reason) => Ok(Loaded::Unloadable(one_line(&reason, 512))),
             Found::Component(compiled, bytes) => self.link(&compiled, bytes).map(Loaded::Version),
@@ -100,10 +101,12 @@ impl Versions {
         sides: [Side; 2],
         compiler: Compiler,
         limits: CompileLimits,
+        screens: usize,
         components: Arc<dyn Components>,
         size: CacheSize,
     ) -> Self {
-        Self { sides, compiler, limits, components, cache: Mutex::new(Cache::new(size)) }
+        let (sides, screens) = (sides.map(Arc::new), Semaphore::new(screens));
+        Self { sides, compiler, limits, screens, components, cache: Mutex::new(Cache::new(size)) }
     }
 
     /// A version that can be run. Loads it, or compiles it at this tenant's turn, if need be; whoever else asks meanwhile waits for the
@@ -165,7 +168,9 @@ impl Versions {
         screened: Option<(Bytes, Filling)>,
     ) -> Result<Arc<Version>, LoadError> {
         for side in &self.sides {
-            if let Loaded::Version(loaded) = side.load(version).await? {
+            let side = Arc::clone(side);
+            let found = tokio::task::spawn_blocking(move || side.load(version)).await;
+            if let Loaded::Version(loaded) = found.map_err(|error| LoadError::Gateway(error.to_string()))?? {
                 return Ok(loaded);
             }
         }
@@ -177,10 +182,12 @@ impl Versions {
         };
         let artifact = self.compiler.compile(&turn, &component, filling).await?;
         let [copied, mapped] = &self.sides;
-        let side = if filling == copied.filling { copied } else { mapped };
-        let artifacts = Arc::clone(&side.artifacts);
-        blocking(move || artifacts.store(version, &artifact)).await?.map_err(io)?;
-        match side.load(version).await? {
+        let side = Arc::clone(if filling == copied.filling { copied } else { mapped });
+        let keep = move || {
+            side.artifacts.store(version, &artifact).map_err(io)?;
+            side.load(version)
+        };
+        match in_background(keep).await?? {
             Loaded::Version(loaded) => Ok(loaded),
             Loaded::Unloadable(reason) => Err(Refusal::Unloadable(reason).into()),
             Loaded::Nothing => Err(LoadError::Gateway("the artifact was written, but is gone or does not verify".into())),
@@ -200,7 +207,8 @@ impl Versions {
     async fn screened(&self, component: &Bytes) -> Result<(Screen, VersionHash), LoadError> {
         let component = component.clone();
         let limits = self.limits.clone();
-        Ok(blocking(move || screen(&component, &limits).map(|screen| (screen, VersionHash::of(&component)))).await??)
+        let _one = self.screens.acquire().await;
+        Ok(in_background(move || screen(&component, &limits).map(|screen| (screen, VersionHash::of(&component)))).await??)
     }
 
     fn forget(&self, version: VersionHash, slot: &Slot) {
@@ -215,8 +223,9 @@ impl Versions {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Gateway(error.to_string()))
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    let done = background::spawn("plugin-upload", work).await;
+    done.map_err(|_| LoadError::Gateway("a thread that looks at a component panicked, or could not be started".into()))
 }
 
 fn io(error: std::io::Error) -> LoadError {

@@ -2,18 +2,19 @@
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256, digest};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::auth::Caller;
 use super::{Api, Problem};
 use crate::config::units::ShownSize;
-use crate::control::service::{Access, Idempotency};
+use crate::control::service::{self, Access, Idempotency};
+use crate::event::VersionHash;
 
 /// The longest idempotency key.
 const MAX_KEY: usize = 255;
@@ -51,8 +52,8 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
     }
 }
 
-/// A component.
-pub(super) struct Component(pub(super) Bytes);
+/// A component. Each piece is hashed as it comes: all at once would hold up for tens of milliseconds whatever else the thread does.
+pub(super) struct Component(pub(super) service::Component);
 
 impl FromRequest<Api> for Component {
     type Rejection = Problem;
@@ -63,7 +64,19 @@ impl FromRequest<Api> for Component {
         let Caller(access) = Caller::from_request_parts(&mut parts, api).await?;
         let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let _held = api.0.uploads.hold(access, declared)?;
-        read(body, api.0.admin.max_component).await.map(Self)
+        let limit = api.0.admin.max_component;
+        let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0).min(limit));
+        let mut context = Context::new(&SHA256);
+        let mut body = Limited::new(body, limit);
+        while let Some(frame) = body.frame().await {
+            if let Ok(piece) = frame.map_err(|error| unread(&*error, limit))?.into_data() {
+                context.update(&piece);
+                bytes.extend_from_slice(&piece);
+            }
+        }
+        let mut hash = VersionHash([0; 32]);
+        hash.0.copy_from_slice(context.finish().as_ref());
+        Ok(Self(service::Component { bytes: bytes.freeze(), hash }))
     }
 }
 
@@ -115,14 +128,16 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 /// Reads a body of at most `limit` bytes.
 #[allow(clippy::disallowed_methods)]
 async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            let detail = format!("the body may have at most {}", ShownSize(limit as u64));
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
-        }
-        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body ended early")),
+    let collected = Limited::new(body, limit).collect().await;
+    collected.map(|collected| collected.to_bytes()).map_err(|error| unread(&*error, limit))
+}
+
+fn unread(error: &(dyn std::error::Error + Send + Sync + 'static), limit: usize) -> Problem {
+    if error.is::<LengthLimitError>() {
+        let detail = format!("the body may have at most {}", ShownSize(limit as u64));
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
     }
+    Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body ended early")
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

@@ -13,7 +13,7 @@ fn kept(max_total: u64) -> (tempfile::TempDir, Engine, Artifacts) {
 fn every_byte_counts_and_so_does_the_name() {
     let (_directory, _, artifacts) = kept(1 << 20);
     let version = VersionHash([1; 32]);
-    artifacts.store(version, b"code").unwrap();
+    artifacts.store(version, &[Bytes::from_static(b"co"), Bytes::from_static(b"de")]).unwrap();
     let good = fs::read(artifacts.path(version)).unwrap();
     let verified =
         |version| artifacts.verified(File::open(artifacts.path(VersionHash([1; 32]))).unwrap(), version).unwrap().is_some();
@@ -46,7 +46,7 @@ fn what_was_verified_can_no_longer_change() {
 fn another_processor_or_key_makes_another_tag() {
     let (_directory, _, artifacts) = kept(1 << 20);
     let version = VersionHash([1; 32]);
-    artifacts.store(version, b"code").unwrap();
+    artifacts.store(version, &[Bytes::from_static(b"co"), Bytes::from_static(b"de")]).unwrap();
     let elsewhere = Artifacts {
         context: b"another processor".to_vec(),
         directory: artifacts.directory.clone(),
@@ -63,7 +63,7 @@ fn another_processor_or_key_makes_another_tag() {
 fn code_that_verifies_but_does_not_load_is_removed() {
     let (_directory, engine, artifacts) = kept(1 << 20);
     let version = VersionHash([1; 32]);
-    artifacts.store(version, b"not code").unwrap();
+    artifacts.store(version, &[Bytes::from_static(b"not code")]).unwrap();
     assert!(matches!(artifacts.load(&engine, version).unwrap(), Found::Unloadable(_)));
     assert!(!artifacts.path(version).exists());
 }
@@ -73,7 +73,7 @@ fn the_oldest_make_room() {
     let (_directory, _, artifacts) = kept(100);
     let versions = [1, 2, 3].map(|byte| VersionHash([byte; 32]));
     for (age, version) in versions.iter().enumerate() {
-        artifacts.store(*version, &[0; 20]).unwrap();
+        artifacts.store(*version, &[Bytes::from_static(&[0; 20])]).unwrap();
         let modified = crate::clock::Timestamp(1_000 * age as u64).to_system_time();
         File::options().write(true).open(artifacts.path(*version)).and_then(|file| file.set_modified(modified)).unwrap();
     }

@@ -11,9 +11,10 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::Pid;
 
 use super::{DONE, INVALID};
+use crate::background::step_back;
 use crate::plugin::engine::{self, Filling};
 
-/// Half the share of a thread of the gateway.
+/// A tenth of the share of a thread of the gateway.
 const NICE: i32 = 10;
 
 /// The whole life of a compiler process. `main` calls it, before anything else, when the first argument is
@@ -61,7 +62,7 @@ fn compile() -> io::Result<()> {
 /// What it does not need, it cannot do.
 fn confine(cpu: u64, memory: u64) -> io::Result<()> {
     // The gateway's own threads go first.
-    rustix::process::nice(NICE)?;
+    step_back(NICE);
     leave_half_of_the_cores();
     prctl::set_no_new_privs()?;
     // Nobody may look into it or stop it in a debugger, nor does it leave a core.
