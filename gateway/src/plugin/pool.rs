@@ -7,13 +7,15 @@
 //!   becomes ready together is queued; and it tells of many calls at once, so that the runtime is woken once for all of them.
 //! - Calls that are known to be long have threads of their own, which the operating system preempts for whatever else becomes ready; short
 //!   calls never wait behind them. A call that turns out to be long leaves its thread's place among the short ones to a new thread, which
-//!   takes what was to follow, and has the place of a long call until it ends.
+//!   takes what was to follow, and has the place of a long call until it ends. There are few such places: while another call or two could
+//!   take the last of them, only calls that are known to be short run among the short ones, or they could all be held up.
 //! - [`Room`] in a queue is taken before the call is queued and goes when it is done. Who has no room waits; nothing grows.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,6 +94,8 @@ struct Lane {
     done: mpsc::Sender<Vec<Job>>,
     /// Where calls go on that turn out to be long.
     long: Option<Arc<Lane>>,
+    /// Calls of another lane that have the place of one of this lane's; changed while the queues are locked.
+    guests: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -102,8 +106,6 @@ struct Queues {
     waiting: usize,
     waiting_us: u64,
     idle_threads: usize,
-    /// Calls of another lane that have the place of one of this lane's.
-    guests: usize,
     closed: bool,
 }
 
@@ -148,7 +150,8 @@ impl Lane {
     fn start(name: &'static str, threads: usize, calls: usize, long: Option<Arc<Lane>>) -> io::Result<Arc<Self>> {
         // Room for all that are under way, so that a thread never waits here.
         let (done, finished) = mpsc::channel(calls);
-        let lane = Self { name, queues: Mutex::default(), wake: Condvar::new(), called: Notify::new(), threads, done, long };
+        let (queues, guests) = (Mutex::default(), AtomicUsize::default());
+        let lane = Self { name, queues, wake: Condvar::new(), called: Notify::new(), threads, done, long, guests };
         let lane = Arc::new(lane);
         for _ in 0..threads {
             lane.thread()?;
@@ -230,39 +233,40 @@ impl Lane {
 
     /// Gives a call of another lane the place of one of this lane's, though at first it is one more. No more than `most` have one.
     fn enter(&self, most: usize) -> bool {
-        let mut queues = lock(&self.queues);
-        let has_room = queues.guests < most && !queues.closed;
-        queues.guests += usize::from(has_room);
+        let queues = lock(&self.queues);
+        let has_room = self.guests() < most && !queues.closed;
+        self.guests.fetch_add(usize::from(has_room), Ordering::Relaxed);
         has_room
     }
 
     fn leave(&self) {
-        lock(&self.queues).guests -= 1;
+        let queues = lock(&self.queues);
+        self.guests.fetch_sub(1, Ordering::Relaxed);
+        drop(queues);
         self.wake.notify_one();
+    }
+
+    fn guests(&self) -> usize {
+        self.guests.load(Ordering::Relaxed)
+    }
+
+    /// Whether each of this lane's threads could still leave the call that it is about to run.
+    fn may_try(&self) -> bool {
+        self.long.as_ref().is_none_or(|long| long.guests() + self.threads <= may_give_way(self.threads))
     }
 
     /// What a thread does next, once there is something; none at the end.
     fn next_jobs(&self) -> Option<VecDeque<Job>> {
-        loop {
-            let mut queues = lock(&self.queues);
-            while queues.waiting == 0 || queues.guests.min(self.threads - 1) > queues.idle_threads {
-                if queues.closed && queues.waiting == 0 {
-                    return None;
-                }
-                queues.idle_threads += 1;
-                queues = self.wake.wait(queues).unwrap_or_else(PoisonError::into_inner);
-                queues.idle_threads -= 1;
+        let mut queues = lock(&self.queues);
+        while queues.waiting == 0 || self.guests().min(self.threads - 1) > queues.idle_threads {
+            if queues.closed && queues.waiting == 0 {
+                return None;
             }
-            let mut jobs = queues.hand_off(self.threads);
-            drop(queues);
-            if let Some(long) = &self.long {
-                // Their version has had a long call since they were queued.
-                jobs.extract_if(.., |job| job.cost.is_long()).for_each(|job| long.push_long(job));
-            }
-            if !jobs.is_empty() {
-                return Some(jobs.into());
-            }
+            queues.idle_threads += 1;
+            queues = self.wake.wait(queues).unwrap_or_else(PoisonError::into_inner);
+            queues.idle_threads -= 1;
         }
+        Some(queues.hand_off(self.threads).into())
     }
 }
 
@@ -309,9 +313,17 @@ fn at_post<T>(act: impl FnOnce(&mut Post) -> Option<T>) -> Option<T> {
 
 impl Post {
     fn next(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        self.cost = Arc::clone(&job.cost);
-        Some(job)
+        loop {
+            let job = self.jobs.pop_front()?;
+            match &self.lane.long {
+                // Its version has had a long call since it was queued, or could have one now that holds up the others.
+                Some(long) if job.cost.is_long() || !job.cost.is_short() && !self.lane.may_try() => long.push_long(job),
+                _ => {
+                    self.cost = Arc::clone(&job.cost);
+                    return Some(job);
+                }
+            }
+        }
     }
 
     fn finished(&mut self, job: Job) {

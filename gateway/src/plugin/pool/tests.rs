@@ -186,10 +186,30 @@ async fn a_call_that_turns_out_to_be_long_gives_way_and_so_do_those_of_its_kind(
     pool.submit(TENANTS[1], Arc::default(), does(move || ran.send(()).unwrap())).await;
     done.await.expect("one thread for short calls, and three that never end");
     assert!(cost.is_long());
-    assert_eq!(lock(&pool.long.queues).guests, 1, "the others wait for their turn among the long ones");
+    assert_eq!(pool.long.guests(), 1, "the others wait for their turn among the long ones");
 
     end.store(true, Ordering::Relaxed);
     let (ran, done) = tokio::sync::oneshot::channel();
     pool.submit(TENANTS[0], cost, does(move || ran.send(()).unwrap())).await;
     done.await.expect("the place of the one that gave way is free again");
+}
+
+#[tokio::test]
+async fn many_versions_whose_first_calls_are_long_do_not_hold_up_one_that_is_known() {
+    let pool = Pool::start(size(20, 20)).unwrap();
+    let known = Arc::new(Cost::default());
+    (0..100).for_each(|_| known.took(10));
+    let end = Arc::new(AtomicBool::new(false));
+    for _ in 0..10 {
+        pool.submit(TENANTS[0], Arc::default(), endless(&end)).await;
+    }
+    while pool.long.guests() < may_give_way(1) {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..5 {
+        let (ran, done) = tokio::sync::oneshot::channel();
+        pool.submit(TENANTS[1], Arc::clone(&known), does(move || ran.send(()).unwrap())).await;
+        done.await.expect("ten versions of which nothing is known, and none of them ends");
+    }
+    end.store(true, Ordering::Relaxed);
 }
