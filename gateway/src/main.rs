@@ -30,6 +30,13 @@ fn main() -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many errors tell their cause themselves.
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    let _ = writeln!(std::io::stderr(), "error: {told}");
     ExitCode::FAILURE
 }

@@ -171,6 +171,7 @@ fn a_server_that_cannot_be_started_is_named() {
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("cannot start redis (/nowhere/redis-server)"), "{errors}");
+    assert_eq!(errors.matches("No such file").count(), 1, "the cause once: {errors}");
 }
 
 #[test]
