@@ -1,7 +1,7 @@
 //! What a tenant's calls of a version take of the processor, as far as they have shown.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::event::TenantId;
@@ -10,9 +10,6 @@ use crate::event::TenantId;
 pub(super) const LONG_US: u64 = 5_000;
 /// After a call that was long, those of its kind are taken to be long for as many calls as it took milliseconds, up to this many.
 const LONG_FOR: u64 = 256;
-
-/// Calls of a kind are known to be short once so many in a row were.
-const PROVEN: u32 = 8;
 
 /// With more tenants than this those are forgotten whose calls are short.
 const SWEEP: usize = 1024;
@@ -39,8 +36,8 @@ pub(super) struct Cost {
     long_now: AtomicU32,
     /// Calls that are taken to be long, whatever the average.
     long_for: AtomicU64,
-    /// Calls that were short since one was long.
-    short: AtomicU32,
+    /// Whether the last call was short.
+    was_short: AtomicBool,
 }
 
 impl Cost {
@@ -54,9 +51,9 @@ impl Cost {
         self.us() > LONG_US || self.long_now.load(Ordering::Relaxed) > 0 || self.long_for.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether calls are known to be short: neither new nor long until lately.
+    /// Whether calls are known to be short: there was one, and it was.
     pub(super) fn is_short(&self) -> bool {
-        self.short.load(Ordering::Relaxed) >= PROVEN && !self.is_long()
+        self.was_short.load(Ordering::Relaxed) && !self.is_long()
     }
 
     /// Learns from a call that has ended. One that was only slow for once, on a busy machine, makes none after it long.
@@ -66,8 +63,7 @@ impl Cost {
         let left = self.long_for.load(Ordering::Relaxed);
         let left = if us > LONG_US { left.max((us / 1000).min(LONG_FOR)) } else { left.saturating_sub(1) };
         self.long_for.store(left, Ordering::Relaxed);
-        let short = self.short.load(Ordering::Relaxed);
-        self.short.store(if us > LONG_US { 0 } else { short.saturating_add(1) }, Ordering::Relaxed);
+        self.was_short.store(us <= LONG_US, Ordering::Relaxed);
     }
 
     /// Until it is dropped, calls of this kind are long: one runs that is long already.
@@ -107,18 +103,15 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_known_to_be_short_after_a_few_calls_that_were() {
+    fn a_version_is_known_to_be_short_by_a_call_that_was() {
         let cost = Cost::default();
-        (1..PROVEN).for_each(|_| cost.took(10));
         assert!(!cost.is_short() && !cost.is_long(), "nobody knows");
         cost.took(10);
         assert!(cost.is_short());
         cost.took(LONG_US + 1);
-        (0..LONG_FOR).for_each(|_| cost.took(10));
-        assert!(cost.is_short(), "as long ago as it was long");
-        cost.took(LONG_US + 1);
-        (1..PROVEN).for_each(|_| cost.took(10));
         assert!(!cost.is_short());
+        (0..LONG_FOR).for_each(|_| cost.took(10));
+        assert!(cost.is_short());
     }
 
     #[test]

@@ -198,7 +198,7 @@ async fn a_call_that_turns_out_to_be_long_gives_way_and_so_do_those_of_its_kind(
 async fn many_versions_whose_first_calls_are_long_do_not_hold_up_one_that_is_known() {
     let pool = Pool::start(size(20, 20)).unwrap();
     let known = Arc::new(Cost::default());
-    (0..100).for_each(|_| known.took(10));
+    known.took(10);
     let end = Arc::new(AtomicBool::new(false));
     for _ in 0..10 {
         pool.submit(TENANTS[0], Arc::default(), endless(&end)).await;
